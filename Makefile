@@ -1,0 +1,66 @@
+# Everything a newcomer or CI runs. `make help` lists the targets.
+UV := .tools/bin/uv
+BIN := .venv/bin
+PYTHON ?= python3
+export UV_PROJECT_ENVIRONMENT := .venv
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench fmt dev test-deps bench-deps lock deny clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+setup: .venv/.ready ## install what is missing and build into .venv
+
+run: setup ## start an edge, its API and its control plane on this machine
+	@exec $(BIN)/causeway up $(ARGS)
+
+test: setup test-deps ## run every test
+	@scripts/test $(ARGS)
+
+check: setup ## format, lint, types, import contracts, stubs, licences
+	@scripts/check
+
+bench: setup bench-deps ## measure against HAProxy and nginx, interleaved
+	@$(BIN)/python bench/run.py $(ARGS)
+
+fmt: setup ## format Rust and Python
+	@cargo fmt --all && $(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q .
+
+dev: ## rebuild the engine into .venv after a Rust change
+	@rm -f .venv/.ready && $(MAKE) --no-print-directory .venv/.ready
+
+lock: ## choose new Python versions and write requirements.lock
+	$(UV) pip compile pyproject.toml --group test --group lint --universal --generate-hashes \
+	  --no-header --no-annotate --python-version 3.11 --upgrade -q -o requirements.lock
+
+deny: ## licences, duplicate versions and sources of the Rust dependencies
+	@scripts/deny
+
+test-deps: ## Debian packages that the tests use as real clients and servers
+	@scripts/apt tests
+
+bench-deps: ## Debian packages that the bench measures against
+	@scripts/apt bench
+
+clean: ## remove what was built
+	rm -rf target .venv .tools
+
+RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+$(UV):
+	@scripts/apt build
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@command -v cargo >/dev/null || { echo "A Rust toolchain (1.88 or newer) is needed: install rustup, then run make setup again." >&2; exit 1; }
+	@echo "setup: uv"
+	@$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+.venv/.locked: $(UV) requirements.lock
+	@echo "setup: Python packages"
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@touch $@
+
+.venv/.ready: .venv/.locked pyproject.toml $(RUST_SOURCES)
+	@echo "setup: the engine (Rust, a minute or two the first time)"
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall-package causeway -e .
+	@touch $@
