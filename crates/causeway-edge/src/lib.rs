@@ -1,1 +1,30 @@
-//! The data plane.
+//! The data plane of causeway: listeners, TCP relay, UDP sessions, counters and events.
+//!
+//! One call in, [`Edge::apply`]: the engine diffs a whole snapshot against what runs. One call out,
+//! [`Edge::observe`]. Workers are threads with a loop of their own; nothing on the data path takes a lock.
+
+mod application;
+mod apply;
+mod clock;
+mod count;
+mod edge;
+mod error;
+mod event;
+mod icmp;
+pub mod keep;
+mod listen;
+mod origin;
+pub mod probe;
+mod relay;
+mod report;
+pub mod resolve;
+pub mod snapshot;
+mod sys;
+mod tcp;
+mod timer;
+mod udp;
+mod worker;
+
+pub use edge::{Config, Edge};
+pub use error::{EdgeError, Side};
+pub use report::{ApplyReport, Report};

@@ -3,6 +3,7 @@
 //! A name keeps its last good answer through any failure. Answers are hostile input: bounded, deduplicated
 //! and of the asked family only. Whether an address may be connected to is not known here, see `origin`.
 
+mod memory;
 mod upstream;
 
 use std::collections::HashMap;
@@ -17,15 +18,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use upstream::{Findings, Upstream};
+use memory::Memory;
+use upstream::Upstream;
 
 /// More addresses than this in one answer are noise or an attack.
 pub const MAX_ADDRESSES: usize = 64;
 
 const MIN_TTL: Duration = Duration::from_millis(100); // below this a name would be a query storm
-const RETRY_KNOWN: Duration = Duration::from_secs(1); // there is an answer to serve meanwhile
-const RETRY_UNKNOWN: Duration = Duration::from_millis(250); // clients are failing meanwhile
-const RETRY_UNKNOWN_MAX: Duration = Duration::from_secs(30);
 
 /// Which records of a name count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,8 +64,8 @@ impl ResolveCause {
     }
 }
 
-/// The resolver. Its thread ends once this handle and every [`Watched`] name are gone.
-#[derive(Debug)]
+/// The resolver. Its thread ends once every handle and every [`Watched`] name are gone.
+#[derive(Clone, Debug)]
 pub struct Names {
     registry: Arc<Registry>,
 }
@@ -189,18 +188,25 @@ impl Watched {
         self.answer.load_full()
     }
 
-    /// Write 1 to the eventfd `wake` once, when the first answer (good or bad) is there; at once if it is.
-    /// `true` when the caller has to wait. Asking again with the same descriptor changes nothing.
-    pub fn wait_with(&self, wake: RawFd) -> io::Result<bool> {
+    /// Write 1 to the eventfd `wake` once, when the first answer (good or bad) is there.
+    /// `false` if there is nothing to wait for: it was written at once, and `current` tells the rest.
+    /// Asking again with the same descriptor changes nothing.
+    pub fn wait_with(&self, wake: RawFd) -> bool {
         let mut waiters = lock(&self.waiters);
-        if *self.answer.load_full() != Answer::Pending {
-            write_one(wake);
-            return Ok(false);
+        if waiters.iter().any(|waiter| waiter.asked_as == wake) {
+            return true;
         }
-        if waiters.iter().all(|waiter| waiter.asked_as != wake) {
-            waiters.push(Waiter { asked_as: wake, wake: duplicate(wake)? });
+        match (&*self.answer.load_full(), duplicate(wake)) {
+            (Answer::Pending, Ok(copy)) => {
+                waiters.push(Waiter { asked_as: wake, wake: copy });
+                true
+            }
+            // Answered, or out of descriptors: then nobody could connect to an origin either.
+            _ => {
+                write_one(wake);
+                false
+            }
         }
-        Ok(true)
     }
 
     fn publish(&self, answer: Answer) {
@@ -245,66 +251,6 @@ async fn follow(watched: Weak<Watched>, upstream: Arc<Upstream>) {
             return;
         }
     }
-}
-
-/// What one name taught us so far. Pure: results in, answer and pause out.
-#[derive(Debug, Default)]
-struct Memory {
-    a: Vec<IpAddr>,
-    aaaa: Vec<IpAddr>,
-    failures_in_a_row: u32,
-}
-
-impl Memory {
-    fn learn(&mut self, name: &str, findings: Findings) -> Answer {
-        let Findings { a, aaaa } = findings;
-        let asked = || [&a, &aaaa].into_iter().flatten();
-        let any_found = asked().any(Result::is_ok);
-        let failed = || asked().filter_map(|finding| finding.as_ref().err());
-        let failure = failed().find(|missing| missing.cause == ResolveCause::Failure);
-        self.failures_in_a_row = match (any_found, failure) {
-            (true, None) => 0,
-            _ => self.failures_in_a_row.saturating_add(1),
-        };
-        let problem = failure.or(failed().next()).map(|missing| (missing.cause, missing.detail.clone()));
-        for (kept, finding) in [(&mut self.a, a), (&mut self.aaaa, aaaa)] {
-            match finding {
-                Some(Ok(addresses)) => *kept = addresses,
-                // Gone for good only if the name still exists: a name that vanished whole may be a mistake.
-                Some(Err(missing)) if any_found && missing.cause == ResolveCause::NotFound => kept.clear(),
-                _ => {}
-            }
-        }
-        let addresses = interleave(&self.a, &self.aaaa);
-        match problem {
-            _ if !addresses.is_empty() => Answer::Addresses(addresses),
-            Some((cause, detail)) => Answer::Failed { cause, detail },
-            None => Answer::Failed { cause: ResolveCause::NotFound, detail: format!("{name} has no address") },
-        }
-    }
-
-    fn next_look(&self, ttl: Duration) -> Duration {
-        let doublings = match self.failures_in_a_row {
-            0 => return ttl,
-            failures => (failures - 1).min(16),
-        };
-        let is_known = !self.a.is_empty() || !self.aaaa.is_empty();
-        let (first, most) = if is_known { (RETRY_KNOWN, ttl) } else { (RETRY_UNKNOWN, RETRY_UNKNOWN_MAX) };
-        (first * (1 << doublings)).min(most)
-    }
-}
-
-/// A, AAAA, A, AAAA … each once, then what is left of the longer list.
-fn interleave(a: &[IpAddr], aaaa: &[IpAddr]) -> Box<[IpAddr]> {
-    let mut merged: Vec<IpAddr> = Vec::with_capacity(MAX_ADDRESSES.min(a.len() + aaaa.len()));
-    for index in 0..a.len().max(aaaa.len()) {
-        for address in [a.get(index), aaaa.get(index)].into_iter().flatten() {
-            if merged.len() < MAX_ADDRESSES && !merged.contains(address) {
-                merged.push(*address);
-            }
-        }
-    }
-    merged.into_boxed_slice()
 }
 
 /// ±10 %, so that names watched together are not asked together for ever.

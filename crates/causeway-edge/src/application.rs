@@ -1,0 +1,77 @@
+//! An application as the data path borrows it: compiled once per change, immutable, shared by `Arc`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::count::{Counters, Totals};
+use crate::origin::{OriginSet, Policy};
+use crate::snapshot::{Application, Ports, ProxyProtocol, UdpHeader};
+
+#[derive(Debug)]
+pub struct Active {
+    pub id: u128,
+    pub spec: Application,
+    pub origins: OriginSet,
+    pub policy: Arc<Policy>,
+    pub counters: Arc<[Counters]>,
+    pub proxy_header_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    /// `u64::MAX` where the timeout is off, so that `min` and `saturating_add` need no branch.
+    pub idle_timeout_ms: u64,
+    pub half_close_timeout_ms: u64,
+    pub no_progress_timeout_ms: u64,
+    pub udp_idle_timeout_ms: u64,
+}
+
+impl Active {
+    pub fn new(spec: Application, origins: OriginSet, policy: Arc<Policy>, counters: Arc<[Counters]>) -> Active {
+        let or_never = |ms: u64| if ms == 0 { u64::MAX } else { ms };
+        Active {
+            id: u128::from_str_radix(&spec.id, 16).unwrap_or_default(), // 32 hex digits, checked on arrival
+            origins,
+            policy,
+            counters,
+            proxy_header_timeout_ms: spec.proxy_header_timeout_ms,
+            connect_timeout_ms: spec.connect_timeout_ms,
+            idle_timeout_ms: or_never(spec.idle_timeout_ms),
+            half_close_timeout_ms: or_never(spec.half_close_timeout_ms),
+            no_progress_timeout_ms: or_never(spec.no_progress_timeout_ms),
+            udp_idle_timeout_ms: spec.udp_idle_timeout_ms,
+            spec,
+        }
+    }
+
+    /// Must this client send a PROXY header, which is then believed?
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        self.spec.proxy_protocol_from.iter().any(|prefix| prefix.contains(client))
+    }
+
+    pub fn proxy_protocol(&self) -> ProxyProtocol {
+        self.spec.proxy_protocol
+    }
+
+    pub fn udp_header(&self) -> UdpHeader {
+        self.spec.udp_header
+    }
+
+    /// How far into the range an edge port lies; the origin's port lies as far into its own.
+    pub fn offset(&self, edge: SocketAddr) -> u16 {
+        edge.port().wrapping_sub(self.spec.edge_ports.first)
+    }
+
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.counters.iter().for_each(|counters| totals.add(counters));
+        totals
+    }
+
+    /// `TCP_USER_TIMEOUT`: a dead peer with unacknowledged bytes goes when a stalled one would.
+    pub fn user_timeout(&self) -> Option<Duration> {
+        Application::duration(self.spec.no_progress_timeout_ms)
+    }
+}
+
+pub fn mapped_port(ports: Ports, offset: u16) -> u16 {
+    ports.first.wrapping_add(offset)
+}

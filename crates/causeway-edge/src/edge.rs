@@ -1,0 +1,245 @@
+//! The edge: workers, what they run, and the three calls of the outside: apply, observe, drain.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::apply::Running;
+use crate::clock::Clock;
+use crate::error::EdgeError;
+use crate::event::{EventReader, Record};
+use crate::keep::Keep;
+use crate::report::{ApplicationReport, ApplyReport, OpenFiles, Outcome, Report};
+use crate::snapshot::{OnDelete, Snapshot};
+use crate::sys;
+use crate::worker::{Step, Worker};
+
+/// How an edge is started.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// 0: one per core.
+    pub workers: usize,
+    /// Where the last good snapshots are kept; none: nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// UDP sessions of the whole edge; each costs one file descriptor.
+    pub max_udp_sessions: usize,
+    /// Records held per worker until somebody observes them.
+    pub event_capacity: usize,
+    pub max_snapshot_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            workers: 0,
+            state_dir: None,
+            max_udp_sessions: 65_536,
+            event_capacity: 32_768,
+            max_snapshot_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// A running data plane. Dropping it stops it at once; [`Edge::drain`] first is kinder.
+#[derive(Debug)]
+pub struct Edge {
+    workers: Vec<Worker>,
+    state: Mutex<State>,
+    sight: Mutex<Sight>,
+    clock: Clock,
+    open_files: u64,
+    max_snapshot_bytes: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    running: Running,
+    keep: Option<Keep>,
+    is_draining: bool,
+    rejected_snapshots: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Sight {
+    readers: Vec<EventReader>,
+    seq: u64,
+}
+
+impl Edge {
+    /// Start workers and serve the newest good snapshot on disk, if there is one.
+    ///
+    /// # Errors
+    /// `Config` or `Resources`. A bad snapshot on disk is no error: the next older one is taken.
+    pub fn start(config: Config) -> Result<Edge, EdgeError> {
+        let limit = sys::raise_open_files().map_err(EdgeError::resources("reading the limit of open files"))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.workers == 0 { cores } else { config.workers };
+        if count > 256 {
+            return Err(EdgeError::Config(format!("{count} workers: at most 256 are possible")));
+        }
+        if !(64..=16_777_216).contains(&config.event_capacity) {
+            return Err(EdgeError::Config(format!("event_capacity {} is not 64 to 16777216", config.event_capacity)));
+        }
+        let clock = Clock::start();
+        // Sessions hold one descriptor each and must leave room for relays.
+        let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
+        let (mut workers, mut readers) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (worker, reader) = Worker::start(index, clock, config.event_capacity, sessions)
+                .map_err(EdgeError::resources(format!("starting worker {index}")))?;
+            workers.push(worker);
+            readers.push(reader);
+        }
+        let keep = match &config.state_dir {
+            Some(dir) => Some(Keep::open(dir).map_err(|error| EdgeError::Config(error.to_string()))?),
+            None => None,
+        };
+        let state = State { running: Running::default(), keep, is_draining: false, rejected_snapshots: Vec::new() };
+        let edge = Edge {
+            workers,
+            state: Mutex::new(state),
+            sight: Mutex::new(Sight { readers, seq: 0 }),
+            clock,
+            open_files: limit,
+            max_snapshot_bytes: config.max_snapshot_bytes,
+        };
+        edge.serve_last_good();
+        Ok(edge)
+    }
+
+    fn serve_last_good(&self) {
+        let mut state = self.state();
+        let State { running, keep, rejected_snapshots, .. } = &mut *state;
+        let Some(keep) = keep else { return };
+        let limit_bytes = self.max_snapshot_bytes;
+        let (_, rejected) = keep.load_newest(limit_bytes, |version, json| {
+            let snapshot = Snapshot::parse(json, limit_bytes).map_err(|error| error.to_string())?;
+            if snapshot.version != version {
+                return Err(format!("holds version {}, its name says {version}", snapshot.version));
+            }
+            running.apply(snapshot, &self.workers, self.open_files as usize).map_err(|error| error.to_string())
+        });
+        *rejected_snapshots = rejected.iter().map(|r| format!("{}: {}", r.file.display(), r.reason)).collect();
+    }
+
+    /// Do what `json` says, and nothing else. The same snapshot twice changes nothing.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Malformed`, `Format`, `Invalid`, `Stale`, `Resources` or `Stopped`: nothing was changed.
+    pub fn apply(&self, json: &[u8]) -> Result<ApplyReport, EdgeError> {
+        let snapshot = Snapshot::parse(json, self.max_snapshot_bytes)?;
+        let version = snapshot.version;
+        let mut state = self.state();
+        if state.is_draining {
+            return Err(EdgeError::Stopped);
+        }
+        let running_version = state.running.version;
+        let change = state.running.apply(snapshot, &self.workers, self.open_files as usize)?;
+        let is_new = change.outcome == Outcome::Applied || version != running_version;
+        // Kept after it runs: what is on disk has been proven to start.
+        let not_kept = match &mut state.keep {
+            Some(keep) if is_new => keep.save(version, json).err().map(|error| error.to_string()),
+            _ => None,
+        };
+        Ok(ApplyReport { version, outcome: change.outcome, listeners: change.listeners, not_kept })
+    }
+
+    /// What the edge has seen; takes up to `max_events` records out of the rings.
+    pub fn observe(&self, max_events: usize) -> Report {
+        let (events, events_lost) = self.read_events(max_events);
+        let mut state = self.state();
+        state.running.settle_drained();
+        let applications = state
+            .running
+            .applications()
+            .map(|(id, totals)| ApplicationReport { id: id.to_string(), totals })
+            .collect();
+        Report {
+            version: state.running.version,
+            is_draining: state.is_draining,
+            uptime_ms: self.clock.now_ms(),
+            workers: self.workers.iter().filter(|worker| !worker.has_ended()).count(),
+            open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
+            totals: state.running.totals(),
+            applications,
+            refused: state.running.refused(),
+            events,
+            events_lost,
+            rejected_snapshots: state.rejected_snapshots.clone(),
+        }
+    }
+
+    fn read_events(&self, most: usize) -> (Vec<Record>, u64) {
+        let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
+        let Sight { readers, seq } = &mut *sight;
+        let mut events = Vec::new();
+        for reader in readers.iter_mut() {
+            while events.len() < most {
+                let Some(event) = reader.read() else { break };
+                events.push(event);
+            }
+        }
+        events.sort_by_key(|event| event.time_ms);
+        let records = events
+            .iter()
+            .map(|event| {
+                *seq += 1;
+                Record::new(*seq, event)
+            })
+            .collect();
+        (records, readers.iter().map(EventReader::lost).sum())
+    }
+
+    /// Close every listener, wait for flows to end, cut those that are left after `deadline`.
+    ///
+    /// Answers how many were cut. The edge takes no snapshot afterwards.
+    pub fn drain(&self, deadline: Duration) -> usize {
+        let begin = Instant::now();
+        {
+            let mut state = self.state();
+            state.is_draining = true;
+            let places = state.running.places();
+            self.everywhere(|| places.iter().map(|place| Step::Unlisten { place: *place }).collect());
+        }
+        let drain_ms = deadline.as_millis() as u64;
+        self.everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Drain, drain_ms }]);
+        while self.open_flows() > 0 && begin.elapsed() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left = self.open_flows();
+        self.everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Close, drain_ms: 0 }]);
+        left
+    }
+
+    fn open_flows(&self) -> usize {
+        self.workers.iter().map(Worker::open_flows).sum()
+    }
+
+    /// Give every worker the same steps and wait until all have taken them.
+    fn everywhere(&self, steps: impl Fn() -> Vec<Step>) {
+        let pending: Vec<_> = self.workers.iter().map(|worker| worker.submit(steps())).collect();
+        for done in pending {
+            let _ = done.recv_timeout(Duration::from_secs(5));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            drop(worker.submit(vec![Step::Stop]));
+        }
+        self.workers.iter_mut().for_each(Worker::join);
+    }
+}
+
+fn open_files_used() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+}

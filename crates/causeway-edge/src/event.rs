@@ -1,0 +1,220 @@
+//! Records of what happened to flows: fixed-size on the data path, words only when somebody reads them.
+//!
+//! Status codes and kinds are those of Cloudflare's Spectrum event log. A ring holds what was not read yet;
+//! when it is full new records are dropped and counted, the data path never waits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use crate::clock::unix_ms;
+use crate::snapshot::Protocol;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Kind {
+    #[serde(rename = "connect")]
+    Connect,
+    #[serde(rename = "disconnect")]
+    Disconnect,
+    #[serde(rename = "originError")]
+    OriginError,
+    #[serde(rename = "clientFiltered")]
+    ClientFiltered,
+    #[serde(rename = "resolveOrigin")]
+    ResolveOrigin,
+}
+
+/// Why a record was written. One row each: stable code, kind of record, status, sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Opened,
+    Closed,
+    Idle,
+    HalfCloseTimeout,
+    NoProgress,
+    Drained,
+    ClientReset,
+    ClientTimeout,
+    ClientUnreachable,
+    ClientBroken,
+    OriginReset,
+    OriginTimeout,
+    OriginUnreachable,
+    OriginBroken,
+    ConnectRefused,
+    ConnectTimeout,
+    ConnectUnreachable,
+    ConnectFailed,
+    PortsExhausted,
+    OutOfResources,
+    OriginDenied,
+    NameNotFound,
+    NameFailed,
+    HeaderInvalid,
+    HeaderTimeout,
+    ClientGone,
+    SessionEvicted,
+    OriginPortUnreachable,
+    Panic,
+}
+
+impl Cause {
+    fn row(self) -> (&'static str, Kind, u16, &'static str) {
+        use Kind::{ClientFiltered, Connect, Disconnect, OriginError, ResolveOrigin};
+        match self {
+            Cause::Opened => ("opened", Connect, 0, "both legs are up"),
+            Cause::Closed => ("closed", Disconnect, 200, "closed by both sides"),
+            Cause::Idle => ("idle_timeout", Disconnect, 200, "no byte either way for the idle time"),
+            Cause::HalfCloseTimeout => ("half_close_timeout", Disconnect, 200, "one side closed, the other did not follow in time"),
+            Cause::NoProgress => ("no_progress_timeout", Disconnect, 497, "a side did not take its bytes in time"),
+            Cause::Drained => ("drained", Disconnect, 200, "cut because its application was deleted or the edge stopped"),
+            Cause::ClientReset => ("client_reset", Disconnect, 499, "the client sent RST"),
+            Cause::ClientTimeout => ("client_timeout", Disconnect, 497, "the client stopped answering"),
+            Cause::ClientUnreachable => ("client_unreachable", Disconnect, 496, "the client cannot be reached any more"),
+            Cause::ClientBroken => ("client_broken", Disconnect, 498, "the client connection broke"),
+            Cause::OriginReset => ("origin_reset", Disconnect, 444, "the origin sent RST"),
+            Cause::OriginTimeout => ("origin_timeout", Disconnect, 445, "the origin stopped answering"),
+            Cause::OriginUnreachable => ("origin_unreachable", Disconnect, 446, "the origin cannot be reached any more"),
+            Cause::OriginBroken => ("origin_broken", Disconnect, 448, "the origin connection broke"),
+            Cause::ConnectRefused => ("origin_refused", OriginError, 521, "refused the connection: is the service running there?"),
+            Cause::ConnectTimeout => ("origin_connect_timeout", OriginError, 522, "did not answer in time: check address, route and firewall"),
+            Cause::ConnectUnreachable => ("origin_connect_unreachable", OriginError, 523, "cannot be reached from here: check routes"),
+            Cause::ConnectFailed => ("origin_connect_failed", OriginError, 520, "could not be connected to"),
+            Cause::PortsExhausted => ("ports_exhausted", OriginError, 524, "no free source port towards it: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1"),
+            Cause::OutOfResources => ("out_of_resources", OriginError, 524, "this edge is out of file descriptors or memory"),
+            Cause::OriginDenied => ("origin_denied", OriginError, 532, "is an address that this edge must not connect to"),
+            Cause::NameNotFound => ("origin_name_not_found", ResolveOrigin, 531, "the origin's name has no address"),
+            Cause::NameFailed => ("origin_name_failed", ResolveOrigin, 530, "the origin's name could not be resolved"),
+            Cause::HeaderInvalid => ("proxy_header_invalid", ClientFiltered, 403, "a trusted proxy sent no valid PROXY header"),
+            Cause::HeaderTimeout => ("proxy_header_timeout", ClientFiltered, 403, "a trusted proxy sent no PROXY header in time"),
+            Cause::ClientGone => ("client_gone", Disconnect, 499, "the client left before the origin answered"),
+            Cause::SessionEvicted => ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used"),
+            Cause::OriginPortUnreachable => ("origin_port_unreachable", Disconnect, 447, "the origin answered that the port is closed"),
+            Cause::Panic => ("internal_error", Disconnect, 500, "an error of ours ended this connection: please report it"),
+        }
+    }
+
+    pub fn code(self) -> &'static str {
+        self.row().0
+    }
+
+    pub fn kind(self) -> Kind {
+        self.row().1
+    }
+
+    pub fn status(self) -> u16 {
+        self.row().2
+    }
+}
+
+/// One record. `Copy` and without heap, so that writing it costs a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    pub cause: Cause,
+    pub protocol: Protocol,
+    pub time_ms: u64,
+    pub application: u128,
+    pub flow: u64,
+    pub client: SocketAddr,
+    pub edge: SocketAddr,
+    pub origin: Option<SocketAddr>,
+    /// Wall-clock time at which both legs were up; 0 if they never were.
+    pub connect_time_ms: u64,
+    pub client_bytes: u64,
+    pub origin_bytes: u64,
+    pub client_rtt_ns: u64,
+    pub origin_rtt_ns: u64,
+}
+
+/// The writing end of one worker's ring.
+#[derive(Debug)]
+pub struct Events {
+    ring: rtrb::Producer<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct EventReader {
+    ring: rtrb::Consumer<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+pub fn ring(capacity: usize) -> (Events, EventReader) {
+    let (producer, consumer) = rtrb::RingBuffer::new(capacity);
+    let lost = Arc::new(AtomicU64::new(0));
+    (Events { ring: producer, lost: lost.clone() }, EventReader { ring: consumer, lost })
+}
+
+impl Events {
+    pub fn write(&mut self, mut event: Event) {
+        event.time_ms = unix_ms();
+        if self.ring.push(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl EventReader {
+    pub fn read(&mut self) -> Option<Event> {
+        self.ring.pop().ok()
+    }
+
+    /// Records dropped because the ring was full, since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// An event in words, as `observe` hands it out.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    pub seq: u64,
+    pub kind: Kind,
+    pub time_ms: u64,
+    pub application: String,
+    pub flow: u64,
+    pub protocol: Protocol,
+    pub client: SocketAddr,
+    pub edge: SocketAddr,
+    pub origin: Option<SocketAddr>,
+    pub connect_time_ms: Option<u64>,
+    pub client_bytes: u64,
+    pub origin_bytes: u64,
+    pub client_rtt_ns: u64,
+    pub origin_rtt_ns: u64,
+    pub status: u16,
+    pub cause: &'static str,
+    pub message: String,
+}
+
+impl Record {
+    pub fn new(seq: u64, event: &Event) -> Record {
+        let (cause, kind, status, sentence) = event.cause.row();
+        let message = match (kind, event.origin) {
+            (Kind::OriginError, Some(origin)) => format!("{origin} {sentence}"),
+            _ => sentence.to_string(),
+        };
+        Record {
+            seq,
+            kind,
+            time_ms: event.time_ms,
+            application: format!("{:032x}", event.application),
+            flow: event.flow,
+            protocol: event.protocol,
+            client: event.client,
+            edge: event.edge,
+            origin: event.origin,
+            connect_time_ms: (event.connect_time_ms > 0).then_some(event.connect_time_ms),
+            client_bytes: event.client_bytes,
+            origin_bytes: event.origin_bytes,
+            client_rtt_ns: event.client_rtt_ns,
+            origin_rtt_ns: event.origin_rtt_ns,
+            status,
+            cause,
+            message,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! ICMP port-unreachable towards UDP clients.

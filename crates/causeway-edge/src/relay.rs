@@ -1,0 +1,267 @@
+//! Two joined TCP streams: bytes of one socket to the other, in order, with back-pressure.
+//!
+//! Small messages go through one buffer that the worker owns; a stream that keeps filling it moves to
+//! `splice(2)`, where bytes never enter user space. An idle relay holds neither buffer nor pipe.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::sys::{self, Pipe};
+
+/// One read of a message; also the most that one direction ever holds in user memory.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+const PIPE_BYTES: usize = 1024 * 1024;
+const POOLED_PIPES: usize = 32;
+/// Reads in a row that filled the buffer before a stream counts as bulk.
+const BULK_AFTER: u8 = 2;
+/// Splices in a row that moved little before it does not any more.
+const SMALL_BYTES: usize = 16 * 1024;
+const COPY_AFTER: u8 = 8;
+/// Turns before other connections get theirs.
+const TURNS: u32 = 16;
+
+/// Which socket of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Origin,
+}
+
+/// What is known of a socket's readiness between edge-triggered notices.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readiness {
+    pub is_readable: bool,
+    pub is_writable: bool,
+    /// The peer's FIN has arrived behind what is still to be read.
+    pub is_ending: bool,
+    pub watches_writable: bool,
+}
+
+/// One direction of a relay.
+#[derive(Debug, Default)]
+pub struct Half {
+    held: Vec<u8>,
+    held_from: usize,
+    pipe: Option<Pipe>,
+    in_pipe: usize,
+    pub bytes: u64,
+    streak: u8,
+    is_bulk: bool,
+    has_read_end: bool,
+    pub has_sent_end: bool,
+}
+
+/// Buffer and pipes of one worker, lent to whichever relay runs.
+#[derive(Debug)]
+pub struct Tools {
+    pub buffer: Box<[u8]>,
+    pipes: Vec<Pipe>,
+}
+
+impl Tools {
+    pub fn new() -> Tools {
+        Tools { buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), pipes: Vec::new() }
+    }
+
+    fn take_pipe(&mut self) -> Option<Pipe> {
+        self.pipes.pop().or_else(|| Pipe::new(PIPE_BYTES).ok())
+    }
+
+    fn give_back(&mut self, pipe: Pipe) {
+        if self.pipes.len() < POOLED_PIPES {
+            self.pipes.push(pipe);
+        }
+    }
+}
+
+/// What one call of [`Half::pump`] did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
+    /// Bytes read from the source.
+    pub read: u64,
+    /// Anything at all was taken by the target.
+    pub has_progress: bool,
+    /// The target takes no more for now and bytes wait for it.
+    pub is_blocked: bool,
+    /// Everything up to and including the end was passed on, but for the FIN itself.
+    pub is_done: bool,
+    /// There is more to do, but others come first.
+    pub is_unfinished: bool,
+}
+
+/// A socket failed: whose, and the kernel's error.
+#[derive(Debug)]
+pub enum Fault {
+    Source(io::Error),
+    Target(io::Error),
+}
+
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+impl Half {
+    /// Bytes that go out before anything that is read: a PROXY header, or what followed one.
+    pub fn hold(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.held.is_empty(), "held bytes are only set before the first pump");
+        self.held = bytes;
+    }
+
+    pub fn holds_bytes(&self) -> bool {
+        !self.held.is_empty() || self.in_pipe > 0
+    }
+
+    /// Move what can be moved now.
+    ///
+    /// # Errors
+    /// The first failure of either socket; what was read before it is lost, as it is with the kernel's own buffers.
+    pub fn pump(
+        &mut self,
+        (from, source): (RawFd, &mut Readiness),
+        (to, target): (RawFd, &mut Readiness),
+        tools: &mut Tools,
+    ) -> Result<Moved, Fault> {
+        let mut moved = Moved::default();
+        let mut turns = TURNS;
+        loop {
+            if !self.held.is_empty() || self.in_pipe > 0 {
+                if !target.is_writable {
+                    moved.is_blocked = true;
+                    break;
+                }
+                moved.has_progress |= self.flush(to, target).map_err(Fault::Target)?;
+                continue;
+            }
+            if self.has_read_end {
+                moved.is_done = true;
+                break;
+            }
+            if !source.is_readable || !target.is_writable {
+                break;
+            }
+            if turns == 0 {
+                moved.is_unfinished = true;
+                break;
+            }
+            turns -= 1;
+            let bytes = if self.is_bulk { self.fill(from, source, tools)? } else { self.copy(from, source, to, target, tools)? };
+            moved.read += bytes as u64;
+            moved.has_progress |= bytes > 0;
+        }
+        self.bytes += moved.read;
+        if self.in_pipe == 0
+            && let Some(pipe) = self.pipe.take()
+        {
+            tools.give_back(pipe);
+        }
+        Ok(moved)
+    }
+
+    fn flush(&mut self, to: RawFd, target: &mut Readiness) -> io::Result<bool> {
+        if !self.held.is_empty() {
+            return match sys::send(to, &self.held[self.held_from..]) {
+                Ok(n) => {
+                    self.held_from += n;
+                    if self.held_from == self.held.len() {
+                        self.held = Vec::new();
+                        self.held_from = 0;
+                    } else {
+                        target.is_writable = false;
+                    }
+                    Ok(true)
+                }
+                Err(error) if would_block(&error) => {
+                    target.is_writable = false;
+                    Ok(false)
+                }
+                Err(error) => Err(error),
+            };
+        }
+        let Some(pipe) = &self.pipe else {
+            self.in_pipe = 0;
+            return Ok(false);
+        };
+        match pipe.drain_to(to, self.in_pipe) {
+            Ok(n) => {
+                self.in_pipe -= n.min(self.in_pipe);
+                Ok(true)
+            }
+            Err(error) if would_block(&error) => {
+                target.is_writable = false;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn copy(
+        &mut self,
+        from: RawFd,
+        source: &mut Readiness,
+        to: RawFd,
+        target: &mut Readiness,
+        tools: &mut Tools,
+    ) -> Result<usize, Fault> {
+        let n = match sys::recv(from, &mut tools.buffer) {
+            Ok(0) => {
+                self.has_read_end = true;
+                return Ok(0);
+            }
+            Ok(n) => n,
+            Err(error) if would_block(&error) => {
+                source.is_readable = false;
+                return Ok(0);
+            }
+            Err(error) => return Err(Fault::Source(error)),
+        };
+        if n < tools.buffer.len() {
+            // A short read has emptied the socket (epoll(7)), unless an end waits behind the bytes.
+            source.is_readable = source.is_ending;
+            self.streak = 0;
+        } else {
+            self.streak += 1;
+            self.is_bulk = self.streak >= BULK_AFTER;
+        }
+        let sent = match sys::send(to, &tools.buffer[..n]) {
+            Ok(sent) => sent,
+            Err(error) if would_block(&error) => 0,
+            Err(error) => return Err(Fault::Target(error)),
+        };
+        if sent < n {
+            target.is_writable = false;
+            self.held = tools.buffer[sent..n].to_vec();
+            self.held_from = 0;
+        }
+        Ok(n)
+    }
+
+    fn fill(&mut self, from: RawFd, source: &mut Readiness, tools: &mut Tools) -> Result<usize, Fault> {
+        if self.pipe.is_none() {
+            self.pipe = tools.take_pipe();
+        }
+        let Some(pipe) = &self.pipe else {
+            // No pipe to be had (descriptors, pipe limits): copying always works.
+            (self.is_bulk, self.streak) = (false, 0);
+            return Ok(0);
+        };
+        match pipe.fill_from(from, pipe.room_bytes) {
+            Ok(0) => {
+                self.has_read_end = true;
+                Ok(0)
+            }
+            Ok(n) => {
+                self.in_pipe = n;
+                self.streak = if n < SMALL_BYTES { self.streak.saturating_add(1) } else { 0 };
+                if self.streak >= COPY_AFTER {
+                    (self.is_bulk, self.streak) = (false, 0);
+                }
+                Ok(n)
+            }
+            Err(error) if would_block(&error) => {
+                source.is_readable = false;
+                Ok(0)
+            }
+            Err(error) => Err(Fault::Source(error)),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the engine answers: which listeners a snapshot brought up, and what the edge has seen.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::count::Totals;
+use crate::error::Side;
+use crate::event::Record;
+use crate::snapshot::{Ports, Protocol};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerState {
+    Running,
+    Unchanged,
+    Refused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub code: &'static str,
+    pub side: Side,
+    pub message: String,
+}
+
+/// Neighbouring ports of one application with the same fate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerReport {
+    pub application: String,
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub ports: Ports,
+    pub state: ListenerState,
+    pub reason: Option<Reason>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Applied,
+    Unchanged,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ApplyReport {
+    pub version: u64,
+    pub outcome: Outcome,
+    pub listeners: Vec<ListenerReport>,
+    /// Why the snapshot could not be kept on disk, if so: it runs, but a restart would not find it.
+    pub not_kept: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ApplicationReport {
+    pub id: String,
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenFiles {
+    pub used: u64,
+    pub limit: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub version: u64,
+    pub is_draining: bool,
+    pub uptime_ms: u64,
+    pub workers: usize,
+    pub open_files: OpenFiles,
+    pub totals: Totals,
+    pub applications: Vec<ApplicationReport>,
+    pub refused: Vec<ListenerReport>,
+    pub events: Vec<Record>,
+    pub events_lost: u64,
+    /// Snapshots on disk that were not taken at start, and why.
+    pub rejected_snapshots: Vec<String>,
+}

@@ -1,0 +1,295 @@
+//! The desired state of one edge, as it arrives: serde types and their rules.
+//!
+//! Unknown fields are refused: an option this engine does not know must not be accepted and ignored.
+//! Units are in the names. `0` switches a timeout off where that is allowed.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::EdgeError;
+
+/// The one format this engine reads. A change of meaning gets a new number.
+pub const FORMAT: u64 = 1;
+const LONGEST_TIMEOUT_MS: u64 = 7 * 24 * 3600 * 1000;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    pub format: u64,
+    pub version: u64,
+    pub settings: Settings,
+    pub applications: Vec<Application>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Prefixes never connected to, whatever a name resolves to.
+    pub origin_deny: Vec<Prefix>,
+    /// Sockets never connected to. The unspecified address stands for every address of this machine.
+    pub origin_deny_sockets: Vec<SocketAddr>,
+    pub allow_loopback_origins: bool,
+    /// Name servers; empty means the system's.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginAddress {
+    pub address: IpAddr,
+    pub ports: Ports,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Origins {
+    Addresses { addresses: Vec<OriginAddress> },
+    Dns { name: String, family: Family, ttl_s: u64, ports: Ports },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    Any,
+    A,
+    Aaaa,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    Off,
+    V1,
+    V2,
+    Simple,
+}
+
+/// Which datagrams of a UDP session carry the PROXY v2 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UdpHeader {
+    First,
+    Every,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDelete {
+    Drain,
+    Close,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Application {
+    pub id: String,
+    pub name: String,
+    pub protocol: Protocol,
+    pub edge_addresses: Vec<IpAddr>,
+    pub edge_ports: Ports,
+    pub origins: Origins,
+    pub proxy_protocol: ProxyProtocol,
+    pub udp_header: UdpHeader,
+    pub proxy_protocol_from: Vec<Prefix>,
+    pub proxy_header_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub half_close_timeout_ms: u64,
+    pub no_progress_timeout_ms: u64,
+    pub udp_idle_timeout_ms: u64,
+    pub on_delete: OnDelete,
+    pub drain_ms: u64,
+}
+
+/// An IP prefix such as `198.51.100.0/24`; host bits must be zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix(ip_network::IpNetwork);
+
+impl Prefix {
+    /// IPv4-mapped IPv6 addresses count as the IPv4 address they stand for.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(address.to_canonical())
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let prefix = text.parse().map_err(|error| {
+            serde::de::Error::custom(format!("{text:?} is not an IP prefix ({error})"))
+        })?;
+        Ok(Prefix(prefix))
+    }
+}
+
+impl Ports {
+    pub fn count(&self) -> usize {
+        usize::from(self.last) - usize::from(self.first) + 1
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u16> + use<> {
+        self.first..=self.last
+    }
+}
+
+impl Application {
+    pub fn duration(ms: u64) -> Option<Duration> {
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+}
+
+impl Snapshot {
+    /// Read and check a snapshot.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Malformed`, `Format` or `Invalid`; never panics, whatever the bytes.
+    pub fn parse(json: &[u8], limit_bytes: usize) -> Result<Snapshot, EdgeError> {
+        if json.len() > limit_bytes {
+            return Err(EdgeError::TooLarge { bytes: json.len(), limit_bytes });
+        }
+        // The format number decides how to read the rest, so it is read first and alone.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u64,
+        }
+        let malformed = |error: serde_json::Error| EdgeError::Malformed(error.to_string());
+        let head: Head = serde_json::from_slice(json).map_err(malformed)?;
+        if head.format != FORMAT {
+            return Err(EdgeError::Format { found: head.format, known: FORMAT });
+        }
+        let snapshot: Snapshot = serde_json::from_slice(json).map_err(malformed)?;
+        snapshot.check()?;
+        Ok(snapshot)
+    }
+
+    fn check(&self) -> Result<(), EdgeError> {
+        let mut ids = HashSet::with_capacity(self.applications.len());
+        let mut claims = HashSet::new();
+        for (index, application) in self.applications.iter().enumerate() {
+            let at = |field: &str| format!("applications[{index}].{field}");
+            let invalid = |field: &str, reason: String| EdgeError::Invalid { field: at(field), reason };
+            application.check().map_err(|(field, reason)| invalid(field, reason))?;
+            if !ids.insert(application.id.as_str()) {
+                return Err(invalid("id", format!("{} appears twice", application.id)));
+            }
+            for address in &application.edge_addresses {
+                for port in application.edge_ports.iter() {
+                    if !claims.insert((application.protocol, *address, port)) {
+                        let reason = format!("{address} port {port} is claimed by another application");
+                        return Err(invalid("edge_ports", reason));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+type Broken = (&'static str, String);
+
+impl Application {
+    fn check(&self) -> Result<(), Broken> {
+        if self.id.len() != 32 || !self.id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(("id", format!("{:?} is not 32 hexadecimal digits", self.id)));
+        }
+        check_ports("edge_ports", self.edge_ports)?;
+        if self.edge_addresses.is_empty() {
+            return Err(("edge_addresses", "at least one address is needed".into()));
+        }
+        self.check_origins()?;
+        self.check_proxy_protocol()?;
+        self.check_timeouts()
+    }
+
+    fn check_origins(&self) -> Result<(), Broken> {
+        let ports = match &self.origins {
+            Origins::Addresses { addresses } if addresses.is_empty() => {
+                return Err(("origins", "at least one origin is needed".into()));
+            }
+            Origins::Addresses { addresses } if addresses.len() > crate::origin::MOST_ORIGINS => {
+                return Err(("origins", format!("{} origins, at most 64 are possible", addresses.len())));
+            }
+            Origins::Addresses { addresses } => addresses.iter().map(|origin| origin.ports).collect(),
+            Origins::Dns { name, ttl_s, ports, .. } => {
+                if name.is_empty() || name.len() > 253 {
+                    return Err(("origins", format!("a name has 1 to 253 characters, not {}", name.len())));
+                }
+                if *ttl_s == 0 || *ttl_s > LONGEST_TIMEOUT_MS / 1000 {
+                    return Err(("origins", format!("ttl_s {ttl_s} is out of range")));
+                }
+                vec![*ports]
+            }
+        };
+        for range in ports {
+            check_ports("origins", range)?;
+            if range.count() != self.edge_ports.count() {
+                let (edge, origin) = (self.edge_ports.count(), range.count());
+                return Err(("origins", format!("{edge} edge ports cannot map to {origin} origin ports")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_proxy_protocol(&self) -> Result<(), Broken> {
+        let fits = match self.proxy_protocol {
+            ProxyProtocol::Off | ProxyProtocol::V2 => true,
+            ProxyProtocol::V1 => self.protocol == Protocol::Tcp,
+            ProxyProtocol::Simple => self.protocol == Protocol::Udp,
+        };
+        if !fits {
+            return Err(("proxy_protocol", "v1 is for TCP, simple is for UDP".into()));
+        }
+        if self.protocol == Protocol::Udp && !self.proxy_protocol_from.is_empty() {
+            return Err(("proxy_protocol_from", "a header from the client side is read over TCP only".into()));
+        }
+        Ok(())
+    }
+
+    fn check_timeouts(&self) -> Result<(), Broken> {
+        let all = [
+            ("proxy_header_timeout_ms", self.proxy_header_timeout_ms, 1),
+            ("connect_timeout_ms", self.connect_timeout_ms, 1),
+            ("idle_timeout_ms", self.idle_timeout_ms, 0),
+            ("half_close_timeout_ms", self.half_close_timeout_ms, 0),
+            ("no_progress_timeout_ms", self.no_progress_timeout_ms, 0),
+            ("udp_idle_timeout_ms", self.udp_idle_timeout_ms, 1),
+            ("drain_ms", self.drain_ms, 0),
+        ];
+        match all.into_iter().find(|(_, ms, least)| ms < least || *ms > LONGEST_TIMEOUT_MS) {
+            Some((field, ms, least)) => {
+                Err((field, format!("{ms} is not between {least} and {LONGEST_TIMEOUT_MS}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_ports(field: &'static str, ports: Ports) -> Result<(), Broken> {
+    if ports.first == 0 || ports.first > ports.last {
+        return Err((field, format!("{}-{} is not a range of ports", ports.first, ports.last)));
+    }
+    Ok(())
+}

@@ -1,0 +1,345 @@
+//! The system calls of the data path, thin and typed. All `unsafe` of the TCP side is here.
+//!
+//! Every function is one call; errors are the kernel's. Descriptors are owned, so none can leak.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use libc::{c_int, c_void, socklen_t};
+
+pub const IN: u32 = libc::EPOLLIN as u32;
+pub const OUT: u32 = libc::EPOLLOUT as u32;
+pub const RDHUP: u32 = libc::EPOLLRDHUP as u32;
+pub const HUP: u32 = libc::EPOLLHUP as u32;
+pub const ERR: u32 = libc::EPOLLERR as u32;
+pub const EDGE: u32 = libc::EPOLLET as u32;
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_size(result: isize) -> io::Result<usize> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
+}
+
+fn own(result: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel just made this descriptor for us, nobody else owns it.
+    check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[derive(Debug)]
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub fn new() -> io::Result<Epoll> {
+        // SAFETY: no pointers.
+        own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Epoll)
+    }
+
+    pub fn add(&self, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, interest, token)
+    }
+
+    pub fn modify(&self, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, interest, token)
+    }
+
+    fn control(&self, operation: c_int, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: interest, u64: token };
+        // SAFETY: `event` lives through the call.
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
+    }
+
+    /// Fill `events`, waiting `timeout_ms` at most (-1: for ever). A signal counts as no event.
+    pub fn wait(&self, events: &mut [libc::epoll_event], timeout_ms: i32) -> io::Result<usize> {
+        let room = events.len().min(c_int::MAX as usize) as c_int;
+        // SAFETY: the pointer and length describe `events`.
+        match check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, timeout_ms) }) {
+            Ok(n) => Ok(n as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A descriptor that other threads write to wake a worker.
+#[derive(Debug)]
+pub struct Wake(OwnedFd);
+
+impl Wake {
+    pub fn new() -> io::Result<Wake> {
+        // SAFETY: no pointers.
+        own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).map(Wake)
+    }
+
+    pub fn wake(&self) {
+        let one = 1u64;
+        // SAFETY: eight readable bytes. A full counter also wakes, so the result does not matter.
+        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    pub fn clear(&self) {
+        let mut count = 0u64;
+        // SAFETY: eight writable bytes. Nothing to read is fine.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+}
+
+impl AsRawFd for Wake {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// A socket address in the kernel's form.
+#[derive(Clone, Copy)]
+pub struct RawAddress {
+    storage: libc::sockaddr_storage,
+    len: socklen_t,
+}
+
+impl RawAddress {
+    pub fn empty() -> RawAddress {
+        // SAFETY: all zeroes is a valid (unspecified) sockaddr_storage.
+        RawAddress { storage: unsafe { std::mem::zeroed() }, len: size_of::<libc::sockaddr_storage>() as socklen_t }
+    }
+
+    pub fn as_ptr(&self) -> *const libc::sockaddr {
+        (&raw const self.storage).cast()
+    }
+
+    pub fn as_mut_ptr(&mut self) -> *mut libc::sockaddr {
+        (&raw mut self.storage).cast()
+    }
+
+    pub fn len(&self) -> socklen_t {
+        self.len
+    }
+
+    /// Only IPv4 and IPv6 addresses come out of the sockets that we make; anything else reads as 0.0.0.0:0.
+    pub fn to_std(self) -> SocketAddr {
+        match c_int::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that this is a sockaddr_in, which is smaller than the storage.
+                let v4 = unsafe { *self.as_ptr().cast::<libc::sockaddr_in>() };
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes())), u16::from_be(v4.sin_port))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above, for sockaddr_in6.
+                let v6 = unsafe { *self.as_ptr().cast::<libc::sockaddr_in6>() };
+                let address = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                SocketAddr::V6(std::net::SocketAddrV6::new(address, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id))
+            }
+            _ => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        }
+    }
+}
+
+impl From<SocketAddr> for RawAddress {
+    fn from(address: SocketAddr) -> RawAddress {
+        let mut raw = RawAddress::empty();
+        match address {
+            SocketAddr::V4(v4) => {
+                let place = raw.as_mut_ptr().cast::<libc::sockaddr_in>();
+                // SAFETY: the storage is large enough and aligned for every address family.
+                unsafe {
+                    (*place).sin_family = libc::AF_INET as libc::sa_family_t;
+                    (*place).sin_port = v4.port().to_be();
+                    (*place).sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                }
+                raw.len = size_of::<libc::sockaddr_in>() as socklen_t;
+            }
+            SocketAddr::V6(v6) => {
+                let place = raw.as_mut_ptr().cast::<libc::sockaddr_in6>();
+                // SAFETY: as above.
+                unsafe {
+                    (*place).sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                    (*place).sin6_port = v6.port().to_be();
+                    (*place).sin6_addr.s6_addr = v6.ip().octets();
+                    (*place).sin6_scope_id = v6.scope_id();
+                }
+                raw.len = size_of::<libc::sockaddr_in6>() as socklen_t;
+            }
+        }
+        raw
+    }
+}
+
+pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut address = RawAddress::empty();
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the address and its length live through the call.
+    let fd = own(unsafe { libc::accept4(listener, address.as_mut_ptr(), &raw mut address.len, flags) })?;
+    Ok((fd, address.to_std()))
+}
+
+pub fn stream_socket(peer: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if peer.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointers.
+    own(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })
+}
+
+/// Begin to connect; `EINPROGRESS` is the normal start and no error.
+pub fn connect(fd: RawFd, peer: SocketAddr) -> io::Result<()> {
+    let address = RawAddress::from(peer);
+    // SAFETY: address and length belong together.
+    match check(unsafe { libc::connect(fd, address.as_ptr(), address.len()) }) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
+    let mut address = RawAddress::empty();
+    // SAFETY: the address and its length live through the call.
+    check(unsafe { libc::getsockname(fd, address.as_mut_ptr(), &raw mut address.len) })?;
+    Ok(address.to_std())
+}
+
+pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length describe `buffer`.
+    check_size(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) })
+}
+
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length describe `bytes`.
+    check_size(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// Pass on a FIN: no more bytes will follow in this direction.
+pub fn shutdown_write(fd: RawFd) {
+    // SAFETY: no pointers. ENOTCONN means that the other side is gone already.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Make the close of `fd` an RST.
+pub fn reset_on_close(fd: RawFd) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+}
+
+pub fn set_option<T: Copy>(fd: RawFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    let len = size_of::<T>() as socklen_t;
+    // SAFETY: the pointer and length describe `value`.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const *value).cast::<c_void>(), len) }).map(drop)
+}
+
+/// The pending error of a socket, cleared by reading it.
+pub fn take_error(fd: RawFd) -> Option<c_int> {
+    let mut error: c_int = 0;
+    let mut len = size_of::<c_int>() as socklen_t;
+    // SAFETY: pointer and length describe `error`.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &raw mut len) };
+    (result == 0 && error != 0).then_some(error)
+}
+
+/// The smoothed round-trip time of a TCP connection in nanoseconds, 0 if unknown (`TCP_INFO`, tcp(7)).
+pub fn rtt_ns(fd: RawFd) -> u64 {
+    // SAFETY: all zeroes is a valid tcp_info.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as socklen_t;
+    // SAFETY: pointer and length describe `info`; the kernel writes at most `len` bytes.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len) };
+    if result == 0 { u64::from(info.tcpi_rtt) * 1000 } else { 0 }
+}
+
+/// Options of a socket towards an origin; a listener's are inherited by what it accepts.
+pub fn set_stream_options(fd: RawFd, user_timeout: Option<Duration>) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1i32)?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &60i32)?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &15i32)?;
+    let user_timeout_ms = user_timeout.map_or(0, |timeout| timeout.as_millis().min(u128::from(u32::MAX)) as u32);
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &user_timeout_ms)
+}
+
+/// A pipe for `splice(2)`: bytes stay in the kernel.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    pub room_bytes: usize,
+}
+
+impl Pipe {
+    /// Ask for `room_bytes`; the kernel may grant less (pipe(7), pipe-user-pages-soft).
+    pub fn new(room_bytes: usize) -> io::Result<Pipe> {
+        let mut ends = [0; 2];
+        // SAFETY: two writable ints.
+        check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+        // SAFETY: both were just made for us.
+        let (read, write) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+        // SAFETY: no pointers.
+        let granted = unsafe {
+            if libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, room_bytes as c_int) < 0 {
+                libc::fcntl(write.as_raw_fd(), libc::F_GETPIPE_SZ)
+            } else {
+                room_bytes as c_int
+            }
+        };
+        Ok(Pipe { read, write, room_bytes: granted.max(4096) as usize })
+    }
+
+    pub fn fill_from(&self, source: RawFd, most: usize) -> io::Result<usize> {
+        splice(source, self.write.as_raw_fd(), most)
+    }
+
+    pub fn drain_to(&self, target: RawFd, most: usize) -> io::Result<usize> {
+        splice(self.read.as_raw_fd(), target, most)
+    }
+}
+
+fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: null offsets are allowed for pipes and sockets.
+    check_size(unsafe { libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), most, flags) })
+}
+
+/// Raise the soft limit of open files to the hard one and answer it.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a writable, then a readable rlimit.
+    unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        if limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The addresses of this machine's interfaces.
+pub fn local_addresses() -> Vec<IpAddr> {
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    let mut found = Vec::new();
+    // SAFETY: the list is walked before it is freed; an entry's address may be null or of any family.
+    unsafe {
+        if libc::getifaddrs(&raw mut list) != 0 {
+            return found;
+        }
+        let mut entry = list;
+        while !entry.is_null() {
+            let address = (*entry).ifa_addr;
+            if !address.is_null() {
+                let len = match c_int::from((*address).sa_family) {
+                    libc::AF_INET => size_of::<libc::sockaddr_in>(),
+                    libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+                    _ => 0,
+                };
+                if len > 0 {
+                    let mut raw = RawAddress::empty();
+                    std::ptr::copy_nonoverlapping(address.cast::<u8>(), raw.as_mut_ptr().cast::<u8>(), len);
+                    found.push(raw.to_std().ip());
+                }
+            }
+            entry = (*entry).ifa_next;
+        }
+        libc::freeifaddrs(list);
+    }
+    found
+}
