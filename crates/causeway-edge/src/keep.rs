@@ -4,6 +4,7 @@
 //! is as written. Knows nothing of what a snapshot means; the caller brings that as `accept`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -57,7 +58,8 @@ impl Keep {
     /// Put `json` on disk as what runs from now on, durable when this returns.
     pub fn save(&self, version: u64, json: &[u8]) -> Result<(), KeepError> {
         let path = self.dir.join(file_name(version));
-        let temporary = self.dir.join(format!("{}.{}{TEMPORARY}", file_name(version), std::process::id()));
+        let nonce = RandomState::new().hash_one(version); // two processes share the directory during a hand-over
+        let temporary = self.dir.join(format!("{}.{nonce:016x}{TEMPORARY}", file_name(version)));
         if let Err(error) = self.replace(&temporary, &path, version, json) {
             let _ = fs::remove_file(&temporary); // gives room back on a full disk; the first error is the one to tell
             return Err(error);
@@ -68,7 +70,7 @@ impl Keep {
 
     fn replace(&self, temporary: &Path, path: &Path, version: u64, json: &[u8]) -> Result<(), KeepError> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(temporary).map_err(failed("creating", temporary))?;
         file.write_all(header(version, json).as_bytes())
             .and_then(|()| file.write_all(json))
@@ -174,7 +176,9 @@ fn check(mut bytes: Vec<u8>, version: u64, max_bytes: usize) -> Result<Vec<u8>, 
         return Err(too_large(json.len() as u64, max_bytes));
     }
     if found == header(version, json).as_bytes() {
-        return Ok(bytes.split_off(found.len()));
+        let length = found.len();
+        bytes.drain(..length); // in place: a snapshot may be large, one copy is enough
+        return Ok(bytes);
     }
     let text = String::from_utf8_lossy(found).trim_end_matches('\n').escape_debug().to_string();
     let fields: Vec<&str> = text.split(' ').collect();
