@@ -3,7 +3,6 @@
 //! Plain sockets, so that no privilege is needed. A refusal names its reason and never stops the others.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 

@@ -73,7 +73,7 @@ impl OriginSet {
     pub fn shun(&self, origin: SocketAddr, now_ms: u64) {
         if let OriginSet::Addresses { addresses, shunned_until_ms } = self {
             for (known, until) in addresses.iter().zip(shunned_until_ms) {
-                if known.address == origin.ip() {
+                if known.is(origin) {
                     until.store(now_ms + PENALTY_MS, Ordering::Relaxed);
                 }
             }
@@ -83,11 +83,17 @@ impl OriginSet {
     pub fn welcome(&self, origin: SocketAddr) {
         if let OriginSet::Addresses { addresses, shunned_until_ms } = self {
             for (known, until) in addresses.iter().zip(shunned_until_ms) {
-                if known.address == origin.ip() && until.load(Ordering::Relaxed) != 0 {
+                if known.is(origin) && until.load(Ordering::Relaxed) != 0 {
                     until.store(0, Ordering::Relaxed);
                 }
             }
         }
+    }
+}
+
+impl OriginAddress {
+    fn is(&self, origin: SocketAddr) -> bool {
+        self.address == origin.ip() && (self.ports.first..=self.ports.last).contains(&origin.port())
     }
 }
 

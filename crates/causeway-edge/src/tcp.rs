@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use causeway_wire::{Endpoints, accept, proxy_v1, proxy_v2};
@@ -308,6 +308,7 @@ impl TcpPlane {
         if connection.active.proxy_protocol() != ProxyProtocol::Off || !connection.early.is_empty() {
             self.send_header(desk, slot);
         }
+        self.arm(desk, slot);
         self.run(desk, slot);
     }
 
@@ -753,8 +754,5 @@ fn spare_descriptor() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
-#[allow(dead_code)]
-fn _assert_small(fd: RawFd) -> RawFd {
-    const { assert!(size_of::<Connection>() <= 640) };
-    fd
-}
+// Idle connections are most of what an edge holds.
+const _: () = assert!(size_of::<Connection>() <= 640);

@@ -1,3 +1,76 @@
-//! The Python surface of the engine: an export list and conversions, nothing else.
-#[pyo3::pymodule]
-mod _core {}
+//! The Python surface of the engine: four calls and one error, nothing else.
+//!
+//! Bytes in, bytes out (JSON): shapes are checked by the types on either side, golden files prove that they agree.
+//! Every call lets go of the interpreter; the engine's own threads never take it.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use causeway_edge::{Config, Edge as Engine, EdgeError};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+create_exception!(causeway._core, NativeError, PyException, "A call that the engine refused; nothing was changed.");
+
+/// The engine's error with `code`, `side` and `message` as attributes.
+fn raise(py: Python<'_>, error: EdgeError) -> PyErr {
+    let raised = NativeError::new_err(error.to_string());
+    let value = raised.value(py);
+    let attributes = [("code", error.code().to_string()), ("side", error.side().to_string()), ("message", error.to_string())];
+    for (name, text) in attributes {
+        if let Err(failure) = value.setattr(name, text) {
+            return failure;
+        }
+    }
+    raised
+}
+
+fn json<'py, T: serde::Serialize>(py: Python<'py>, value: &T) -> PyResult<Bound<'py, PyBytes>> {
+    let text = serde_json::to_vec(value).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(PyBytes::new(py, &text))
+}
+
+#[pyclass(frozen, module = "causeway._core")]
+struct Edge {
+    engine: Engine,
+}
+
+#[pymethods]
+impl Edge {
+    #[staticmethod]
+    fn start(py: Python<'_>, config: &[u8]) -> PyResult<Edge> {
+        let config: Config = serde_json::from_slice(config)
+            .map_err(|error| raise(py, EdgeError::Config(error.to_string())))?;
+        let engine = py.detach(|| Engine::start(config)).map_err(|error| raise(py, error))?;
+        Ok(Edge { engine })
+    }
+
+    fn apply<'py>(&self, py: Python<'py>, snapshot: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let report = py.detach(|| self.engine.apply(snapshot)).map_err(|error| raise(py, error))?;
+        json(py, &report)
+    }
+
+    fn observe<'py>(&self, py: Python<'py>, max_events: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let report = py.detach(|| self.engine.observe(max_events));
+        json(py, &report)
+    }
+
+    fn drain(&self, py: Python<'_>, deadline_ms: u64) -> usize {
+        py.detach(|| self.engine.drain(Duration::from_millis(deadline_ms)))
+    }
+}
+
+/// What this machine can do, for `causeway doctor`.
+#[pyfunction]
+fn probe(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
+    let capabilities = py.detach(causeway_edge::probe::probe);
+    json(py, &capabilities)
+}
+
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use super::{Edge, NativeError, probe};
+}
