@@ -1,0 +1,94 @@
+"""`causeway up` and `causeway doctor`: the commands that are about this machine, not about a server.
+
+Both become another program with the same pid, so that this package never imports the server or the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from causeway.cli.render import Format
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def up(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="State and token. Default: ./causeway-data."),
+    ] = None,
+    api: Annotated[
+        str | None,
+        typer.Option("--api", metavar="HOST:PORT", help="Where the API listens. Default: 127.0.0.1:8787."),
+    ] = None,
+    edge_ip: Annotated[
+        list[str] | None,
+        typer.Option("--edge-ip", metavar="IP", help="Address to serve on (repeatable). Default: 127.0.0.1."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, metavar="N", help="Engine threads. Default: 0, one per core."),
+    ] = None,
+    allow_loopback_origins: Annotated[
+        bool,
+        typer.Option(
+            "--allow-loopback-origins", help="Let origins be on 127.0.0.0/8 even when an edge IP is not."
+        ),
+    ] = False,
+    deny_origins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--deny-origins", metavar="PREFIX", help="Never connect to these addresses (repeatable)."
+        ),
+    ] = None,
+    resolver: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--resolver", metavar="IP:PORT", help="Ask this DNS server for origin names (repeatable)."
+        ),
+    ] = None,
+) -> None:
+    """Start an edge, its API and its control plane on this machine.
+
+    Prints the URLs and where the token is. SIGTERM or Ctrl-C drains connections and exits 0.
+    """
+    flags = [
+        *_flag("--data-dir", data_dir),
+        *_flag("--api", api),
+        *_flags("--edge-ip", edge_ip),
+        *_flag("--workers", workers),
+        *(["--allow-loopback-origins"] if allow_loopback_origins else []),
+        *_flags("--deny-origins", deny_origins),
+        *_flags("--resolver", resolver),
+    ]
+    _become("causeway.up", flags)
+
+
+@app.command()
+def doctor(
+    output: Annotated[
+        Format, typer.Option("-o", "--output", help="How to print the answer.", show_default=True)
+    ] = Format.TABLE,
+) -> None:
+    """Say what this machine can do, what it cannot, why, and what that means."""
+    _become("causeway.edge.doctor", ["-o", str(output)])
+
+
+def _flag(name: str, value: object) -> list[str]:
+    return [] if value is None else [f"{name}={value}"]
+
+
+def _flags(name: str, values: list[str] | None) -> list[str]:
+    return [f"{name}={value}" for value in values or ()]
+
+
+def _become(module: str, flags: list[str]) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *flags])  # noqa: S606 - same pid for the supervisor

@@ -1,0 +1,57 @@
+"""The `causeway` program: which commands there are, and the exit code of a failure."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from causeway import __version__
+from causeway.cli import apps, machine, status, tail, tokens, zones
+
+app = typer.Typer(
+    name="causeway",
+    help="A self-hosted layer-4 edge: any TCP or UDP application, any port, on your own machines.",
+    epilog="Start with `causeway up`; in another terminal `causeway zones create example.net`, "
+    "then `causeway apps create --preset ssh --origin ADDR`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich alone costs more time than all of --help may take
+    pretty_exceptions_enable=False,
+)
+app.registered_commands += [
+    *machine.app.registered_commands,
+    *status.app.registered_commands,
+    *tail.app.registered_commands,
+]
+app.add_typer(apps.app)
+app.add_typer(zones.app)
+app.add_typer(tokens.app)
+
+
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"causeway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Offer what every command shares."""
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    try:
+        app()
+    except Exception as error:
+        from causeway.cli.problems import report
+
+        code = report(error)
+        if code is None:
+            raise
+        sys.exit(code)

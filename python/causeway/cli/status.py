@@ -1,0 +1,92 @@
+"""`causeway status`: is it up, what does it carry, what was refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from causeway.cli.apps_view import address_text
+from causeway.cli.help import GroupedCommand
+from causeway.cli.lookup import short_id
+from causeway.cli.render import (
+    Format,
+    Output,
+    bytes_text,
+    duration_text,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+)
+from causeway.cli.session import TokenFile, Url, connect
+
+if TYPE_CHECKING:
+    from causeway.client import EdgeStatus, Status
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(cls=GroupedCommand)
+def status(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile = None) -> None:
+    """Show the server, its edges, and listeners that were refused."""
+    with connect(url, token_file) as client:
+        answer = client.status()
+        if output is Format.JSON:
+            print_json(answer)
+        else:
+            _print_status(client.url, answer)
+
+
+def _print_status(url: str, answer: Status) -> None:
+    ready = "ready" if answer["ready"] else f"not ready: {answer.get('reason') or 'the edge is behind'}"
+    print_fields(
+        (
+            (
+                "server",
+                f"{url}  causeway {answer['version']}, up {duration_text(answer['uptime_s'])}, {ready}",
+            ),
+            ("applications", str(answer["applications"])),
+        )
+    )
+    for edge in answer["edges"]:
+        say("")
+        say(f"edge {edge['name']}", style="bold")
+        print_fields(_edge_fields(edge), indent=2)
+    refused = [listener for edge in answer["edges"] for listener in edge["refused"]]
+    if refused:
+        say("")
+        say("refused listeners", style="bold red")
+        print_table(
+            ("APPLICATION", "LISTENER", "REASON"),
+            [
+                (
+                    short_id(listener["application"]),
+                    f"{address_text(listener)}/{listener['protocol']}",
+                    (listener.get("reason") or {"message": "unknown"})["message"],
+                )
+                for listener in refused
+            ],
+        )
+
+
+def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
+    totals, files = edge["totals"], edge["open_files"]
+    return [
+        ("snapshot", f"{edge['version']}{', draining' if edge['is_draining'] else ''}"),
+        (
+            "connections",
+            f"{totals.get('connections_open', 0)} open, {totals.get('connections_total', 0)} in all",
+        ),
+        (
+            "bytes",
+            f"{bytes_text(totals.get('bytes_ingress', 0))} from clients, "
+            f"{bytes_text(totals.get('bytes_egress', 0))} to clients",
+        ),
+        (
+            "trouble",
+            f"{totals.get('connect_errors_total', 0)} origin errors, "
+            f"{totals.get('filtered_total', 0)} filtered, {totals.get('datagrams_dropped', 0)} datagrams dropped",
+        ),
+        ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
+    ]

@@ -1,0 +1,125 @@
+"""`causeway tail`: connections as they happen, one line each.
+
+Stays through a restart of the server; Ctrl-C ends it with exit code 0.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from causeway.cli.apps import ZoneName, all_applications
+from causeway.cli.escape import printable
+from causeway.cli.help import GroupedCommand
+from causeway.cli.lookup import choose_application
+from causeway.cli.render import Format, Output, bytes_text, console, duration_text, hint
+from causeway.cli.session import TokenFile, Url, connect
+
+if TYPE_CHECKING:
+    from causeway.client import Client, Event
+
+BACK_OFF_FIRST_S = 0.5
+BACK_OFF_MAX_S = 15.0
+STYLES = {"connect": "green", "originError": "red", "clientFiltered": "yellow", "resolveOrigin": "red"}
+NORMAL_CLOSE = 200
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(cls=GroupedCommand)
+def tail(
+    reference: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[APP]", help="Only this application: ID, hostname or name.", show_default=False
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Wait for more, or end after what is kept.")
+    ] = True,
+    zone: ZoneName = None,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show connections as they come, go and fail."""
+    with connect(url, token_file) as client:
+        try:
+            chosen = None
+            if reference:
+                chosen = choose_application(all_applications(client, zone), reference)[1]["id"]
+            show = _printer(output)
+            for event in events(client, chosen, is_following=follow, sleep=time.sleep):
+                show(event)
+        except KeyboardInterrupt:
+            return
+
+
+def events(
+    client: Client, application_id: str | None, *, is_following: bool, sleep: Callable[[float], None]
+) -> Iterator[Event]:
+    """Yield events; after the first contact, a lost connection is taken up again for as long as it takes."""
+    from causeway.client import Unreachable
+
+    has_contact = False
+    back_off_s = BACK_OFF_FIRST_S
+    while True:
+        try:
+            for event in client.tail(application_id, is_following=is_following):
+                has_contact, back_off_s = True, BACK_OFF_FIRST_S
+                yield event
+            if not is_following:
+                return
+            has_contact, reason = True, "the server ended the stream"
+        except Unreachable as error:
+            if not (has_contact and is_following):
+                raise
+            reason = error.reason
+        wait_s = back_off_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, hides nothing
+        hint(f"{printable(reason)}; trying again in {wait_s:.1f} s")
+        sleep(wait_s)
+        back_off_s = min(back_off_s * 2, BACK_OFF_MAX_S)
+
+
+def line(event: Event) -> str:
+    """Return one event as a sentence in columns."""
+    at = datetime.fromtimestamp(event["time_ms"] / 1000).strftime("%H:%M:%S.%f")[:-3]
+    name = event.get("application_name") or event["application"][:8]
+    path = f"{event['client']} -> {event['edge']}/{event['protocol']}"
+    if event.get("origin"):
+        path += f" -> {event['origin']}"
+    return f"{at}  {event['kind']:<14}  {printable(str(name))}  {printable(path)}{_outcome(event)}"
+
+
+def _outcome(event: Event) -> str:
+    if event["kind"] == "connect":
+        return f"  rtt {event['client_rtt_ns'] / 1e6:.1f} ms" if event["client_rtt_ns"] else ""
+    parts = []
+    if event["kind"] == "disconnect":
+        parts.append(f"in {bytes_text(event['client_bytes'])}, out {bytes_text(event['origin_bytes'])}")
+        if began := event.get("connect_time_ms"):
+            parts.append(duration_text(max(event["time_ms"] - began, 0) / 1000))
+    if event["status"] not in (0, NORMAL_CLOSE):
+        parts.append(
+            f"{event['status']} {printable(event.get('message') or event.get('cause') or '')}".rstrip()
+        )
+    return "  " + "  ".join(parts) if parts else ""
+
+
+def _printer(output: Format) -> Callable[[Event], None]:
+    if output is Format.JSON:
+        return lambda event: print(json.dumps(event), flush=True)
+    from rich.text import Text
+
+    out = console()
+
+    def show(event: Event) -> None:
+        out.print(Text(line(event), style=STYLES.get(event["kind"], "")), soft_wrap=True)
+
+    return show

@@ -1,0 +1,79 @@
+"""`causeway zones`: the names under which applications live."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from causeway.cli.help import GroupedCommand
+from causeway.cli.lookup import choose_zone
+from causeway.cli.problems import Missing, Misuse
+from causeway.cli.render import Format, Output, hint, print_json, print_table, say
+from causeway.cli.session import TokenFile, Url, connect
+
+app = typer.Typer(
+    name="zones", help="Create, list and delete zones.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command(cls=GroupedCommand)
+def create(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Domain name, like example.net.", show_default=False)
+    ],
+    account: Annotated[
+        str | None,
+        typer.Option("--account", metavar="NAME|ID", help="Account; not needed when there is one."),
+    ] = None,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Make a zone. No DNS is changed anywhere; point the names at the edge yourself."""
+    with connect(url, token_file) as client:
+        accounts = [a for a in client.accounts() if account in (None, a["id"], a["name"])]
+        if not accounts:
+            raise Missing(f"there is no account {account!r}")
+        if len(accounts) > 1:
+            raise Misuse(
+                "say which account with --account; there are: " + ", ".join(a["name"] for a in accounts)
+            )
+        zone = client.create_zone(name, accounts[0]["id"])
+    if output is Format.JSON:
+        print_json(zone)
+    else:
+        say(f"created zone {zone['name']} ({zone['id']})", style="green")
+        hint("next:  causeway apps create --preset ssh --origin ADDR")
+
+
+@app.command("list", cls=GroupedCommand)
+def list_(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile = None) -> None:
+    """List zones and how many applications each has."""
+    with connect(url, token_file) as client:
+        zones = client.zones()
+        if output is Format.JSON:
+            print_json(zones)
+            return
+        rows = [(zone["id"], zone["name"], str(len(client.applications(zone["id"])))) for zone in zones]
+    if rows:
+        print_table(("ID", "NAME", "APPLICATIONS"), rows)
+    else:
+        hint("no zones yet; make one with `causeway zones create example.net`")
+
+
+@app.command(cls=GroupedCommand)
+def delete(
+    zone: Annotated[str, typer.Argument(metavar="ZONE", help="Name or ID.", show_default=False)],
+    output: Output = Format.TABLE,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Delete a zone that has no applications any more."""
+    with connect(url, token_file) as client:
+        chosen = choose_zone(client.zones(), zone)
+        client.delete_zone(chosen["id"])
+    if output is Format.JSON:
+        print_json({"id": chosen["id"]})
+    else:
+        say(f"deleted zone {chosen['name']} ({chosen['id']})")

@@ -1,0 +1,341 @@
+"""The HTTP API as typed Python: one method per request, one exception per way to fail.
+
+Knows URLs, the envelope and timeouts. Refuses to know terminals, flags or files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, NotRequired, TypedDict, TypeVar, cast
+from urllib.parse import urlsplit
+
+import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8787"
+REQUEST_TIMEOUT_S = 30.0  # a change answers once it is durable and serving, so it may wait for the edge
+PAGE_SIZE = 100
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+Result = TypeVar("Result")
+
+
+class PortRange(TypedDict):
+    first: int
+    last: int
+
+
+class Account(TypedDict):
+    id: str
+    name: str
+
+
+class Zone(TypedDict):
+    id: str
+    name: str
+    status: NotRequired[str]
+    created_on: NotRequired[str]
+
+
+class DnsName(TypedDict):
+    type: str
+    name: str
+
+
+class Application(TypedDict):
+    """An application as the v4 API shows it; what else the server adds is kept as it came."""
+
+    id: str
+    protocol: str
+    dns: DnsName
+    origin_direct: NotRequired[list[str]]
+    origin_dns: NotRequired[dict[str, object]]
+    origin_port: NotRequired[int | str]
+    proxy_protocol: NotRequired[str]
+    edge_ips: NotRequired[dict[str, object]]
+    created_on: NotRequired[str]
+    modified_on: NotRequired[str]
+    x_causeway: NotRequired[dict[str, object]]
+
+
+class Reason(TypedDict):
+    code: str
+    side: str
+    message: str
+
+
+class Listener(TypedDict):
+    application: str
+    protocol: str
+    address: str
+    ports: PortRange
+    state: str
+    reason: NotRequired[Reason | None]
+
+
+class EdgeStatus(TypedDict):
+    name: str
+    version: int
+    is_draining: bool
+    refused: list[Listener]
+    totals: dict[str, int]
+    open_files: dict[str, int]
+
+
+class Status(TypedDict):
+    version: str
+    uptime_s: float
+    ready: bool
+    reason: NotRequired[str | None]
+    edges: list[EdgeStatus]
+    applications: int
+
+
+class ApplicationStatus(TypedDict):
+    id: str
+    name: NotRequired[str | None]
+    dns: str
+    protocol: str
+    listeners: list[Listener]
+    counters: dict[str, int]
+
+
+class Token(TypedDict):
+    id: str
+    name: str
+    scope: str
+    created_on: NotRequired[str]
+    value: NotRequired[str]
+
+
+class Event(TypedDict):
+    """One line of the flow log, as the edge saw it."""
+
+    seq: int
+    kind: Literal["connect", "disconnect", "originError", "clientFiltered", "resolveOrigin"]
+    time_ms: int
+    application: str
+    application_name: NotRequired[str | None]
+    flow: int
+    protocol: str
+    client: str
+    edge: str
+    origin: str | None
+    connect_time_ms: int | None
+    client_bytes: int
+    origin_bytes: int
+    client_rtt_ns: int
+    origin_rtt_ns: int
+    status: int
+    cause: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One item of an answer's `errors`."""
+
+    code: int
+    message: str
+    side: str
+    pointer: str | None = None
+    documentation_url: str | None = None
+
+
+class ClientError(Exception):
+    """A request that brought no result."""
+
+
+class Refused(ClientError):
+    """The server understood and said no."""
+
+    def __init__(self, status: int, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(f"{p.code} ({p.side}): {p.message}" for p in problems))
+        self.status = status
+        self.problems = problems
+
+
+class Unreachable(ClientError):
+    """Nobody answered, or something that is not causeway did."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class Client:
+    """Speak to one causeway server. Use it as a context manager, or call `close`."""
+
+    def __init__(
+        self, url: str = DEFAULT_URL, token: str | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=REQUEST_TIMEOUT_S,
+            transport=transport,
+            trust_env=not is_loopback(url),  # HTTP_PROXY is not meant for this machine
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def accounts(self) -> list[Account]:
+        return self._pages("/client/v4/accounts", Account)
+
+    def verify_token(self) -> dict[str, object]:
+        return cast("dict[str, object]", self._request("GET", "/client/v4/user/tokens/verify"))
+
+    def zones(self) -> list[Zone]:
+        return self._pages("/client/v4/zones", Zone)
+
+    def create_zone(self, name: str, account_id: str) -> Zone:
+        body = {"name": name, "account": {"id": account_id}}
+        return cast(Zone, self._request("POST", "/client/v4/zones", body=body))
+
+    def delete_zone(self, zone_id: str) -> None:
+        self._request("DELETE", f"/client/v4/zones/{zone_id}")
+
+    def applications(self, zone_id: str) -> list[Application]:
+        return self._pages(_apps(zone_id), Application)
+
+    def application(self, zone_id: str, application_id: str) -> Application:
+        return cast(Application, self._request("GET", _apps(zone_id, application_id)))
+
+    def create_application(
+        self, zone_id: str, body: Mapping[str, object], *, is_dry_run: bool = False
+    ) -> Application:
+        return cast(
+            Application, self._request("POST", _apps(zone_id), body=body, params=_dry_run(is_dry_run))
+        )
+
+    def replace_application(
+        self, zone_id: str, application_id: str, body: Mapping[str, object], *, is_dry_run: bool = False
+    ) -> Application:
+        path, params = _apps(zone_id, application_id), _dry_run(is_dry_run)
+        return cast(Application, self._request("PUT", path, body=body, params=params))
+
+    def delete_application(self, zone_id: str, application_id: str) -> None:
+        self._request("DELETE", _apps(zone_id, application_id))
+
+    def status(self) -> Status:
+        return cast(Status, self._request("GET", "/api/v1/status"))
+
+    def application_status(self) -> list[ApplicationStatus]:
+        return cast("list[ApplicationStatus]", self._request("GET", "/api/v1/applications"))
+
+    def tokens(self) -> list[Token]:
+        return cast("list[Token]", self._request("GET", "/api/v1/tokens"))
+
+    def create_token(self, name: str, scope: str) -> Token:
+        return cast(Token, self._request("POST", "/api/v1/tokens", body={"name": name, "scope": scope}))
+
+    def revoke_token(self, token_id: str) -> None:
+        self._request("DELETE", f"/api/v1/tokens/{token_id}")
+
+    def tail(self, application_id: str | None = None, *, is_following: bool = True) -> Iterator[Event]:
+        """Yield events as the edge reports them; ends when the server ends the stream."""
+        params = {"follow": "true" if is_following else "false"}
+        if application_id:
+            params["application"] = application_id
+        try:
+            with self._http.stream("GET", "/api/v1/tail", params=params, timeout=_tail_timeout()) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    self._result(answer)
+                for line in answer.iter_lines():
+                    if line.strip():
+                        yield cast(Event, json.loads(line))
+        except httpx.HTTPError as error:
+            raise Unreachable(self.url, _reason(error)) from error
+        except ValueError as error:
+            raise Unreachable(self.url, "the event stream holds a line that is not JSON") from error
+
+    def _pages(self, path: str, _: type[Result]) -> list[Result]:
+        found: list[Result] = []
+        page = 1
+        while items := cast(
+            "list[Result]", self._request("GET", path, params={"page": str(page), "per_page": str(PAGE_SIZE)})
+        ):
+            found += items
+            if len(items) < PAGE_SIZE:
+                break
+            page += 1
+        return found
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> object:
+        try:
+            answer = self._http.request(method, path, json=body, params=params)
+        except httpx.HTTPError as error:
+            raise Unreachable(self.url, _reason(error)) from error
+        return self._result(answer)
+
+    def _result(self, answer: httpx.Response) -> object:
+        try:
+            envelope = answer.json()
+        except ValueError:
+            envelope = None
+        if not isinstance(envelope, dict) or "success" not in envelope:
+            raise Unreachable(self.url, f"the answer (HTTP {answer.status_code}) is not one of causeway's")
+        if envelope["success"] and answer.is_success:
+            return envelope.get("result")
+        raise Refused(answer.status_code, _problems(answer.status_code, envelope.get("errors")))
+
+
+def is_loopback(url: str) -> bool:
+    return (urlsplit(url).hostname or "") in LOOPBACK_HOSTS
+
+
+def _apps(zone_id: str, application_id: str | None = None) -> str:
+    path = f"/client/v4/zones/{zone_id}/spectrum/apps"
+    return f"{path}/{application_id}" if application_id else path
+
+
+def _dry_run(is_dry_run: bool) -> dict[str, str] | None:
+    return {"dry_run": "true"} if is_dry_run else None
+
+
+def _tail_timeout() -> httpx.Timeout:
+    # A quiet edge has nothing to say for hours, and that is no failure.
+    return httpx.Timeout(REQUEST_TIMEOUT_S, read=None)
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {REQUEST_TIMEOUT_S:.0f} s"
+    return str(error) or type(error).__name__
+
+
+def _problems(status: int, items: object) -> tuple[Problem, ...]:
+    side = "operator" if status < 500 else "edge"
+    found = tuple(
+        Problem(
+            code=int(item.get("code", 0)),
+            message=str(item.get("message", "")),
+            side=str(item.get("side") or side),
+            pointer=(item.get("source") or {}).get("pointer"),
+            documentation_url=item.get("documentation_url"),
+        )
+        for item in (items if isinstance(items, list) else [])
+        if isinstance(item, dict)
+    )
+    return found or (Problem(0, f"HTTP {status} without an explanation", side),)
