@@ -11,7 +11,7 @@ from causeway.cli.apps_view import print_application, print_applications, print_
 from causeway.cli.documents import read_documents
 from causeway.cli.draft import Body, changed_body, document_body, merged, new_bodies, without
 from causeway.cli.flags import ApplicationFlags, with_application_flags
-from causeway.cli.help import GroupedCommand
+from causeway.cli.help import Group, GroupedCommand
 from causeway.cli.lookup import choose_application, choose_zone
 from causeway.cli.presets import PRESETS, PresetName
 from causeway.cli.problems import Misuse
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="apps",
     help="Create, list, show, update and delete applications.",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -9,12 +9,14 @@ import typer
 
 from causeway import __version__
 from causeway.cli import apps, machine, status, tail, tokens, zones
+from causeway.cli.help import Group
 
 app = typer.Typer(
     name="causeway",
     help="A self-hosted layer-4 edge: any TCP or UDP application, any port, on your own machines.",
     epilog="Start with `causeway up`; in another terminal `causeway zones create example.net`, "
     "then `causeway apps create --preset ssh --origin ADDR`.",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich alone costs more time than all of --help may take
     pretty_exceptions_enable=False,

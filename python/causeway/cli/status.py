@@ -86,7 +86,8 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
         (
             "trouble",
             f"{totals.get('connect_errors_total', 0)} origin errors, "
-            f"{totals.get('filtered_total', 0)} filtered, {totals.get('datagrams_dropped', 0)} datagrams dropped",
+            f"{totals.get('filtered_total', 0)} filtered, "
+            f"{totals.get('datagrams_dropped', 0)} datagrams dropped",
         ),
         ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
     ]

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from causeway.cli.help import GroupedCommand
+from causeway.cli.help import Group, GroupedCommand
 from causeway.cli.problems import Missing, Misuse
 from causeway.cli.render import Format, Output, hint, print_json, print_table, say
 from causeway.cli.session import TokenFile, Url, connect
 
 app = typer.Typer(
-    name="tokens", help="Create, list and revoke API tokens.", no_args_is_help=True, rich_markup_mode=None
+    name="tokens",
+    help="Create, list and revoke API tokens.",
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

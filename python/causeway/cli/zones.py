@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
-from causeway.cli.help import GroupedCommand
+from causeway.cli.help import Group, GroupedCommand
 from causeway.cli.lookup import choose_zone
 from causeway.cli.problems import Missing, Misuse
 from causeway.cli.render import Format, Output, hint, print_json, print_table, say
 from causeway.cli.session import TokenFile, Url, connect
 
 app = typer.Typer(
-    name="zones", help="Create, list and delete zones.", no_args_is_help=True, rich_markup_mode=None
+    name="zones",
+    help="Create, list and delete zones.",
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
