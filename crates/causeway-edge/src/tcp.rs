@@ -454,11 +454,14 @@ impl TcpPlane {
         }
     }
 
-    pub fn run_unfinished(&mut self, desk: &mut Desk) {
-        for slot in std::mem::take(&mut self.unfinished) {
-            if self.connections.get(slot).is_some_and(|c| c.state == State::Open) {
-                self.run(desk, slot);
-            }
+    /// Those that gave way to others in this turn of the loop and have more to move.
+    pub fn take_unfinished(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.unfinished)
+    }
+
+    pub fn on_turn(&mut self, desk: &mut Desk, slot: usize) {
+        if self.connections.get(slot).is_some_and(|c| c.state == State::Open) {
+            self.run(desk, slot);
         }
     }
 

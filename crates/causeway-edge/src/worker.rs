@@ -186,15 +186,24 @@ impl Loop {
                     if self.on_wake() {
                         return;
                     }
-                } else if catch_unwind(AssertUnwindSafe(|| self.dispatch(token, events))).is_err() {
-                    self.abandon(token);
+                } else {
+                    self.contain(token, |it| it.dispatch(token, events));
                 }
             }
-            self.tcp.run_unfinished(&mut self.desk);
+            for slot in self.tcp.take_unfinished() {
+                self.contain(Token::Client.at(slot), |it| it.tcp.on_turn(&mut it.desk, slot));
+            }
             self.run_timers();
             self.tcp.free_closed();
             self.udp.free_closed();
             self.open.store(self.tcp.open() + self.udp.open(), Ordering::Relaxed);
+        }
+    }
+
+    /// A panic in here is an error of ours and ends the flow it happened for, no other.
+    fn contain(&mut self, token: u64, work: impl FnOnce(&mut Loop)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.abandon(token);
         }
     }
 
@@ -225,8 +234,8 @@ impl Loop {
             for entry in entries {
                 let (slot, generation) = (entry.slot as usize, entry.generation);
                 match entry.kind {
-                    Kind::Relay => self.tcp.on_timer(&mut self.desk, slot, generation),
-                    Kind::Session => self.udp.on_timer(&mut self.desk, slot, generation),
+                    Kind::Relay => self.contain(Token::Client.at(slot), |it| it.tcp.on_timer(&mut it.desk, slot, generation)),
+                    Kind::Session => self.contain(Token::Session.at(slot), |it| it.udp.on_timer(&mut it.desk, slot, generation)),
                 }
             }
         }
