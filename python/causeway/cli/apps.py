@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from causeway.cli.apps_view import print_application, print_applications, print_created, print_dry_run
+from causeway.cli.command import Group, GroupedCommand
 from causeway.cli.documents import read_documents
 from causeway.cli.draft import Body, changed_body, document_body, merged, new_bodies, without
 from causeway.cli.flags import ApplicationFlags, with_application_flags
-from causeway.cli.help import Group, GroupedCommand
 from causeway.cli.lookup import choose_application, choose_zone
 from causeway.cli.presets import PRESETS, PresetName
 from causeway.cli.problems import Misuse

@@ -9,7 +9,7 @@ import typer
 
 from causeway import __version__
 from causeway.cli import apps, machine, status, tail, tokens, zones
-from causeway.cli.help import Group
+from causeway.cli.command import Group
 
 app = typer.Typer(
     name="causeway",

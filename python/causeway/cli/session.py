@@ -6,6 +6,7 @@ A token is never an argument, because arguments show in `ps`. One found by itsel
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -42,6 +43,8 @@ TokenFile = Annotated[
 
 def connect(url: str | None, token_file: Path | None) -> Client:
     """Return a client for the server the operator means; nothing is sent yet."""
+    # httpx has a command line of its own; hiding it saves loading click, pygments and all of rich.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from causeway.client import DEFAULT_URL, Client, is_loopback
 
     chosen = url or os.environ.get("CAUSEWAY_URL") or DEFAULT_URL

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from causeway.cli.apps_view import address_text
-from causeway.cli.help import GroupedCommand
+from causeway.cli.command import GroupedCommand
 from causeway.cli.lookup import short_id
 from causeway.cli.render import (
     Format,

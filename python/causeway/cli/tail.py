@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from causeway.cli.apps import ZoneName, all_applications
+from causeway.cli.command import GroupedCommand
 from causeway.cli.escape import printable
-from causeway.cli.help import GroupedCommand
 from causeway.cli.lookup import choose_application
 from causeway.cli.render import Format, Output, bytes_text, console, duration_text, hint
 from causeway.cli.session import TokenFile, Url, connect

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from causeway.cli.help import Group, GroupedCommand
+from causeway.cli.command import Group, GroupedCommand
 from causeway.cli.problems import Missing, Misuse
 from causeway.cli.render import Format, Output, hint, print_json, print_table, say
 from causeway.cli.session import TokenFile, Url, connect

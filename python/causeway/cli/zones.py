@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from causeway.cli.help import Group, GroupedCommand
+from causeway.cli.command import Group, GroupedCommand
 from causeway.cli.lookup import choose_zone
 from causeway.cli.problems import Missing, Misuse
 from causeway.cli.render import Format, Output, hint, print_json, print_table, say
