@@ -17,7 +17,7 @@ use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use hickory_resolver::{Hosts, TokioResolver};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Family, MAX_ADDRESSES, ResolveCause};
@@ -30,6 +30,8 @@ const RETRIES: usize = 1; // clients wait for the first answer; later looks are 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10); // search lists and CNAME chains included
 const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(500); // some servers never answer AAAA
 const MAX_DETAIL_CHARS: usize = 200;
+// A look costs some 40 KiB while it lasts. 1,000 names that time out at every retry keep half of these busy.
+const MAX_IN_FLIGHT: usize = 256;
 
 /// Per family: the addresses (never empty) or why there are none; `None` where nobody asked.
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ pub struct Missing {
 #[derive(Debug)]
 pub struct Upstream {
     servers: Vec<SocketAddr>,
+    in_flight: Semaphore,
     source: Mutex<Option<(Stamp, Arc<Source>)>>,
 }
 
@@ -68,10 +71,11 @@ impl std::fmt::Debug for Source {
 
 impl Upstream {
     pub fn new(servers: Vec<SocketAddr>) -> Upstream {
-        Upstream { servers, source: Mutex::default() }
+        Upstream { servers, in_flight: Semaphore::new(MAX_IN_FLIGHT), source: Mutex::default() }
     }
 
     pub async fn look_up(&self, name: &str, family: Family) -> Findings {
+        let _turn = self.in_flight.acquire().await; // never closed, so never an error
         let source = self.source().await;
         let types: &[RecordType] = match family {
             Family::Any => &[RecordType::A, RecordType::AAAA],
