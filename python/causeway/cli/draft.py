@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from causeway.cli.flags import ApplicationFlags
 
 READ_ONLY = ("id", "created_on", "modified_on")
-DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|d)?")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(ms|s|m|h|d)?")
 UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Body = dict[str, object]
