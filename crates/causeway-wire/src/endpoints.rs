@@ -27,10 +27,7 @@ impl Endpoints {
 
     /// IPv4 when both are; else both as IPv6, the IPv4 one mapped.
     pub(crate) fn pair(&self) -> Pair {
-        match (
-            self.source.ip().to_canonical(),
-            self.destination.ip().to_canonical(),
-        ) {
+        match (self.source.ip().to_canonical(), self.destination.ip().to_canonical()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => Pair::V4(source, destination),
             (source, destination) => Pair::V6(mapped(source), mapped(destination)),
         }

@@ -20,16 +20,12 @@ pub fn encode(endpoints: &Endpoints, out: &mut [u8; MAX_LINE]) -> usize {
     let (source_port, destination_port) = (endpoints.source.port(), endpoints.destination.port());
     let mut rest = &mut out[..];
     let written = match endpoints.pair() {
-        Pair::V4(source, destination) => write!(
-            rest,
-            "PROXY TCP4 {source} {destination} {source_port} {destination_port}\r\n"
-        ),
-        Pair::V6(source, destination) => write!(
-            rest,
-            "PROXY TCP6 {} {} {source_port} {destination_port}\r\n",
-            Groups(source),
-            Groups(destination)
-        ),
+        Pair::V4(source, destination) => {
+            write!(rest, "PROXY TCP4 {source} {destination} {source_port} {destination_port}\r\n")
+        }
+        Pair::V6(source, destination) => {
+            write!(rest, "PROXY TCP6 {} {} {source_port} {destination_port}\r\n", Groups(source), Groups(destination))
+        }
     };
     debug_assert!(written.is_ok(), "the longest TCP6 line has 104 bytes");
     MAX_LINE - rest.len()
@@ -54,10 +50,7 @@ enum Stop {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     let mut line = Line { bytes, at: 0 };
     match line.header() {
-        Ok(endpoints) => Ok(Parsed::Header {
-            consumed: line.at,
-            endpoints,
-        }),
+        Ok(endpoints) => Ok(Parsed::Header { consumed: line.at, endpoints }),
         Err(Stop::NeedMore) => Ok(Parsed::NeedMore),
         Err(Stop::Error(error)) => Err(error),
     }
@@ -110,7 +103,8 @@ impl Line<'_> {
 
     fn next(&mut self) -> Result<u8, Stop> {
         let byte = *self.bytes.get(self.at).ok_or(Stop::NeedMore)?;
-        if self.at == MAX_LINE - 2 && byte != b'\r' {
+        // The last place for CR, unless it has just been.
+        if self.at == MAX_LINE - 2 && byte != b'\r' && self.bytes[self.at - 1] != b'\r' {
             return Err(Stop::Error(HeaderError::V1TooLong));
         }
         self.at += 1;
@@ -160,12 +154,7 @@ impl Line<'_> {
     }
 
     fn ipv4(&mut self) -> Result<Ipv4Addr, Stop> {
-        Ok(Ipv4Addr::new(
-            self.octet(b'.')?,
-            self.octet(b'.')?,
-            self.octet(b'.')?,
-            self.octet(b' ')?,
-        ))
+        Ok(Ipv4Addr::new(self.octet(b'.')?, self.octet(b'.')?, self.octet(b'.')?, self.octet(b' ')?))
     }
 
     /// Takes only what some address can start with; std's parser has the last word on the whole.
@@ -209,6 +198,5 @@ impl Line<'_> {
 }
 
 fn is_octet(digits: &[u8]) -> bool {
-    from_utf8(digits)
-        .is_ok_and(|text| text.parse::<u8>().is_ok() && (text.len() == 1 || !text.starts_with('0')))
+    from_utf8(digits).is_ok_and(|text| text.parse::<u8>().is_ok() && (text.len() == 1 || !text.starts_with('0')))
 }

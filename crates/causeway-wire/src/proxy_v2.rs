@@ -152,10 +152,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         return Err(HeaderError::V2Checksum);
     }
     let has_transport = family & 0xF != 0;
-    Ok(Parsed::Header {
-        consumed: end,
-        endpoints: endpoints(block, &seen[FIXED..list_at]).filter(|_| has_transport),
-    })
+    Ok(Parsed::Header { consumed: end, endpoints: endpoints(block, &seen[FIXED..list_at]).filter(|_| has_transport) })
 }
 
 fn endpoints(block: Block, addresses: &[u8]) -> Option<Endpoints> {
@@ -167,8 +164,5 @@ fn endpoints(block: Block, addresses: &[u8]) -> Option<Endpoints> {
     let (ips, ports) = addresses.split_at_checked(addresses.len().checked_sub(4)?)?;
     let (source, destination) = ips.split_at(ips.len() / 2);
     let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
-    Some(Endpoints::new(
-        (address(source)?, port(0)),
-        (address(destination)?, port(2)),
-    ))
+    Some(Endpoints::new((address(source)?, port(0)), (address(destination)?, port(2))))
 }

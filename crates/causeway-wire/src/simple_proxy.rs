@@ -46,9 +46,7 @@ pub fn decode(datagram: &[u8]) -> Result<(Endpoints, &[u8]), SimpleProxyError> {
         return Err(SimpleProxyError::TooShort(datagram.len()));
     };
     if header[..2] != MAGIC {
-        return Err(SimpleProxyError::Magic(u16::from_be_bytes([
-            header[0], header[1],
-        ])));
+        return Err(SimpleProxyError::Magic(u16::from_be_bytes([header[0], header[1]])));
     }
     let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let source = (ipv6(header, 2).into(), port(34));

@@ -30,8 +30,7 @@ impl<'a> Iterator for Tlvs<'a> {
 
     fn next(&mut self) -> Option<Tlv<'a>> {
         let (&[kind, high, low], behind) = self.rest.split_first_chunk::<HEAD>()?;
-        let (value, rest) =
-            behind.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        let (value, rest) = behind.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
         self.rest = rest;
         Some(Tlv { kind, value })
     }
@@ -79,8 +78,6 @@ pub(crate) fn crc32c(header: &[u8], hole: usize) -> u32 {
     let hole = hole..hole + 4;
     !header.iter().enumerate().fold(!0, |crc, (at, &byte)| {
         let byte = if hole.contains(&at) { 0 } else { byte };
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg())
-        })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg()))
     })
 }

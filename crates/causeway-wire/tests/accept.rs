@@ -30,10 +30,7 @@ type Answer = Option<Result<(usize, Option<Endpoints>), &'static str>>;
 fn answer(bytes: &[u8]) -> Answer {
     match parse(bytes) {
         Ok(Parsed::NeedMore) => None,
-        Ok(Parsed::Header {
-            consumed,
-            endpoints,
-        }) => Some(Ok((consumed, endpoints))),
+        Ok(Parsed::Header { consumed, endpoints }) => Some(Ok((consumed, endpoints))),
         Err(error) => Some(Err(error.code())),
     }
 }
@@ -45,10 +42,8 @@ impl Case {
             return (self.decided_at.expect("decided_at"), Err(error));
         }
         let consumed = self.consumed.expect("consumed");
-        let endpoints = self.source.map(|source| Endpoints {
-            source,
-            destination: self.destination.expect("destination"),
-        });
+        let endpoints =
+            self.source.map(|source| Endpoints { source, destination: self.destination.expect("destination") });
         (consumed, Ok((consumed, endpoints)))
     }
 }
@@ -71,25 +66,14 @@ fn every_prefix_needs_more_until_the_byte_that_decides() {
         let (decided_at, expected) = case.expected();
         for end in 0..=bytes.len() {
             let expected = (end >= decided_at).then_some(expected);
-            assert_eq!(
-                answer(&bytes[..end]),
-                expected,
-                "{}: first {end}",
-                case.name
-            );
+            assert_eq!(answer(&bytes[..end]), expected, "{}: first {end}", case.name);
         }
     }
 }
 
 #[test]
 fn bytes_behind_a_decided_header_change_nothing() {
-    let trailers: [&[u8]; 5] = [
-        b"\x00",
-        b"\r\n",
-        b"\x04\x00\x01\x00",
-        b"PROXY UNKNOWN\r\n",
-        &[0xFF; MAX_HEADER],
-    ];
+    let trailers: [&[u8]; 5] = [b"\x00", b"\r\n", b"\x04\x00\x01\x00", b"PROXY UNKNOWN\r\n", &[0xFF; MAX_HEADER]];
     for case in cases().filter(|case| !case.need_more) {
         let bytes = bytes(&case.hex);
         let (decided_at, expected) = case.expected();
@@ -124,14 +108,9 @@ fn tlvs_are_those_of_the_header_and_none_of_the_payload() {
         let (Some(tlvs), Some(consumed)) = (&case.tlvs, case.consumed) else {
             continue;
         };
-        let expected: Vec<(u8, Vec<u8>)> = tlvs
-            .iter()
-            .map(|(kind, value)| (bytes(kind)[0], bytes(value)))
-            .collect();
+        let expected: Vec<(u8, Vec<u8>)> = tlvs.iter().map(|(kind, value)| (bytes(kind)[0], bytes(value))).collect();
         let header = &bytes(&case.hex)[..consumed];
-        let found: Vec<(u8, Vec<u8>)> = proxy_v2::tlvs(header)
-            .map(|tlv| (tlv.kind, tlv.value.to_vec()))
-            .collect();
+        let found: Vec<(u8, Vec<u8>)> = proxy_v2::tlvs(header).map(|tlv| (tlv.kind, tlv.value.to_vec())).collect();
         assert_eq!(found, expected, "{}", case.name);
     }
 }

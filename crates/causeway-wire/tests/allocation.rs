@@ -44,11 +44,7 @@ fn the_counter_counts() {
 
 #[test]
 fn no_vector_makes_the_reader_allocate() {
-    for file in [
-        "proxy_v1/accept.json",
-        "proxy_v2/accept.json",
-        "simple_proxy/decode.json",
-    ] {
+    for file in ["proxy_v1/accept.json", "proxy_v2/accept.json", "simple_proxy/decode.json"] {
         for case in vectors::<Value>(file) {
             let bytes = bytes(case["hex"].as_str().expect("hex"));
             let count = allocations(|| {
@@ -79,10 +75,8 @@ fn no_length_field_makes_the_reader_allocate() {
 
 #[test]
 fn writing_does_not_allocate() {
-    let endpoints = Endpoints {
-        source: ([192, 0, 2, 1], 1).into(),
-        destination: ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 2).into(),
-    };
+    let endpoints =
+        Endpoints { source: ([192, 0, 2, 1], 1).into(), destination: ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 2).into() };
     let count = allocations(|| {
         let _ = proxy_v1::encode(&endpoints, &mut [0; 107]);
         let _ = proxy_v2::encode(&endpoints, Transport::Datagram, &mut [0; 52]);

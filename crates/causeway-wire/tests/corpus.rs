@@ -7,9 +7,7 @@ use std::fs;
 use std::path::Path;
 
 fn run(target: &str, check: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/corpus")
-        .join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let files = fs::read_dir(&folder).expect("the corpus is committed");
     let mut count = 0;
     for file in files {

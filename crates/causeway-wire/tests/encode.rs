@@ -21,10 +21,7 @@ struct Encode {
 
 impl Encode {
     fn endpoints(&self) -> Endpoints {
-        Endpoints {
-            source: self.source,
-            destination: self.destination,
-        }
+        Endpoints { source: self.source, destination: self.destination }
     }
 
     fn expected(&self) -> Vec<u8> {
@@ -89,10 +86,8 @@ fn simple_proxy_replies() {
             assert_eq!(found, Err(error.as_str()), "{}", case.name);
             continue;
         }
-        let endpoints = Endpoints {
-            source: case.source.expect("source"),
-            destination: case.destination.expect("destination"),
-        };
+        let endpoints =
+            Endpoints { source: case.source.expect("source"), destination: case.destination.expect("destination") };
         let payload = bytes(&case.payload.expect("payload"));
         assert_eq!(found, Ok((endpoints, &payload[..])), "{}", case.name);
         for end in 0..simple_proxy::LEN {

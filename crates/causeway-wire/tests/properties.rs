@@ -19,8 +19,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
             let groups: [u16; 8] = groups.try_into().expect("eight groups");
             IpAddr::V6(Ipv6Addr::from(groups))
         }),
-        any::<[u8; 4]>()
-            .prop_map(|octets| { IpAddr::V6(std::net::Ipv4Addr::from(octets).to_ipv6_mapped()) }),
+        any::<[u8; 4]>().prop_map(|octets| { IpAddr::V6(std::net::Ipv4Addr::from(octets).to_ipv6_mapped()) }),
     ]
 }
 
@@ -56,25 +55,12 @@ fn nearly_a_header() -> impl Strategy<Value = Vec<u8>> {
     ]
     .prop_map(|text| text.as_bytes().to_vec());
     let lines = (any::<bool>(), vec(text, 0..14)).prop_map(|(is_v6, pieces)| {
-        let start: &[u8] = if is_v6 {
-            b"PROXY TCP6 "
-        } else {
-            b"PROXY TCP4 "
-        };
+        let start: &[u8] = if is_v6 { b"PROXY TCP6 " } else { b"PROXY TCP4 " };
         [start, &pieces.concat()].concat()
     });
-    let tlv = (
-        prop_oneof![Just(3_u8), any::<u8>()],
-        vec(any::<u8>(), 0..9),
-        -1_i16..=1,
-    )
-        .prop_map(|(kind, value, off)| {
-            let length = (value.len() as i16
-                + if off.abs() == 1 && kind % 4 == 0 {
-                    off
-                } else {
-                    0
-                }) as u16;
+    let tlv =
+        (prop_oneof![Just(3_u8), any::<u8>()], vec(any::<u8>(), 0..9), -1_i16..=1).prop_map(|(kind, value, off)| {
+            let length = (value.len() as i16 + if off.abs() == 1 && kind % 4 == 0 { off } else { 0 }) as u16;
             [&[kind][..], &length.to_be_bytes(), &value].concat()
         });
     let family = prop_oneof![
@@ -96,14 +82,7 @@ fn nearly_a_header() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|((family, len), command, tlvs, off, payload)| {
             let body = [vec![7; len], tlvs.concat()].concat();
             let length = (body.len() as u16).wrapping_sub(off);
-            [
-                b"\r\n\r\n\0\r\nQUIT\n",
-                &[command, family][..],
-                &length.to_be_bytes(),
-                &body,
-                &payload,
-            ]
-            .concat()
+            [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length.to_be_bytes(), &body, &payload].concat()
         });
     prop_oneof![lines, blocks]
 }
@@ -174,9 +153,6 @@ fn can_be_completed(text: &str) -> bool {
         let groups = vec!["1"; count].join(":");
         ["", ":", "::", "1:", "1::"].map(|glue| format!("{glue}{groups}"))
     });
-    let octets = [
-        "", "0", ".0", ".0.0", ".0.0.0", "0.0", "0.0.0", "0.0.0.0", ".", "1.1", "1.1.1",
-    ];
-    groups.into_iter().any(|ending| is_address(&ending))
-        || octets.iter().any(|ending| is_address(ending))
+    let octets = ["", "0", ".0", ".0.0", ".0.0.0", "0.0", "0.0.0", "0.0.0.0", ".", "1.1", "1.1.1"];
+    groups.into_iter().any(|ending| is_address(&ending)) || octets.iter().any(|ending| is_address(ending))
 }
