@@ -46,9 +46,7 @@ def choose_application(found: Sequence[tuple[Zone, Application]], wanted: str) -
     """Return the application with this ID, hostname, own name, or beginning of an ID."""
     lowered = wanted.lower()
     exact = [pair for pair in found if pair[1]["id"] == lowered]
-    named = [
-        pair for pair in found if lowered.rstrip(".") == pair[1]["dns"]["name"] or wanted == own_name(pair[1])
-    ]
+    named = [pair for pair in found if is_called(pair[1], pair[0], wanted)]
     short = [pair for pair in found if len(wanted) >= PREFIX_MIN_CHARS and pair[1]["id"].startswith(lowered)]
     chosen = exact or named or short
     if len(chosen) == 1:
@@ -57,6 +55,12 @@ def choose_application(found: Sequence[tuple[Zone, Application]], wanted: str) -
         raise Missing(f"there is no application {wanted!r}; see `causeway apps list`")
     several = ", ".join(f"{application['id']} ({application['protocol']})" for _, application in chosen)
     raise Misuse(f"{wanted!r} is {len(chosen)} applications; give one of their IDs: {several}")
+
+
+def is_called(application: Application, zone: Zone, wanted: str) -> bool:
+    """Is this its hostname, the hostname without the zone, or the name of its own?"""
+    name = wanted.lower().rstrip(".")
+    return application["dns"]["name"] in (name, f"{name}.{zone['name']}") or wanted == own_name(application)
 
 
 def own_name(application: Application) -> str | None:

@@ -77,6 +77,7 @@ ALL = [SSH, DNS_UDP, DNS_TCP, LOBBY]
         ("abcd0000", SSH),
         ("ssh.example.net", SSH),
         ("SSH.example.net.", SSH),
+        ("ssh", SSH),
         ("Lobby", LOBBY),
     ],
 )
