@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
     from typer._click.core import Parameter
 
-ORDER = ("Application", "Origin", "Client address", "Edge", "Timeouts", "Server", "Output")
+ORDER = ("Application", "Origin", "Client address", "Edge", "Timeouts", "Server", "Output", "Options")
 COLUMN = 30  # every section aligned the same; longer names get a line of their own
 UNREAD = object()
 
@@ -38,7 +38,7 @@ class GroupedCommand(TyperCommand):
         for param in self.get_params(ctx):
             if record := param.get_help_record(ctx):
                 is_argument = param.param_type_name == "argument"
-                panel = "Arguments" if is_argument else getattr(param, "rich_help_panel", None) or "Output"
+                panel = "Arguments" if is_argument else getattr(param, "rich_help_panel", None) or "Options"
                 groups.setdefault(panel, []).append(record)
         for panel in ("Arguments", *ORDER):
             if records := groups.get(panel):

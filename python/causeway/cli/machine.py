@@ -12,12 +12,13 @@ from typing import Annotated
 
 import typer
 
+from causeway.cli.command import GroupedCommand
 from causeway.cli.render import Format
 
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def up(
     data_dir: Annotated[
         Path | None,
@@ -70,7 +71,7 @@ def up(
     _become("causeway.up", flags)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def doctor(
     output: Annotated[
         Format, typer.Option("-o", "--output", help="How to print the answer.", show_default=True)

@@ -37,7 +37,7 @@ def tail(
     reference: Annotated[
         str | None,
         typer.Argument(
-            metavar="[APP]", help="Only this application: ID, hostname or name.", show_default=False
+            metavar="APP", help="Only this application: ID, hostname or name.", show_default=False
         ),
     ] = None,
     follow: Annotated[

@@ -1,6 +1,7 @@
 """What is printed: nothing a terminal would act on, differences by field, problems with a next step."""
 
 import json
+from typing import Any
 
 import pytest
 from causeway.cli.apps_view import origins_text, state_text
@@ -132,11 +133,10 @@ def test_sizes_and_times_are_readable() -> None:
 
 
 def test_origins_show_in_the_order_they_are_tried() -> None:
-    base = {"id": "1", "protocol": "tcp/1", "dns": {"type": "CNAME", "name": "a"}}
-    assert (
-        origins_text(base | {"origin_direct": ["tcp://[::1]:1", "tcp://10.0.0.5:1"]}) == "[::1]:1, 10.0.0.5:1"
-    )  # type: ignore[arg-type]
-    assert origins_text(base | {"origin_dns": {"name": "o"}, "origin_port": 22}) == "o:22"  # type: ignore[arg-type]
+    base: Any = {"id": "1", "protocol": "tcp/1", "dns": {"type": "CNAME", "name": "a"}}
+    direct = base | {"origin_direct": ["tcp://[::1]:1", "tcp://10.0.0.5:1"]}
+    assert origins_text(direct) == "[::1]:1, 10.0.0.5:1"
+    assert origins_text(base | {"origin_dns": {"name": "o"}, "origin_port": 22}) == "o:22"
 
 
 @pytest.mark.parametrize(
