@@ -10,7 +10,7 @@ import typer
 from causeway.cli.apps_view import print_application, print_applications, print_created, print_dry_run
 from causeway.cli.command import Group, GroupedCommand
 from causeway.cli.documents import read_documents
-from causeway.cli.draft import Body, changed_body, document_body, merged, new_bodies, without
+from causeway.cli.draft import Body, changed_body, document_body, new_bodies, without
 from causeway.cli.flags import ApplicationFlags, with_application_flags
 from causeway.cli.lookup import choose_application, choose_zone
 from causeway.cli.presets import PRESETS, PresetName
@@ -206,8 +206,11 @@ def update(
         raise Misuse(f"-f {file} holds {len(documents)} applications, and update changes one")
     with connect(url, token_file) as client:
         chosen, before = choose_application(all_applications(client, zone), reference)
-        base: Body = merged(_bare(documents[0]) if documents else before, {})
-        body = without(changed_body(base, flags, chosen["name"]), unset or [])
+        if documents:
+            body = document_body(_bare(documents[0]), flags, chosen["name"], is_only_one=True)
+        else:
+            body = changed_body(before, flags, chosen["name"])
+        body = without(body, unset or [])
         after = client.replace_application(chosen["id"], before["id"], body, is_dry_run=dry_run)
         if dry_run:
             print_dry_run([(before, after)], output, "update")
