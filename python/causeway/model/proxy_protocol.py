@@ -136,9 +136,7 @@ def encode_simple(endpoints: Endpoints) -> bytes:
 def decode_simple(datagram: bytes) -> tuple[Endpoints, bytes]:
     """Split a datagram into what its header says and its payload."""
     if len(datagram) < SIMPLE_LEN:
-        raise HeaderError(
-            "simple_proxy_too_short", f"{len(datagram)} bytes, the header alone has {SIMPLE_LEN}"
-        )
+        raise HeaderError("simple_proxy_too_short", f"{len(datagram)} bytes, the header alone has {SIMPLE_LEN}")
     if datagram[:2] != _SIMPLE_MAGIC:
         raise HeaderError("simple_proxy_magic", f"starts with {datagram[:2].hex()}, not with 56ec")
     ports = struct.unpack(">HH", datagram[34:SIMPLE_LEN])
@@ -165,11 +163,7 @@ def _refuse(code: str, message: str) -> NoReturn:
 
 
 def _mapped(address: IPv4Address | IPv6Address) -> IPv6Address:
-    return (
-        address
-        if isinstance(address, IPv6Address)
-        else IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
-    )
+    return address if isinstance(address, IPv6Address) else IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
 
 
 def _groups(address: IPv4Address | IPv6Address) -> str:
@@ -213,9 +207,7 @@ def _parse_v2(data: bytes) -> Header | NeedMore:
     at = list_at
     for tlv in tlvs:
         at += _TLV_HEAD + len(tlv.value)
-        if tlv.kind == CRC32C and _crc32c(header[: at - 4] + bytes(4) + header[at:]) != int.from_bytes(
-            tlv.value
-        ):
+        if tlv.kind == CRC32C and _crc32c(header[: at - 4] + bytes(4) + header[at:]) != int.from_bytes(tlv.value):
             _refuse("proxy_v2_checksum", "the header does not match its CRC32c checksum")
     if not transport or family not in (1, 2):
         return Header(2, end, tlvs=tlvs)

@@ -1,0 +1,1 @@
+"""HTTP: translate, authorise, call control. No decisions."""

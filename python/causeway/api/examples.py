@@ -1,0 +1,216 @@
+"""Shapes and examples for the OpenAPI page. What is really enforced is in `application_body`; a test compares the two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SECONDS = {"type": "number", "minimum": 0, "maximum": 604800}
+
+APPLICATION: dict[str, Any] = {
+    "type": "object",
+    "required": ["protocol", "dns"],
+    "additionalProperties": False,
+    "properties": {
+        "protocol": {
+            "type": "string",
+            "description": "tcp or udp and an edge port or range",
+            "examples": ["tcp/22", "udp/53", "tcp/1000-2000"],
+        },
+        "dns": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "type": {
+                    "enum": ["CNAME", "ADDRESS"],
+                    "description": "CNAME with dynamic edge_ips, ADDRESS with static",
+                },
+                "name": {"type": "string", "examples": ["ssh.example.net"]},
+            },
+        },
+        "origin_direct": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Origins by address, tried in order. Ranges map by offset and have the length of the edge range",
+            "examples": [["tcp://192.0.2.1:22"], ["udp://[2001:db8::1]:53"], ["tcp://192.0.2.1:3000-4000"]],
+        },
+        "origin_dns": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": {"type": "string"},
+                "type": {"enum": ["", "A", "AAAA"], "description": "empty asks for both"},
+                "ttl": {
+                    "type": "integer",
+                    "minimum": 5,
+                    "maximum": 86400,
+                    "default": 600,
+                    "description": "seconds until the name is resolved again",
+                },
+            },
+        },
+        "origin_port": {
+            "oneOf": [{"type": "integer"}, {"type": "string"}],
+            "description": 'with origin_dns: a port, or a range such as "3000-4000"',
+        },
+        "ip_firewall": {"type": "boolean", "default": False, "description": "true is not built yet"},
+        "proxy_protocol": {"enum": ["off", "v1", "v2", "simple"], "default": "off"},
+        "tls": {"enum": ["off"], "default": "off", "description": "other modes are not built yet"},
+        "traffic_type": {
+            "enum": ["direct"],
+            "default": "direct",
+            "description": "other types are not built yet",
+        },
+        "edge_ips": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "type": {"enum": ["dynamic", "static"], "default": "dynamic"},
+                "connectivity": {"enum": ["all", "ipv4", "ipv6"], "default": "all"},
+                "ips": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+        "argo_smart_routing": {"type": "boolean", "default": False, "description": "true is not built yet"},
+        "virtual_network_id": {"type": "string", "description": "not built yet"},
+        "x_causeway": {
+            "type": "object",
+            "additionalProperties": False,
+            "description": "Extensions of causeway. Times in seconds, 0 switches one off where that is allowed",
+            "properties": {
+                "name": {"type": "string", "maxLength": 100},
+                "proxy_protocol_from": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "prefixes that must send a PROXY header, which is believed",
+                },
+                "proxy_header_timeout_s": _SECONDS | {"default": 3},
+                "udp_header": {"enum": ["first", "every"], "default": "first"},
+                "connect_timeout_s": _SECONDS | {"default": 3},
+                "idle_timeout_s": _SECONDS | {"default": 3600},
+                "half_close_timeout_s": _SECONDS | {"default": 0},
+                "no_progress_timeout_s": _SECONDS | {"default": 300},
+                "udp_idle_timeout_s": _SECONDS | {"default": 60},
+                "carrier": {"enum": ["auto", "engine"], "default": "auto"},
+                "on_delete": {"enum": ["drain", "close"], "default": "drain"},
+                "drain_s": _SECONDS | {"default": 30},
+            },
+        },
+    },
+}
+
+_EXAMPLES = {
+    "ssh": {
+        "summary": "SSH",
+        "value": {
+            "protocol": "tcp/22",
+            "dns": {"type": "CNAME", "name": "ssh.example.net"},
+            "origin_direct": ["tcp://192.0.2.10:22"],
+        },
+    },
+    "game": {
+        "summary": "A game server on a range of UDP ports, client address kept",
+        "value": {
+            "protocol": "udp/27000-27010",
+            "dns": {"type": "CNAME", "name": "game.example.net"},
+            "origin_direct": ["udp://192.0.2.20:27000-27010"],
+            "proxy_protocol": "simple",
+            "x_causeway": {"udp_idle_timeout_s": 30},
+        },
+    },
+    "named": {
+        "summary": "An origin by name",
+        "value": {
+            "protocol": "tcp/5432",
+            "dns": {"type": "CNAME", "name": "db.example.net"},
+            "origin_dns": {"name": "db.internal.example.net", "type": "A", "ttl": 60},
+            "origin_port": 5432,
+        },
+    },
+}
+
+APPLICATION_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": APPLICATION, "examples": _EXAMPLES}},
+    }
+}
+
+
+def query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+DRY_RUN: dict[str, Any] = {
+    "parameters": [
+        query(
+            "dry_run",
+            {"type": "boolean", "default": False},
+            "check everything, change nothing, answer what would be (extension)",
+        )
+    ]
+}
+_PAGING = [
+    query(
+        "page",
+        {"type": "integer", "minimum": 1, "default": 1},
+        "result_info is answered only if this is sent",
+    ),
+    query("per_page", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}, "items on a page"),
+]
+LIST_QUERY: dict[str, Any] = {
+    "parameters": [
+        *_PAGING,
+        query(
+            "order",
+            {"enum": ["protocol", "app_id", "created_on", "modified_on", "dns"], "default": "dns"},
+            "sort by",
+        ),
+        query("direction", {"enum": ["asc", "desc"], "default": "asc"}, "sort direction"),
+    ]
+}
+PAGE_QUERY: dict[str, Any] = {"parameters": _PAGING}
+ZONE_QUERY: dict[str, Any] = {"parameters": [*_PAGING, query("name", {"type": "string"}, "the zone of this name only")]}
+ZONE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "account": {"type": "object", "properties": {"id": {"type": "string"}}},
+                        "type": {"enum": ["full"]},
+                    },
+                },
+                "examples": {"zone": {"value": {"name": "example.net"}}},
+            }
+        },
+    }
+}
+TOKEN_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string", "maxLength": 100},
+                        "scope": {"enum": ["read", "write"], "default": "read"},
+                    },
+                },
+                "examples": {"grafana": {"value": {"name": "grafana", "scope": "read"}}},
+            }
+        },
+    }
+}
+TAIL_QUERY: dict[str, Any] = {
+    "parameters": [
+        query("follow", {"type": "boolean", "default": False}, "go on with new events as they come"),
+        query("application", {"type": "string"}, "events of this application only"),
+    ]
+}

@@ -1,0 +1,73 @@
+"""Read JSON bodies strictly: a value of the wrong kind is named with its pointer, an unknown field is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from causeway.model.problem import Code, Problem
+
+E = TypeVar("E", bound=StrEnum)
+Body = Mapping[str, object]
+
+
+def invalid(pointer: str, message: str) -> Problem:
+    return Problem(Code.INVALID_VALUE, message, pointer=pointer)
+
+
+def shown(value: object) -> str:
+    """The offending value, short enough for a sentence."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def as_object(value: object, pointer: str) -> Body:
+    if not isinstance(value, Mapping):
+        raise invalid(pointer, f"{pointer or 'the body'} must be an object, not {shown(value)}")
+    return value
+
+
+def refuse_unknown(body: Body, known: Collection[str], pointer: str) -> None:
+    for name in body:
+        if name not in known:
+            hint = ", ".join(sorted(known))
+            raise Problem(
+                Code.UNKNOWN_FIELD,
+                f"unknown field {shown(name)}: known are {hint}",
+                pointer=f"{pointer}/{name}",
+            )
+
+
+def as_text(value: object, pointer: str, *, longest: int = 255) -> str:
+    if not isinstance(value, str) or len(value) > longest:
+        raise invalid(pointer, f"{pointer} must be text of at most {longest} characters, not {shown(value)}")
+    return value
+
+
+def as_bool(value: object, pointer: str) -> bool:
+    if not isinstance(value, bool):
+        raise invalid(pointer, f"{pointer} must be true or false, not {shown(value)}")
+    return value
+
+
+def as_seconds(value: object, pointer: str, *, least: float, most: float = 604_800) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise invalid(pointer, f"{pointer} must be a number of seconds from {least:g} to {most:g}, not {shown(value)}")
+    return float(value)
+
+
+def as_list(value: object, pointer: str, *, most: int) -> list[object]:
+    if not isinstance(value, list) or len(value) > most:
+        raise invalid(pointer, f"{pointer} must be a list of at most {most} entries, not {shown(value)}")
+    return value
+
+
+def as_choice(value: object, pointer: str, kind: type[E]) -> E:
+    """Enumerations are compared without regard to case, as the original's clients expect."""
+    if isinstance(value, str):
+        for choice in kind:
+            if choice.value.lower() == value.lower():
+                return choice
+    choices = ", ".join(repr(choice.value) for choice in kind)
+    raise invalid(pointer, f"{pointer} must be one of {choices}, not {shown(value)}")

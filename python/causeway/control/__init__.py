@@ -1,0 +1,1 @@
+"""Use cases: each function is a sentence that an operator could say."""

@@ -1,0 +1,1 @@
+"""The agent of a node: owns the engine, knows nothing of the control plane but the exchange."""

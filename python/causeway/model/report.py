@@ -1,0 +1,82 @@
+"""What an edge answers: which listeners a snapshot brought up, and what it has seen. Mirrors `report.rs`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class PortRange(msgspec.Struct, frozen=True):
+    first: int
+    last: int
+
+
+class Reason(msgspec.Struct, frozen=True):
+    code: str
+    side: str
+    message: str
+
+
+class Listener(msgspec.Struct, frozen=True):
+    application: str
+    protocol: str
+    address: str
+    ports: PortRange
+    state: Literal["running", "unchanged", "refused"]
+    reason: Reason | None = None
+
+
+class ApplyReport(msgspec.Struct, frozen=True):
+    version: int
+    outcome: Literal["applied", "unchanged"]
+    listeners: list[Listener]
+    not_kept: str | None = None
+
+    def refusals(self, application_id: str) -> list[Listener]:
+        return [found for found in self.listeners if found.application == application_id and found.state == "refused"]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One record of the flow log; times in milliseconds since 1970."""
+
+    seq: int
+    kind: str
+    time_ms: int
+    application: str
+    flow: int
+    protocol: str
+    client: str
+    edge: str
+    origin: str | None
+    connect_time_ms: int | None
+    client_bytes: int
+    origin_bytes: int
+    client_rtt_ns: int
+    origin_rtt_ns: int
+    status: int
+    cause: str
+    message: str
+
+
+class OpenFiles(msgspec.Struct, frozen=True):
+    used: int
+    limit: int
+
+
+class Report(msgspec.Struct, frozen=True):
+    version: int
+    is_draining: bool
+    uptime_ms: int
+    workers: int
+    open_files: OpenFiles
+    totals: dict[str, int]
+    applications: list[dict[str, int | str]]
+    refused: list[Listener]
+    events: list[Event]
+    events_lost: int
+    rejected_snapshots: list[str]
+
+
+decode_apply_report = msgspec.json.Decoder(ApplyReport).decode
+decode_report = msgspec.json.Decoder(Report).decode

@@ -1,0 +1,95 @@
+"""The desired state of one edge as canonical JSON: what the engine's `snapshot.rs` reads.
+
+Pure. An application is encoded once per change; a snapshot joins the encoded pieces, so that changing one of
+thousands costs one encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin, Network, Ports
+
+FORMAT = 1
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for the whole edge."""
+
+    origin_deny: tuple[Network, ...] = ()
+    origin_deny_sockets: tuple[tuple[Address, int], ...] = ()
+    allow_loopback_origins: bool = False
+    resolvers: tuple[tuple[Address, int], ...] = ()
+
+
+def encode_application(application: Application, edge_addresses: tuple[Address, ...]) -> bytes:
+    """One element of the snapshot's `applications`."""
+    extension = application.extension
+    return _encode(
+        {
+            "id": application.id,
+            "name": extension.name or application.dns.name,
+            "protocol": application.transport.value,
+            "edge_addresses": [str(address) for address in edge_addresses],
+            "edge_ports": _ports(application.edge_ports),
+            "origins": _origins(application.origins),
+            "proxy_protocol": application.proxy_protocol.value,
+            "udp_header": extension.udp_header,
+            "proxy_protocol_from": [str(network) for network in extension.proxy_protocol_from],
+            "proxy_header_timeout_ms": _ms(extension.proxy_header_timeout_s),
+            "connect_timeout_ms": _ms(extension.connect_timeout_s),
+            "idle_timeout_ms": _ms(extension.idle_timeout_s),
+            "half_close_timeout_ms": _ms(extension.half_close_timeout_s),
+            "no_progress_timeout_ms": _ms(extension.no_progress_timeout_s),
+            "udp_idle_timeout_ms": _ms(extension.udp_idle_timeout_s),
+            "on_delete": extension.on_delete,
+            "drain_ms": _ms(extension.drain_s),
+        }
+    )
+
+
+def encode_snapshot(version: int, settings: Settings, applications: Iterable[bytes]) -> bytes:
+    """The whole document, keys sorted."""
+    head = _encode(
+        {
+            "origin_deny": [str(network) for network in settings.origin_deny],
+            "origin_deny_sockets": [socket_text(*socket) for socket in settings.origin_deny_sockets],
+            "allow_loopback_origins": settings.allow_loopback_origins,
+            "resolvers": [socket_text(*socket) for socket in settings.resolvers],
+        }
+    )
+    body = b",".join(applications)
+    return b'{"applications":[%s],"format":%d,"settings":%s,"version":%d}' % (body, FORMAT, head, version)
+
+
+def socket_text(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _ports(ports: Ports) -> dict[str, int]:
+    return {"first": ports.first, "last": ports.last}
+
+
+def _origins(origins: tuple[DirectOrigin, ...] | NamedOrigin) -> dict[str, object]:
+    if isinstance(origins, NamedOrigin):
+        return {
+            "kind": "dns",
+            "name": origins.name,
+            "family": origins.family.value.lower() or "any",
+            "ttl_s": origins.ttl_s,
+            "ports": _ports(origins.ports),
+        }
+    return {
+        "kind": "addresses",
+        "addresses": [{"address": str(origin.address), "ports": _ports(origin.ports)} for origin in origins],
+    }
+
+
+def _ms(seconds: float) -> int:
+    """Never rounds a timeout that is on down to 0, which would mean off."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0

@@ -1,0 +1,90 @@
+"""Open the database, bring it to the newest schema, hand out transactions.
+
+SQLite in WAL mode with `synchronous=FULL`: what was committed survives a power cut. One writer at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_TIMEOUT_S = 5.0  # another process holds the database: sqlite3 shells, backups
+
+
+class StoreError(Exception):
+    """The database cannot be used; the message says which and why."""
+
+
+class Database:
+    """Everything durable of one control node."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._writing = threading.RLock()
+
+    @classmethod
+    def open(cls, path: Path) -> Database:
+        """Open or make the database at `path` and migrate it.
+
+        Raises:
+            StoreError: it is damaged, of a newer schema, or cannot be written.
+        """
+        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        database = cls(engine, str(path))
+        with database.write() as connection:
+            _migrate(connection, str(path))
+        return database
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view; raises StoreError if the database fails."""
+        with self._told(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One writer at a time; committed at the end, rolled back on any exception."""
+        with self._writing, self._told(), self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreError(f"the database {self._name} failed: {cause}") from error
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy says BEGIN itself, so that DDL and reads are in the transaction too
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _migrate(connection: Connection, name: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in known:
+        raise StoreError(f"the database {name} has schema {found}, which is newer than this program: upgrade causeway")
+    command.upgrade(config, "head")

@@ -1,0 +1,93 @@
+"""Rows to values and back. The body of an application is JSON of our own, apart from any API's shape."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import msgspec
+
+from causeway.model.application import (
+    Application,
+    Connectivity,
+    DirectOrigin,
+    Dns,
+    DnsType,
+    EdgeIps,
+    Extension,
+    NamedOrigin,
+    OriginFamily,
+    Ports,
+    ProxyProtocol,
+    Transport,
+)
+
+Row = Any
+
+
+def to_row(application: Application) -> dict[str, object]:
+    """The columns of `applications`."""
+    return {
+        "id": application.id,
+        "zone_id": application.zone_id,
+        "dns": application.dns.name,
+        "protocol": application.protocol,
+        "created_on": application.created_on.isoformat(),
+        "modified_on": application.modified_on.isoformat(),
+        "body": msgspec.json.encode(_body(application)).decode(),
+    }
+
+
+def from_row(row: Row) -> Application:
+    """The application of a row of `applications`."""
+    body = msgspec.json.decode(row.body)
+    return Application(
+        id=row.id,
+        zone_id=row.zone_id,
+        dns=Dns(DnsType(body["dns_type"]), row.dns),
+        transport=Transport(body["transport"]),
+        edge_ports=Ports(*body["edge_ports"]),
+        origins=_origins(body["origins"]),
+        edge_ips=EdgeIps(Connectivity(body["connectivity"]), tuple(ip_address(ip) for ip in body["static"])),
+        proxy_protocol=ProxyProtocol(body["proxy_protocol"]),
+        extension=_extension(body["extension"]),
+        created_on=datetime.fromisoformat(row.created_on),
+        modified_on=datetime.fromisoformat(row.modified_on),
+    )
+
+
+def _body(application: Application) -> dict[str, object]:
+    origins = application.origins
+    return {
+        "dns_type": application.dns.type,
+        "transport": application.transport,
+        "edge_ports": [application.edge_ports.first, application.edge_ports.last],
+        "origins": {
+            "name": origins.name,
+            "family": origins.family,
+            "ttl_s": origins.ttl_s,
+            "ports": [origins.ports.first, origins.ports.last],
+        }
+        if isinstance(origins, NamedOrigin)
+        else [[str(origin.address), origin.ports.first, origin.ports.last] for origin in origins],
+        "connectivity": application.edge_ips.connectivity,
+        "static": [str(ip) for ip in application.edge_ips.static],
+        "proxy_protocol": application.proxy_protocol,
+        "extension": {
+            name: [str(network) for network in value] if name == "proxy_protocol_from" else value
+            for name in Extension.__slots__
+            if (value := getattr(application.extension, name)) is not None
+        },
+    }
+
+
+def _origins(body: Any) -> tuple[DirectOrigin, ...] | NamedOrigin:
+    if isinstance(body, dict):
+        return NamedOrigin(body["name"], OriginFamily(body["family"]), body["ttl_s"], Ports(*body["ports"]))
+    return tuple(DirectOrigin(ip_address(address), Ports(first, last)) for address, first, last in body)
+
+
+def _extension(body: dict[str, Any]) -> Extension:
+    trusted = tuple(ip_network(text) for text in body.pop("proxy_protocol_from", ()))
+    return Extension(**body, proxy_protocol_from=trusted)

@@ -1,0 +1,59 @@
+"""The tables as they are after the newest migration. What a row means is in `rows`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("created_on", String(32), nullable=False),
+)
+zones = Table(
+    "zones",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("account_id", String(32), ForeignKey("accounts.id"), nullable=False),
+    Column("name", String(253), nullable=False, unique=True),
+    Column("created_on", String(32), nullable=False),
+    Column("modified_on", String(32), nullable=False),
+)
+applications = Table(
+    "applications",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("zone_id", String(32), ForeignKey("zones.id"), nullable=False, index=True),
+    Column("dns", String(253), nullable=False),
+    Column("protocol", String(32), nullable=False),
+    Column("created_on", String(32), nullable=False),
+    Column("modified_on", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+)
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("scope", String(8), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("created_on", String(32), nullable=False),
+)
+# One row: numbers that only grow.
+sequences = Table(
+    "sequences",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Integer, nullable=False),
+)
+# Answers to creations, by the caller's Idempotency-Key, so that a repeat makes nothing twice.
+repeats = Table(
+    "repeats",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("application_id", String(32), nullable=False),
+    Column("created_on", String(32), nullable=False),
+)
