@@ -1,0 +1,52 @@
+"""What a process tree has used and holds, and what the machine did, from /proc."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    pid: int
+    parent: int
+    cpu_s: float
+    rss_bytes: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()
+    # user + system of all its threads, those that have ended too, and of children that were waited for
+    ticks = sum(int(field) for field in fields[11:15])
+    return _Stat(pid, int(fields[1]), ticks * TICK_S, int(fields[21]) * PAGE_BYTES)
+
+
+def _tree(root: int) -> list[_Stat]:
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    stats = {stat.pid: stat for pid in pids if (stat := _stat(pid))}
+    found, fresh = [], [root]
+    while fresh:
+        found += [stats[pid] for pid in fresh if pid in stats]
+        fresh = [stat.pid for stat in stats.values() if stat.parent in fresh]
+    return found
+
+
+def cpu_s(root: int) -> float:
+    return sum(stat.cpu_s for stat in _tree(root))
+
+
+def rss_bytes(root: int) -> int:
+    return sum(stat.rss_bytes for stat in _tree(root))
+
+
+def machine_busy_s() -> float:
+    """CPU seconds of the whole machine that were not idle; on a virtual machine, stolen time too."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) * TICK_S for field in fields)
+    return user + nice + system + irq + softirq + steal
