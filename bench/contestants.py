@@ -169,7 +169,8 @@ def _said(*command: str) -> str:
 
 
 def _tail(log: Path) -> str:
-    return log.read_text(errors="replace").strip()[-600:] if log.exists() else ""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return " / ".join(lines[-3:])
 
 
 CONTESTANTS = (

@@ -23,7 +23,7 @@ def main(token_file: str, origin: str) -> None:
         for protocol, port in PORTS:
             application = {
                 "protocol": f"{protocol}/{port}",
-                "dns": {"type": "ADDRESS", "name": f"{protocol}{port}.bench.example"},
+                "dns": {"type": "CNAME", "name": f"{protocol}{port}.bench.example"},
                 "origin_direct": [f"{protocol}://{origin}:{port}"],
             }
             _result(api.post(f"/zones/{zone}/spectrum/apps", json=application))
