@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
 
 use crate::application::Active;
 use crate::count::{Counters, Totals};
@@ -14,8 +15,9 @@ use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
 use crate::resolve::{self, Names};
-use crate::snapshot::{Application, Family, Origins, Ports, Settings, Snapshot};
+use crate::snapshot::{Application, Family, Origins, Ports, Protocol, Settings, Snapshot};
 use crate::sys;
+use crate::udp::Sockets;
 use crate::worker::{Place, Step, Worker};
 
 /// Listeners may take this share of the file descriptors; the rest is for flows.
@@ -29,6 +31,8 @@ pub struct Running {
     applications: HashMap<String, Arc<Active>>,
     order: Vec<String>,
     places: HashMap<Place, String>,
+    /// Of UDP places, also those that only drain: wanted again, they get the same sockets (see `udp`).
+    sockets: HashMap<Place, Weak<[OwnedFd]>>,
     refused: HashMap<Place, Reason>,
     names: Option<Names>,
     /// Counts of applications that are gone, so that the totals of the edge never go back.
@@ -96,6 +100,8 @@ impl Running {
         self.applications = wanted;
         self.order = order;
         self.places = change.places;
+        self.sockets.extend(change.sockets);
+        self.sockets.retain(|_, sockets| sockets.strong_count() > 0);
         self.refused = change.refused;
         self.names = names;
         let listeners = change.fates.report(&self.applications);
@@ -115,7 +121,7 @@ impl Running {
                         Ok(if is_replaced { ListenerState::Running } else { ListenerState::Unchanged })
                     }
                     None if (change.places.len() + 1) * change.workers > open_files / LISTENER_SHARE => Err(too_many(place, open_files)),
-                    None => change.listen(place, active).map(|()| ListenerState::Running),
+                    None => change.listen(place, active, self.sockets.get(&place)).map(|()| ListenerState::Running),
                 };
                 match state {
                     Ok(state) => {
@@ -238,6 +244,7 @@ struct Preparation {
     workers: usize,
     steps: Vec<Vec<Step>>,
     places: HashMap<Place, String>,
+    sockets: HashMap<Place, Weak<[OwnedFd]>>,
     refused: HashMap<Place, Reason>,
     fates: Fates,
 }
@@ -248,6 +255,7 @@ impl Preparation {
             workers,
             steps: (0..workers).map(|_| Vec::new()).collect(),
             places: HashMap::new(),
+            sockets: HashMap::new(),
             refused: HashMap::new(),
             fates: Fates::default(),
         }
@@ -263,10 +271,24 @@ impl Preparation {
         }
     }
 
-    fn listen(&mut self, place: Place, active: &Arc<Active>) -> Result<(), Reason> {
-        let sockets = listen::bind(place, active, self.workers)?;
-        for (steps, fd) in self.steps.iter_mut().zip(sockets) {
-            steps.push(Step::Listen { place, fd, active: active.clone() });
+    fn listen(&mut self, place: Place, active: &Arc<Active>, earlier: Option<&Weak<[OwnedFd]>>) -> Result<(), Reason> {
+        match place.protocol {
+            Protocol::Tcp => {
+                let sockets = listen::bind(place, active, self.workers)?;
+                for (steps, fd) in self.steps.iter_mut().zip(sockets) {
+                    steps.push(Step::Listen { place, fd, active: active.clone() });
+                }
+            }
+            Protocol::Udp => {
+                let sockets: Sockets = match earlier.and_then(Weak::upgrade) {
+                    Some(draining) => draining,
+                    None => listen::bind(place, active, self.workers)?.into(),
+                };
+                self.sockets.insert(place, Arc::downgrade(&sockets));
+                for steps in &mut self.steps {
+                    steps.push(Step::Receive { place, sockets: sockets.clone(), active: active.clone() });
+                }
+            }
         }
         Ok(())
     }

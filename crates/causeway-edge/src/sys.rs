@@ -46,6 +46,11 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, interest, token)
     }
 
+    /// Needed only for a descriptor that somebody else keeps open: closing takes the others out.
+    pub fn remove(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
     fn control(&self, operation: c_int, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: interest, u64: token };
         // SAFETY: `event` lives through the call.

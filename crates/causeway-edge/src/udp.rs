@@ -1,41 +1,235 @@
-//! UDP sessions of one worker.
+//! UDP of one worker, from a client's first datagram to the end of its session: admit, pass, expire, give up.
+//!
+//! A session belongs to (listener, client, edge address) and has a connected socket of its own towards the
+//! origin. `open` makes sessions, `pass` moves datagrams, `table` knows whom to give up, `batch` has the calls.
+//! Notices are level-triggered: one batch for each, and what is left is told again, so nobody starves.
+//!
+//! A listener that is taken away while sessions live keeps its sockets, because their replies must leave from
+//! the address and port that the clients know: strangers get "port unreachable", sessions end as their
+//! application says, then the port is free. The sockets of all workers of a place are one `Sockets` that closes
+//! as a whole (the kernel spreads clients over those that are bound, so none may go alone). `apply` keeps a weak
+//! handle to it and hands the same sockets out again if the place is wanted before it is free.
+
+mod batch;
+pub mod control;
+mod open;
+mod pass;
+mod session;
+mod table;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use slab::Slab;
+
 use crate::application::Active;
+use crate::count::Counters;
+use crate::event::Cause;
+use crate::icmp::Icmp;
 use crate::snapshot::OnDelete;
-use crate::worker::Desk;
+use crate::sys;
+use crate::timer::{Entry, Kind};
+use crate::worker::{Desk, Token};
+use batch::Batch;
+use open::Refusals;
+use session::State;
+use table::Table;
+
+/// The sockets of one place, one for each worker in order.
+pub type Sockets = Arc<[OwnedFd]>;
 
 #[derive(Debug)]
 pub struct Listener {
-    pub fd: OwnedFd,
+    pub sockets: Sockets,
     pub address: SocketAddr,
     pub active: Arc<Active>,
 }
 
+/// A listener at work.
 #[derive(Debug)]
-pub struct UdpPlane {}
+struct Port {
+    listener: Listener,
+    fd: RawFd,
+    sessions: usize,
+    /// Taken away: for sessions that exist already, nobody else.
+    is_draining: bool,
+}
+
+impl Port {
+    /// Does each datagram say which address it was sent to?
+    fn is_wildcard(&self) -> bool {
+        self.listener.address.ip().is_unspecified()
+    }
+}
+
+/// All UDP of one worker.
+#[derive(Debug)]
+pub struct UdpPlane {
+    ports: Slab<Port>,
+    table: Table,
+    batch: Batch,
+    icmp: Icmp,
+    refusals: Refusals,
+    /// Sessions in `Resolving`, and the bytes that they hold.
+    resolving: usize,
+    held_bytes: usize,
+    most_sessions: usize,
+}
 
 impl UdpPlane {
-    pub fn new(_most_sessions: usize) -> io::Result<UdpPlane> {
-        Ok(UdpPlane {})
+    pub fn new(most_sessions: usize) -> io::Result<UdpPlane> {
+        Ok(UdpPlane {
+            ports: Slab::new(),
+            table: Table::new(),
+            batch: Batch::new(),
+            icmp: Icmp::open(),
+            refusals: Refusals::default(),
+            resolving: 0,
+            held_bytes: 0,
+            most_sessions: most_sessions.max(1),
+        })
     }
-    pub fn listen(&mut self, _desk: &Desk, _listener: Listener) -> io::Result<usize> {
-        Err(io::Error::other("UDP is not built yet"))
+
+    pub fn listen(&mut self, desk: &Desk, listener: Listener) -> io::Result<usize> {
+        let is_same = |port: &Port| Arc::ptr_eq(&port.listener.sockets, &listener.sockets);
+        if let Some(slot) = self.ports.iter().find(|(_, port)| port.is_draining && is_same(port)).map(|(slot, _)| slot) {
+            let port = &mut self.ports[slot];
+            (port.listener, port.is_draining) = (listener, false);
+            return Ok(slot);
+        }
+        let Some(fd) = listener.sockets.get(desk.worker).map(AsRawFd::as_raw_fd) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let address = listener.address;
+        if address.ip().is_unspecified() {
+            control::tell_destination(fd, address.is_ipv4())?;
+        }
+        // It may come back from draining, with datagrams for an application that is gone.
+        self.batch.discard(fd);
+        let slot = self.ports.insert(Port { listener, fd, sessions: 0, is_draining: false });
+        desk.epoll.add(fd, sys::IN, Token::UdpListener.at(slot)).inspect_err(|_| {
+            self.ports.remove(slot);
+        })?;
+        Ok(slot)
     }
-    pub fn replace(&mut self, _slot: usize, _active: Arc<Active>) {}
-    pub fn unlisten(&mut self, _desk: &mut Desk, _slot: usize) {}
-    pub fn on_listener(&mut self, _desk: &mut Desk, _slot: usize) {}
-    pub fn on_session(&mut self, _desk: &mut Desk, _slot: usize, _notice: u32) {}
-    pub fn on_timer(&mut self, _desk: &mut Desk, _slot: usize, _generation: u32) {}
-    pub fn on_names(&mut self, _desk: &mut Desk) {}
-    pub fn retire(&mut self, _desk: &mut Desk, _application: Option<u128>, _policy: OnDelete, _cut_ms: u64) {}
-    pub fn abandon(&mut self, _desk: &mut Desk, _slot: usize) {}
-    pub fn free_closed(&mut self) {}
+
+    pub fn replace(&mut self, slot: usize, active: Arc<Active>) {
+        if let Some(port) = self.ports.get_mut(slot) {
+            port.listener.active = active;
+        }
+    }
+
+    pub fn unlisten(&mut self, desk: &mut Desk, slot: usize) {
+        if let Some(port) = self.ports.get_mut(slot) {
+            port.is_draining = true;
+            self.free_drained(desk, slot);
+        }
+    }
+
+    fn free_drained(&mut self, desk: &Desk, slot: usize) {
+        if self.ports.get(slot).is_some_and(|port| port.is_draining && port.sessions == 0) {
+            let port = self.ports.remove(slot);
+            // Other workers may keep the socket open, so that closing does not take it out of the interest list.
+            let _ = desk.epoll.remove(port.fd);
+        }
+    }
+
     pub fn open(&self) -> usize {
-        0
+        self.table.open()
     }
+
+    // ---- notices of the kernel ----
+
+    pub fn on_session(&mut self, desk: &mut Desk, slot: usize, notice: u32) {
+        let Some(session) = self.table.get(slot).filter(|session| session.state == State::Open) else { return };
+        let Some(fd) = session.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        // The error first: a read would answer it in place of the replies that came before it.
+        let error = if notice & sys::ERR != 0 { sys::take_error(fd) } else { None };
+        let is_refused = self.pass_down(desk, slot) || error == Some(libc::ECONNREFUSED);
+        if is_refused {
+            self.on_refused(desk, slot);
+        }
+    }
+
+    // ---- timers ----
+
+    fn arm(&mut self, desk: &mut Desk, slot: usize) {
+        if let Some(due_ms) = self.table.arm(slot) {
+            desk.timers.at(due_ms, Entry { kind: Kind::Session, slot: slot as u32, generation: 0 });
+        }
+    }
+
+    /// A timer belongs to a slot, not to a session: see `Table::arm`.
+    pub fn on_timer(&mut self, desk: &mut Desk, slot: usize, _generation: u32) {
+        if !self.table.disarm(slot, desk.now_ms) {
+            return;
+        }
+        let Some(session) = self.table.get(slot).filter(|session| session.state != State::Closed) else { return };
+        if session.due_ms() > desk.now_ms {
+            return self.arm(desk, slot);
+        }
+        let cause = match session.state {
+            _ if session.cut_ms <= desk.now_ms => Cause::Drained,
+            State::Resolving => Cause::NameFailed,
+            _ => Cause::Idle,
+        };
+        self.close(desk, slot, cause);
+    }
+
+    // ---- the end ----
+
+    /// An application was deleted, or (`None`) the edge stops: cut its sessions at `cut_ms`.
+    pub fn retire(&mut self, desk: &mut Desk, application: Option<u128>, policy: OnDelete, cut_ms: u64) {
+        let concerned =
+            |s: &session::Session| s.state != State::Closed && application.is_none_or(|id| s.active.id == id);
+        let slots: Vec<usize> = self.table.iter().filter(|(_, s)| concerned(s)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            match policy {
+                OnDelete::Close => self.close(desk, slot, Cause::Drained),
+                OnDelete::Drain => {
+                    self.table[slot].cut_ms = cut_ms;
+                    self.arm(desk, slot);
+                }
+            }
+        }
+    }
+
+    /// Our own error while this session was served: it alone pays.
+    pub fn abandon(&mut self, desk: &mut Desk, slot: usize) {
+        if self.table.get(slot).is_some() {
+            self.close(desk, slot, Cause::Panic);
+        }
+    }
+
+    fn close(&mut self, desk: &mut Desk, slot: usize, cause: Cause) {
+        let session = &mut self.table[slot];
+        if session.state == State::Closed {
+            return;
+        }
+        let counters = counters(&session.active, desk);
+        counters.connections_open.sub(1);
+        counters.datagrams_dropped.add(session.held.len() as u64);
+        if session.state == State::Resolving {
+            self.resolving -= 1;
+            self.held_bytes -= session.held_bytes();
+        }
+        desk.events.write(session.event(cause));
+        session.socket = None;
+        let port_slot = session.port;
+        self.table.close(slot);
+        if let Some(port) = self.ports.get_mut(port_slot) {
+            port.sessions -= 1;
+            self.free_drained(desk, port_slot);
+        }
+    }
+
+    pub fn free_closed(&mut self) {
+        self.table.free_closed();
+    }
+}
+
+fn counters<'a>(active: &'a Active, desk: &Desk) -> &'a Counters {
+    &active.counters[desk.worker]
 }

@@ -20,7 +20,7 @@ use crate::snapshot::{OnDelete, Protocol};
 use crate::sys::{Epoll, IN, Wake};
 use crate::tcp::{self, TcpPlane};
 use crate::timer::{Kind, Timers};
-use crate::udp::{self, UdpPlane};
+use crate::udp::{self, Sockets, UdpPlane};
 
 const NOTICES: usize = 256;
 
@@ -35,6 +35,8 @@ pub struct Place {
 #[derive(Debug)]
 pub enum Step {
     Listen { place: Place, fd: OwnedFd, active: Arc<Active> },
+    /// The same for UDP, where the sockets of all workers close together (see `udp`).
+    Receive { place: Place, sockets: Sockets, active: Arc<Active> },
     Replace { place: Place, active: Arc<Active> },
     Unlisten { place: Place },
     /// Connections of a deleted application (`None`: all) are cut now or after `drain_ms`.
@@ -266,10 +268,11 @@ impl Loop {
         let desk = &mut self.desk;
         match step {
             Step::Listen { place, fd, active } => {
-                let slot = match place.protocol {
-                    Protocol::Tcp => self.tcp.listen(desk, tcp::Listener { fd, address: place.address, active }),
-                    Protocol::Udp => self.udp.listen(desk, udp::Listener { fd, address: place.address, active }),
-                };
+                let slot = self.tcp.listen(desk, tcp::Listener { fd, address: place.address, active });
+                self.places.insert(place, slot.map_err(|error| (place, error))?);
+            }
+            Step::Receive { place, sockets, active } => {
+                let slot = self.udp.listen(desk, udp::Listener { sockets, address: place.address, active });
                 self.places.insert(place, slot.map_err(|error| (place, error))?);
             }
             Step::Replace { place, active } => {

@@ -1,0 +1,217 @@
+//! Sessions are made here: room is found for them, an origin chosen, a socket connected.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use causeway_wire::Endpoints;
+
+use super::batch::{self, Pick};
+use super::session::{Key, Session, State};
+use super::{UdpPlane, counters};
+use crate::application::Active;
+use crate::event::Cause;
+use crate::origin::Choice;
+use crate::sys;
+use crate::worker::{Desk, Token};
+
+/// A burst of replies to one client waits here; the kernel caps it at net.core.rmem_max and takes no memory before.
+const SOCKET_BUFFER_BYTES: i32 = 1024 * 1024;
+/// Sessions given up for one that finds no descriptor or port; more would not help it.
+const MOST_EVICTIONS: u32 = 2;
+const REFUSED_FOR_MS: u64 = 10_000;
+const MOST_REFUSALS: usize = 64;
+
+impl UdpPlane {
+    /// A session for a client that has none. `None` if it cannot be served, which is on record then.
+    pub(super) fn admit(&mut self, desk: &mut Desk, port_slot: usize, key: Key, ends: Endpoints) -> Option<usize> {
+        let port = self.ports.get(port_slot)?;
+        if port.is_draining {
+            self.icmp.port_unreachable(ends.source, ends.destination, desk.now_ms);
+            return None;
+        }
+        let active = port.listener.active.clone();
+        if self.table.open() >= self.most_sessions
+            && let Some(victim) = self.table.first_to_go()
+        {
+            self.evict(desk, victim);
+        }
+        let counters = counters(&active, desk);
+        counters.connections_total.add(1);
+        counters.connections_open.add(1);
+        let slot = self.table.insert(Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms));
+        self.ports[port_slot].sessions += 1;
+        self.open_socket(desk, slot);
+        (self.table[slot].state != State::Closed).then_some(slot)
+    }
+
+    fn evict(&mut self, desk: &mut Desk, slot: usize) {
+        counters(&self.table[slot].active, desk).sessions_evicted_total.add(1);
+        self.close(desk, slot, Cause::SessionEvicted);
+    }
+
+    /// Try origins in order until one has a socket. Ends in `Open`, `Resolving` or `Closed`.
+    fn open_socket(&mut self, desk: &mut Desk, slot: usize) {
+        let mut evictions = 0;
+        loop {
+            let session = &mut self.table[slot];
+            let origin = match choose(session, &self.refusals, desk.now_ms) {
+                Choice::Try(origin) => origin,
+                Choice::Wait(watched) => {
+                    if session.state != State::Resolving {
+                        (session.state, session.since_ms) = (State::Resolving, desk.now_ms);
+                        self.resolving += 1;
+                        watched.wait_with(desk.wake_fd());
+                    }
+                    return self.arm(desk, slot);
+                }
+                Choice::Exhausted(cause) => {
+                    let cause = session.last_failure.unwrap_or(cause);
+                    return self.close(desk, slot, cause);
+                }
+            };
+            session.origin = Some(origin);
+            let active = session.active.clone();
+            let mut result = connect(desk, slot, &active, origin);
+            while matches!(result, Err(Cause::OutOfResources | Cause::PortsExhausted)) && evictions < MOST_EVICTIONS {
+                let Some(victim) = self.table.oldest_one_way().filter(|victim| *victim != slot) else { break };
+                evictions += 1;
+                self.evict(desk, victim);
+                result = connect(desk, slot, &active, origin);
+            }
+            let session = &mut self.table[slot];
+            match result {
+                Ok(socket) => {
+                    session.socket = Some(socket);
+                    (session.state, session.since_ms) = (State::Open, desk.now_ms);
+                    return self.arm(desk, slot);
+                }
+                Err(cause) => {
+                    session.last_failure = Some(cause);
+                    let counters = counters(&active, desk);
+                    counters.connect_errors_total.add(1);
+                    counters.ports_exhausted_total.add(u64::from(cause == Cause::PortsExhausted));
+                }
+            }
+        }
+    }
+
+    /// Names have been answered: go on with the sessions that waited, and send what they held.
+    pub fn on_names(&mut self, desk: &mut Desk) {
+        if self.resolving == 0 {
+            return;
+        }
+        let is_waiting = |session: &Session| session.state == State::Resolving;
+        let slots: Vec<usize> = self.table.iter().filter(|(_, s)| is_waiting(s)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            // One that was given up to make room for an earlier one of these is closed by now.
+            if is_waiting(&self.table[slot]) {
+                self.open_socket(desk, slot);
+            }
+            let session = &mut self.table[slot];
+            if session.state == State::Open {
+                let held = std::mem::take(&mut session.held);
+                self.resolving -= 1;
+                self.held_bytes -= held.iter().map(|datagram| datagram.len()).sum::<usize>();
+                let count = self.batch.load(&held);
+                let picks: Vec<Pick> =
+                    (0..count).map(|index| Pick { session: slot as u32, index: index as u8, skip: 0 }).collect();
+                self.pass_up(desk, slot, &picks);
+            }
+        }
+    }
+
+    /// The origin's machine says that nobody listens there.
+    pub(super) fn on_refused(&mut self, desk: &mut Desk, slot: usize) {
+        let session = &self.table[slot];
+        if session.state == State::Closed {
+            return;
+        }
+        counters(&session.active, desk).connect_errors_total.add(1);
+        if let Some(origin) = session.origin {
+            self.refusals.add(origin, desk.now_ms);
+        }
+        self.icmp.port_unreachable(session.client, session.edge, desk.now_ms);
+        self.close(desk, slot, Cause::OriginPortUnreachable);
+    }
+}
+
+/// The next origin to try, one that refused lately only if there is no other.
+fn choose(session: &mut Session, refusals: &Refusals, now_ms: u64) -> Choice {
+    let offset = session.active.offset(session.edge);
+    let mut fallback = None;
+    loop {
+        match session.active.origins.choose(&mut session.tried, offset, now_ms) {
+            Choice::Try(origin) if refusals.contains(origin, now_ms) => fallback = fallback.or(Some(origin)),
+            Choice::Exhausted(cause) => return fallback.map_or(Choice::Exhausted(cause), Choice::Try),
+            other => return other,
+        }
+    }
+}
+
+fn connect(desk: &Desk, slot: usize, active: &Active, origin: SocketAddr) -> Result<OwnedFd, Cause> {
+    if !active.policy.allows(origin) {
+        return Err(Cause::OriginDenied);
+    }
+    let cause = |error: io::Error| connect_cause(error.raw_os_error().unwrap_or(libc::EIO));
+    let socket = batch::socket(origin).map_err(cause)?;
+    let fd = socket.as_raw_fd();
+    let _ = sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &SOCKET_BUFFER_BYTES); // what the kernel grants
+    sys::connect(fd, origin).map_err(cause)?;
+    desk.epoll.add(fd, sys::IN, Token::Session.at(slot)).map_err(|_| Cause::OutOfResources)?;
+    Ok(socket)
+}
+
+fn connect_cause(errno: i32) -> Cause {
+    match errno {
+        libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN => Cause::ConnectUnreachable,
+        libc::EAGAIN | libc::EADDRNOTAVAIL | libc::EADDRINUSE => Cause::PortsExhausted,
+        libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => Cause::OutOfResources,
+        _ => Cause::ConnectFailed,
+    }
+}
+
+/// Origins that refused lately. Few, or something is wrong that trying others will not cure.
+#[derive(Debug, Default)]
+pub struct Refusals(VecDeque<(SocketAddr, u64)>);
+
+impl Refusals {
+    fn add(&mut self, origin: SocketAddr, now_ms: u64) {
+        self.forget(origin);
+        if self.0.len() == MOST_REFUSALS {
+            self.0.pop_front();
+        }
+        self.0.push_back((origin, now_ms + REFUSED_FOR_MS));
+    }
+
+    fn contains(&self, origin: SocketAddr, now_ms: u64) -> bool {
+        self.0.iter().any(|(refused, until_ms)| *refused == origin && *until_ms > now_ms)
+    }
+
+    /// It has answered.
+    pub fn forget(&mut self, origin: SocketAddr) {
+        self.0.retain(|(refused, _)| *refused != origin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_remembered_for_a_while_or_until_an_answer() {
+        let origin = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let mut refusals = Refusals::default();
+        refusals.add(origin(1), 0);
+        assert!(refusals.contains(origin(1), REFUSED_FOR_MS - 1) && !refusals.contains(origin(2), 0));
+        assert!(!refusals.contains(origin(1), REFUSED_FOR_MS));
+        refusals.forget(origin(1));
+        assert!(!refusals.contains(origin(1), 0));
+        for port in 0..1000 {
+            refusals.add(origin(port), 0);
+        }
+        assert_eq!(refusals.0.len(), MOST_REFUSALS);
+        assert!(refusals.contains(origin(999), 0) && !refusals.contains(origin(1), 0));
+    }
+}

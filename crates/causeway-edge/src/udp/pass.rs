@@ -1,0 +1,253 @@
+//! Datagrams pass here, in batches: from a listener to the sessions' origins, from an origin to its client.
+//!
+//! Nothing is queued for a socket that is full: the datagram is dropped and counted, others are not delayed.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use causeway_wire::{Endpoints, simple_proxy};
+
+use super::batch::{Batch, MOST, Pick, Prefix, Route};
+use super::session::{Header, Key, State};
+use super::{UdpPlane, counters};
+use crate::clock::unix_ms;
+use crate::event::Cause;
+use crate::snapshot::ProxyProtocol;
+use crate::worker::Desk;
+
+/// What a session may hold while its origin's name is looked up, and all of a worker's sessions together.
+const MOST_HELD: usize = 16;
+const MOST_HELD_BYTES: usize = 64 * 1024;
+const MOST_HELD_BYTES_OF_ALL: usize = 16 * 1024 * 1024;
+
+impl UdpPlane {
+    pub fn on_listener(&mut self, desk: &mut Desk, port_slot: usize) {
+        let Some(port) = self.ports.get(port_slot) else { return };
+        // An error here is of one earlier reply and concerns nobody else; reading has cleared it.
+        let Ok(count) = self.batch.receive_from_clients(port.fd) else { return };
+        let mut picks = [Pick::default(); MOST];
+        let mut placed = 0;
+        let mut latest = None;
+        for index in 0..count {
+            if let Some(slot) = self.session_of(desk, port_slot, index, &mut latest) {
+                picks[placed] = Pick { session: slot as u32, index: index as u8, skip: 0 };
+                placed += 1;
+            }
+        }
+        let picks = &mut picks[..placed];
+        picks.sort_unstable();
+        for group in picks.chunk_by(|a, b| a.session == b.session) {
+            self.pass_up(desk, group[0].session as usize, group);
+        }
+    }
+
+    /// The session of one received datagram, made if there is none. `None`: it was dropped and counted.
+    fn session_of(&mut self, desk: &mut Desk, port_slot: usize, index: usize, latest: &mut Option<(Key, usize)>) -> Option<usize> {
+        let port = self.ports.get(port_slot)?;
+        let client = self.batch.client(index);
+        let address = port.listener.address;
+        let edge = if port.is_wildcard() { self.batch.destination(index) } else { Some(address.ip()) };
+        let is_truncated = self.batch.is_truncated(index);
+        let key = edge.filter(|_| !is_truncated).map(|edge| Key::new(port_slot, client, edge));
+        if let (Some(key), Some((latest_key, slot))) = (key, *latest)
+            && key == latest_key
+        {
+            return self.note_received(desk, slot, index);
+        }
+        let active = port.listener.active.clone();
+        let slot = match (key, edge) {
+            (Some(key), Some(edge)) => self.table.find(&key).or_else(|| {
+                let destination = (edge, address.port()).into();
+                self.admit(desk, port_slot, key, Endpoints { source: client, destination })
+            }),
+            _ => None,
+        };
+        match (key, slot) {
+            (Some(key), Some(slot)) => {
+                *latest = Some((key, slot));
+                self.note_received(desk, slot, index)
+            }
+            _ => {
+                let counters = counters(&active, desk);
+                counters.datagrams_ingress.add(1);
+                counters.bytes_ingress.add(self.batch.datagram(index).len() as u64);
+                counters.datagrams_dropped.add(1);
+                None
+            }
+        }
+    }
+
+    fn note_received(&mut self, desk: &Desk, slot: usize, index: usize) -> Option<usize> {
+        let len = self.batch.datagram(index).len() as u64;
+        let session = &mut self.table[slot];
+        session.client_bytes += len;
+        let counters = counters(&session.active, desk);
+        counters.datagrams_ingress.add(1);
+        counters.bytes_ingress.add(len);
+        Some(slot)
+    }
+
+    /// Send datagrams of a client, which are counted as received, to its origin.
+    pub(super) fn pass_up(&mut self, desk: &mut Desk, slot: usize, picks: &[Pick]) {
+        let Some(refused_at) = self.send_up(desk, slot, picks) else { return };
+        // The news came with this send, so the client's next datagram is the one that was not sent.
+        let rest = &picks[refused_at..];
+        let session = &self.table[slot];
+        let (port, key, active) = (session.port, session.key, session.active.clone());
+        let ends = Endpoints { source: session.client, destination: session.edge };
+        self.on_refused(desk, slot);
+        let unsent = match self.admit(desk, port, key, ends) {
+            Some(next) => match self.send_up(desk, next, rest) {
+                Some(at) => {
+                    self.on_refused(desk, next);
+                    rest.len() - at
+                }
+                None => 0,
+            },
+            None => rest.len(),
+        };
+        counters(&active, desk).datagrams_dropped.add(unsent as u64);
+    }
+
+    /// Answers the first pick that was not sent because the origin refused an earlier datagram.
+    fn send_up(&mut self, desk: &mut Desk, slot: usize, picks: &[Pick]) -> Option<usize> {
+        let session = &mut self.table[slot];
+        let counters = counters(&session.active, desk);
+        let fd = match (session.state, &session.socket) {
+            (State::Open, Some(socket)) => socket.as_raw_fd(),
+            (State::Resolving, _) => {
+                self.hold(desk, slot, picks);
+                return None;
+            }
+            _ => {
+                counters.datagrams_dropped.add(picks.len() as u64); // given up for another one of this batch
+                return None;
+            }
+        };
+        let header = Header::of(session);
+        let to = Target { fd, route: None, header: Some(&header) };
+        let sent = to.send(&mut self.batch, picks, &mut session.owes_header, &mut session.may_segment[0]);
+        session.since_ms = desk.now_ms;
+        counters.datagrams_dropped.add(sent.dropped);
+        if session.connect_time_ms == 0 && sent.datagrams > 0 {
+            session.connect_time_ms = unix_ms();
+            desk.events.write(session.event(Cause::Opened));
+        }
+        self.table.touch(slot);
+        sent.refused_at
+    }
+
+    fn hold(&mut self, desk: &Desk, slot: usize, picks: &[Pick]) {
+        let session = &mut self.table[slot];
+        for pick in picks {
+            let datagram = self.batch.datagram(pick.index.into());
+            let has_room = session.held.len() < MOST_HELD
+                && session.held_bytes() + datagram.len() <= MOST_HELD_BYTES
+                && self.held_bytes + datagram.len() <= MOST_HELD_BYTES_OF_ALL;
+            if has_room {
+                session.held.push(datagram.into());
+                self.held_bytes += datagram.len();
+            } else {
+                counters(&session.active, desk).datagrams_dropped.add(1);
+            }
+        }
+    }
+
+    /// Pass on what an origin has sent. True if it has refused what we sent.
+    pub(super) fn pass_down(&mut self, desk: &mut Desk, slot: usize) -> bool {
+        let session = &mut self.table[slot];
+        let (Some(socket), Some(port)) = (&session.socket, self.ports.get(session.port)) else { return false };
+        let count = match self.batch.receive_from_origin(socket.as_raw_fd()) {
+            Ok(count) => count,
+            Err(error) => return error.raw_os_error() == Some(libc::ECONNREFUSED),
+        };
+        let counters = counters(&session.active, desk);
+        let is_simple = session.active.proxy_protocol() == ProxyProtocol::Simple;
+        let mut picks = [Pick::default(); MOST];
+        let mut picked = 0;
+        for index in 0..count {
+            let is_reply = !is_simple || session.is_reply(self.batch.datagram(index));
+            if is_reply && !self.batch.is_truncated(index) {
+                let skip = if is_simple { simple_proxy::LEN as u8 } else { 0 };
+                picks[picked] = Pick { session: slot as u32, index: index as u8, skip };
+                picked += 1;
+            }
+        }
+        counters.datagrams_dropped.add((count - picked) as u64);
+        if picked == 0 {
+            return false;
+        }
+        let source = port.is_wildcard().then(|| session.edge.ip());
+        let route = Route::new(session.client, source);
+        let to = Target { fd: port.fd, route: Some(&route), header: None };
+        let sent = to.send(&mut self.batch, &picks[..picked], &mut false, &mut session.may_segment[1]);
+        session.since_ms = desk.now_ms;
+        session.origin_bytes += sent.bytes;
+        counters.datagrams_egress.add(sent.datagrams);
+        counters.bytes_egress.add(sent.bytes);
+        counters.datagrams_dropped.add(sent.dropped);
+        if session.is_two_way {
+            self.table.touch(slot);
+        } else {
+            if let Some(origin) = session.origin {
+                self.refusals.forget(origin);
+            }
+            self.table.promote(slot);
+        }
+        false
+    }
+}
+
+/// Where datagrams go.
+struct Target<'a> {
+    fd: RawFd,
+    route: Option<&'a Route>,
+    header: Option<&'a Header>,
+}
+
+#[derive(Debug, Default)]
+struct Sent {
+    datagrams: u64,
+    /// Payload only.
+    bytes: u64,
+    dropped: u64,
+    refused_at: Option<usize>,
+}
+
+impl Target<'_> {
+    /// Send all that the socket takes now.
+    fn send(&self, batch: &mut Batch, picks: &[Pick], owes_header: &mut bool, may_segment: &mut bool) -> Sent {
+        let mut sent = Sent::default();
+        let (mut at, mut failed_at) = (0, None);
+        while at < picks.len() {
+            let prefix = self.header.map_or(Prefix::None, |header| header.prefix(*owes_header));
+            let error = match batch.send(self.fd, &picks[at..], self.route, prefix, may_segment) {
+                Ok(count) => {
+                    let payload = |pick: &Pick| batch.datagram(pick.index.into()).len() as u64 - u64::from(pick.skip);
+                    sent.bytes += picks[at..at + count].iter().map(payload).sum::<u64>();
+                    sent.datagrams += count as u64;
+                    *owes_header = false;
+                    at += count;
+                    continue;
+                }
+                Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            };
+            match error {
+                libc::ECONNREFUSED => {
+                    sent.refused_at = Some(at);
+                    return sent;
+                }
+                libc::EAGAIN | libc::ENOBUFS => {
+                    sent.dropped += (picks.len() - at) as u64;
+                    return sent;
+                }
+                // Maybe news of an earlier datagram, which the socket tells once: then this one is fine.
+                _ if failed_at != Some(at) => failed_at = Some(at),
+                _ => {
+                    sent.dropped += 1;
+                    at += 1;
+                }
+            }
+        }
+        sent
+    }
+}
