@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NotRequired, TypedDict, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8787"
 REQUEST_TIMEOUT_S = 30.0  # a change answers once it is durable and serving, so it may wait for the edge
+TAIL_SILENCE_S = 60.0
 PAGE_SIZE = 100
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -108,6 +109,13 @@ class Token(TypedDict):
     scope: str
     created_on: NotRequired[str]
     value: NotRequired[str]
+
+
+class Lost(TypedDict):
+    """Says that the reader was too slow for this many events."""
+
+    kind: Literal["lost"]
+    events: int
 
 
 class Event(TypedDict):
@@ -214,12 +222,8 @@ class Client:
     def application(self, zone_id: str, application_id: str) -> Application:
         return cast(Application, self._request("GET", _apps(zone_id, application_id)))
 
-    def create_application(
-        self, zone_id: str, body: Mapping[str, object], *, is_dry_run: bool = False
-    ) -> Application:
-        return cast(
-            Application, self._request("POST", _apps(zone_id), body=body, params=_dry_run(is_dry_run))
-        )
+    def create_application(self, zone_id: str, body: Mapping[str, object], *, is_dry_run: bool = False) -> Application:
+        return cast(Application, self._request("POST", _apps(zone_id), body=body, params=_dry_run(is_dry_run)))
 
     def replace_application(
         self, zone_id: str, application_id: str, body: Mapping[str, object], *, is_dry_run: bool = False
@@ -245,7 +249,7 @@ class Client:
     def revoke_token(self, token_id: str) -> None:
         self._request("DELETE", f"/api/v1/tokens/{token_id}")
 
-    def tail(self, application_id: str | None = None, *, is_following: bool = True) -> Iterator[Event]:
+    def tail(self, application_id: str | None = None, *, is_following: bool = True) -> Iterator[Event | Lost]:
         """Yield events as the edge reports them; ends when the server ends the stream."""
         params = {"follow": "true" if is_following else "false"}
         if application_id:
@@ -257,7 +261,7 @@ class Client:
                     self._result(answer)
                 for line in answer.iter_lines():
                     if line.strip():
-                        yield cast(Event, json.loads(line))
+                        yield cast("Event | Lost", json.loads(line))
         except httpx.HTTPError as error:
             raise Unreachable(self.url, _reason(error)) from error
         except ValueError as error:
@@ -298,7 +302,7 @@ class Client:
             raise Unreachable(self.url, f"the answer (HTTP {answer.status_code}) is not one of causeway's")
         if envelope["success"] and answer.is_success:
             return envelope.get("result")
-        raise Refused(answer.status_code, _problems(answer.status_code, envelope.get("errors")))
+        raise Refused(answer.status_code, _problems(self.url, answer.status_code, envelope.get("errors")))
 
 
 def is_loopback(url: str) -> bool:
@@ -315,17 +319,19 @@ def _dry_run(is_dry_run: bool) -> dict[str, str] | None:
 
 
 def _tail_timeout() -> httpx.Timeout:
-    # A quiet edge has nothing to say for hours, and that is no failure.
-    return httpx.Timeout(REQUEST_TIMEOUT_S, read=None)
+    # A quiet edge sends an empty line every 15 s; several missing ones mean that nobody is there.
+    return httpx.Timeout(REQUEST_TIMEOUT_S, read=TAIL_SILENCE_S)
 
 
 def _reason(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.TimeoutException):
-        return f"no answer within {REQUEST_TIMEOUT_S:.0f} s"
+        return "no answer in time"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "the server closed the connection"
     return str(error) or type(error).__name__
 
 
-def _problems(status: int, items: object) -> tuple[Problem, ...]:
+def _problems(url: str, status: int, items: object) -> tuple[Problem, ...]:
     side = "operator" if status < 500 else "edge"
     found = tuple(
         Problem(
@@ -333,7 +339,7 @@ def _problems(status: int, items: object) -> tuple[Problem, ...]:
             message=str(item.get("message", "")),
             side=str(item.get("side") or side),
             pointer=(item.get("source") or {}).get("pointer"),
-            documentation_url=item.get("documentation_url"),
+            documentation_url=urljoin(url, item["documentation_url"]) if item.get("documentation_url") else None,
         )
         for item in (items if isinstance(items, list) else [])
         if isinstance(item, dict)

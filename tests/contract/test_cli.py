@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from causeway.client import Client
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(Path(sys.executable).with_name("causeway"))
 ANSWER_S = 20
@@ -61,9 +63,7 @@ class Server:
         address = self.url.removeprefix("http://")
         with (self.folder / "log").open("ab") as log:
             command = [PROGRAM, "up", "--api", address, "--workers", "1"]
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(), stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdout=log, stderr=log)
         eventually(self.is_ready, f"/readyz of {self.url}: {(self.folder / 'log').read_text()}")
 
     def is_ready(self) -> bool:
@@ -81,7 +81,7 @@ class Server:
         done = subprocess.run(
             [PROGRAM, *arguments],
             cwd=self.folder,
-            env=environment(CAUSEWAY_URL=self.url, **more),
+            env=environment(**{"CAUSEWAY_URL": self.url} | more),
             input=text,
             capture_output=True,
             text=True,
@@ -95,6 +95,14 @@ class Server:
         answer = self.run(*arguments, **more)
         assert answer.code == 0, answer.err
         return answer
+
+    def client(self) -> Client:
+        return Client(self.url, (self.folder / "causeway-data/token").read_text().strip())
+
+    def applications(self) -> list[str]:
+        with self.client() as client:
+            zones = [zone["id"] for zone in client.zones()]
+            return [a["dns"]["name"] for zone_id in zones for a in client.applications(zone_id)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -117,8 +125,10 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "server" in request.fixturenames:
         server: Server = request.getfixturevalue("server")
-        for application in server.ok("apps", "list", "-o", "json").json:
-            server.ok("apps", "delete", application["id"])
+        with server.client() as client:
+            for zone in client.zones():
+                for application in client.applications(zone["id"]):
+                    client.delete_application(zone["id"], application["id"])
 
 
 class Upper(socketserver.StreamRequestHandler):
@@ -144,13 +154,9 @@ def ask(port: int) -> bytes:
         return connection.makefile("rb").readline()
 
 
-def test_a_newcomer_gets_a_connection_through_changes_it_and_takes_it_away(
-    server: Server, origin: int
-) -> None:
+def test_a_newcomer_gets_a_connection_through_changes_it_and_takes_it_away(server: Server, origin: int) -> None:
     port = free_port()
-    made = server.ok(
-        "apps", "create", "--dns", "up", "--protocol", f"tcp/{port}", "--origin", f"127.0.0.1:{origin}"
-    )
+    made = server.ok("apps", "create", "--dns", "up", "--protocol", f"tcp/{port}", "--origin", f"127.0.0.1:{origin}")
     assert "created up.example.net" in made.out
     assert f"127.0.0.1:{port}" in made.out
     assert ask(port) == b"HELLO\n"
@@ -177,15 +183,13 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(server: Server, orig
     arguments = ["--dns", "a", "--protocol", f"tcp/{port}", "--origin", f"127.0.0.1:{origin}"]
     would = server.ok("apps", "create", *arguments, "--dry-run")
     assert f"tcp/{port}" in would.out
-    assert server.ok("apps", "list", "-o", "json").json == []
+    assert server.applications() == []
     with pytest.raises(ConnectionRefusedError):
         ask(port)
 
     server.ok("apps", "create", *arguments)
     before = server.ok("apps", "show", "a", "-o", "json").json
-    would = server.ok(
-        "apps", "update", "a", "--proxy-protocol", "v1", "--drain", "5s", "--dry-run", "-o", "json"
-    )
+    would = server.ok("apps", "update", "a", "--proxy-protocol", "v1", "--drain", "5s", "--dry-run", "-o", "json")
     assert {(c["field"], c["after"]) for c in would.json["changes"]} == {
         ("proxy_protocol", "v1"),
         ("x_causeway.drain_s", "5"),
@@ -219,32 +223,29 @@ def test_every_example_file_is_accepted(server: Server, path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["ssh", "minecraft", "rdp", "whois", "dns", "iperf"])
 def test_every_preset_is_accepted(server: Server, preset: str) -> None:
-    answer = server.ok(
-        "apps", "create", "--preset", preset, "--origin", "10.0.0.5", "--dry-run", "-o", "json"
-    )
+    answer = server.ok("apps", "create", "--preset", preset, "--origin", "10.0.0.5", "--dry-run", "-o", "json")
     planned = answer.json if isinstance(answer.json, list) else [answer.json]
     assert {item["after"]["dns"]["name"] for item in planned} == {f"{preset}.example.net"}
 
 
 def test_one_of_several_refused_leaves_none_behind(server: Server) -> None:
-    port = free_port()
-    server.ok("apps", "create", "--dns", "taken", "--protocol", f"tcp/{port}", "--origin", "10.0.0.1")
-    protocols = ["--protocol", f"udp/{port}", "--protocol", f"tcp/{port}"]
-    refused = server.run("apps", "create", "--preset", "dns", *protocols, "--origin", "10.0.0.53")
+    free, taken = free_port(), free_port()
+    server.ok("apps", "create", "--dns", "taken", "--protocol", f"tcp/{taken}", "--origin", "10.0.0.1")
+    protocols = ["--protocol", f"tcp/{free}", "--protocol", f"tcp/{taken}"]
+    refused = server.run("apps", "create", "--dns", "pair", *protocols, "--origin", "10.0.0.2:80")
     assert refused.code == 1
-    assert "undone: dns.example.net udp" in refused.err
+    assert f"undone: pair.example.net tcp/{free}" in refused.err
     assert "13002 (operator)" in refused.err
-    assert [a["dns"]["name"] for a in server.ok("apps", "list", "-o", "json").json] == ["taken.example.net"]
+    assert "taken.example.net" in refused.err
+    assert server.applications() == ["taken.example.net"]
 
 
 def test_a_port_that_somebody_has_is_refused_and_named(server: Server, origin: int) -> None:
-    refused = server.run(
-        "apps", "create", "--dns", "a", "--protocol", f"tcp/{origin}", "--origin", "10.0.0.1"
-    )
+    refused = server.run("apps", "create", "--dns", "a", "--protocol", f"tcp/{origin}", "--origin", "10.0.0.1")
     assert refused.code == 1
     assert "13002" in refused.err
     assert str(origin) in refused.err
-    assert server.ok("apps", "list", "-o", "json").json == []
+    assert server.applications() == []
 
 
 REFUSALS = [  # options                                                          code
@@ -264,7 +265,7 @@ def test_what_the_server_refuses_exits_1_with_its_code(server: Server, options: 
     refused = server.run("apps", "create", "--dns", "a", "--protocol", f"tcp/{free_port()}", *options)
     assert (refused.code, refused.out) == (1, "")
     assert f"error {code} (operator): " in refused.err
-    assert server.ok("apps", "list", "-o", "json").json == []
+    assert server.applications() == []
 
 
 def test_exit_codes_tell_refused_wrong_and_unreachable_apart(server: Server) -> None:
@@ -399,9 +400,7 @@ def test_up_is_the_process_that_was_started_and_keeps_applications(tmp_path: Pat
         assert b"causeway.up" in Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
         assert (tmp_path / "causeway-data/token").stat().st_mode & 0o777 == 0o600
         server.ok("zones", "create", "example.net")
-        server.ok(
-            "apps", "create", "--dns", "a", "--protocol", f"tcp/{port}", "--origin", f"127.0.0.1:{origin}"
-        )
+        server.ok("apps", "create", "--dns", "a", "--protocol", f"tcp/{port}", "--origin", f"127.0.0.1:{origin}")
         server.stop(signal.SIGKILL)
         server.start()
         eventually(lambda: ask(port) == b"HELLO\n", "the application answers after a kill -9")

@@ -31,9 +31,7 @@ app = typer.Typer(
 
 ZoneName = Annotated[
     str | None,
-    typer.Option(
-        "--zone", metavar="NAME|ID", help="Zone; not needed when it is clear.", rich_help_panel="Application"
-    ),
+    typer.Option("--zone", metavar="NAME|ID", help="Zone; not needed when it is clear.", rich_help_panel="Application"),
 ]
 File = Annotated[
     Path | None,
@@ -47,9 +45,7 @@ File = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option(
-        "--dry-run", help="Check it and show what would change; change nothing.", rich_help_panel="Output"
-    ),
+    typer.Option("--dry-run", help="Check it and show what would change; change nothing.", rich_help_panel="Output"),
 ]
 Reference = Annotated[
     str, typer.Argument(metavar="APP", help="ID (or its beginning), hostname, or name.", show_default=False)

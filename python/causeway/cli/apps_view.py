@@ -108,18 +108,14 @@ def _listener_text(listener: Listener) -> str:
     return f"{listener['state']}: {reason['message']}" if reason else "running"
 
 
-def print_created(
-    applications: Sequence[Application], status: Sequence[ApplicationStatus], check: str | None
-) -> None:
+def print_created(applications: Sequence[Application], status: Sequence[ApplicationStatus], check: str | None) -> None:
     """Say what serves where, and what to paste to see it work."""
     by_id = {item["id"]: item for item in status}
     for application in applications:
         live = by_id.get(application["id"])
         say(f"created {application['dns']['name']} {application['protocol']}", style="green")
         serving = ", ".join(address_text(listener) for listener in live["listeners"]) if live else "unknown"
-        print_fields(
-            (("id", application["id"]), ("serving", serving), ("origin", origins_text(application))), indent=2
-        )
+        print_fields((("id", application["id"]), ("serving", serving), ("origin", origins_text(application))), indent=2)
     if not applications:
         return
     live = by_id.get(applications[0]["id"])

@@ -48,4 +48,6 @@ def written(value: object) -> str:
         return value or '""'
     if isinstance(value, list):
         return ", ".join(written(item) for item in value) or "[]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # 5.0 s and 5 s are the same
     return json.dumps(value)

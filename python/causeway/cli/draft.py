@@ -129,9 +129,7 @@ def without(body: Body, names: Sequence[str]) -> Body:
         elif not inner and outer in result:
             del result[outer]
         else:
-            raise Misuse(
-                f"--unset {name!r} is not a field of this application; see `causeway apps show -o json`"
-            )
+            raise Misuse(f"--unset {name!r} is not a field of this application; see `causeway apps show -o json`")
     return result
 
 
@@ -156,9 +154,7 @@ def _from_flags(flags: ApplicationFlags, protocol: str, preset: Preset | None, n
     if "origin_dns" in fields and "origin_port" not in fields and fields["origin_dns"].get("type") != "SRV":  # type: ignore[attr-defined]
         fields["origin_port"] = _port(default_ports)
     suited = {
-        k: v
-        for k, v in (preset.extensions if preset else {}).items()
-        if transport == "udp" or not k.startswith("udp_")
+        k: v for k, v in (preset.extensions if preset else {}).items() if transport == "udp" or not k.startswith("udp_")
     }
     return with_dns(merged({"x_causeway": suited} if suited else {}, fields), name)
 
@@ -166,9 +162,7 @@ def _from_flags(flags: ApplicationFlags, protocol: str, preset: Preset | None, n
 def document_body(document: Body, flags: ApplicationFlags, zone: str, *, is_only_one: bool) -> Body:
     """Return the application of a file with the flags laid over it."""
     if not is_only_one and (flags.dns or flags.protocol or flags.origin):
-        raise Misuse(
-            "the file holds several applications: --dns, --protocol and --origin cannot fit them all"
-        )
+        raise Misuse("the file holds several applications: --dns, --protocol and --origin cannot fit them all")
     body = changed_body(document, flags, zone)
     dns = body.get("dns")
     if isinstance(dns, str):  # `dns = "ssh.example.net"` is enough in a file

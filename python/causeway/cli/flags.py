@@ -185,9 +185,7 @@ class ApplicationFlags:
     connect_timeout: Annotated[
         str | None, _duration("--connect-timeout", "Per origin, then the next is tried. Default: 3s.")
     ] = None
-    idle_timeout: Annotated[
-        str | None, _duration("--idle-timeout", "No byte in either direction. Default: 1h.")
-    ] = None
+    idle_timeout: Annotated[str | None, _duration("--idle-timeout", "No byte in either direction. Default: 1h.")] = None
     half_close_timeout: Annotated[
         str | None,
         _duration("--half-close-timeout", "One side has finished, the other has not. Default: off."),
@@ -216,8 +214,7 @@ def with_application_flags(command: Callable[..., None]) -> Callable[..., None]:
     names = [field.name for field in fields(ApplicationFlags)]
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "flags"]
     taken = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name])
-        for name in names
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name]) for name in names
     ]
 
     def run(**given: Any) -> None:

@@ -38,21 +38,15 @@ def up(
     ] = None,
     allow_loopback_origins: Annotated[
         bool,
-        typer.Option(
-            "--allow-loopback-origins", help="Let origins be on 127.0.0.0/8 even when an edge IP is not."
-        ),
+        typer.Option("--allow-loopback-origins", help="Let origins be on 127.0.0.0/8 even when an edge IP is not."),
     ] = False,
     deny_origins: Annotated[
         list[str] | None,
-        typer.Option(
-            "--deny-origins", metavar="PREFIX", help="Never connect to these addresses (repeatable)."
-        ),
+        typer.Option("--deny-origins", metavar="PREFIX", help="Never connect to these addresses (repeatable)."),
     ] = None,
     resolver: Annotated[
         list[str] | None,
-        typer.Option(
-            "--resolver", metavar="IP:PORT", help="Ask this DNS server for origin names (repeatable)."
-        ),
+        typer.Option("--resolver", metavar="IP:PORT", help="Ask this DNS server for origin names (repeatable)."),
     ] = None,
 ) -> None:
     """Start an edge, its API and its control plane on this machine.

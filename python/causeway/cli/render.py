@@ -29,9 +29,7 @@ class Format(StrEnum):
 
 Output = Annotated[
     Format,
-    typer.Option(
-        "-o", "--output", help="How to print the answer.", show_default=True, rich_help_panel="Output"
-    ),
+    typer.Option("-o", "--output", help="How to print the answer.", show_default=True, rich_help_panel="Output"),
 ]
 
 SIGN_STYLES = {"+": "green", "-": "red", "~": "yellow"}

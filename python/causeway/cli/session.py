@@ -58,10 +58,7 @@ def is_usable(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and "@" not in parts.netloc
-            and parts.port != 0
+            parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
         )
     except ValueError:
         return False
@@ -74,9 +71,7 @@ def find_token(token_file: Path | None, from_environment: str | None, *, is_loca
         return _check(from_environment.strip(), "CAUSEWAY_API_TOKEN")
     if is_local and DEFAULT_TOKEN_FILE.is_file() and os.access(DEFAULT_TOKEN_FILE, os.R_OK):
         return _read(DEFAULT_TOKEN_FILE)
-    raise Misuse(
-        "no API token: set CAUSEWAY_API_TOKEN, or pass --token-file DIR/token of the server's data directory"
-    )
+    raise Misuse("no API token: set CAUSEWAY_API_TOKEN, or pass --token-file DIR/token of the server's data directory")
 
 
 def _read(path: Path) -> str:

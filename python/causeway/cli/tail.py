@@ -22,7 +22,7 @@ from causeway.cli.render import Format, Output, bytes_text, console, duration_te
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import Client, Event
+    from causeway.client import Client, Event, Lost
 
 BACK_OFF_FIRST_S = 0.5
 BACK_OFF_MAX_S = 15.0
@@ -36,9 +36,7 @@ app = typer.Typer(rich_markup_mode=None)
 def tail(
     reference: Annotated[
         str | None,
-        typer.Argument(
-            metavar="APP", help="Only this application: ID, hostname or name.", show_default=False
-        ),
+        typer.Argument(metavar="APP", help="Only this application: ID, hostname or name.", show_default=False),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Wait for more, or end after what is kept.")
@@ -63,32 +61,36 @@ def tail(
 
 def events(
     client: Client, application_id: str | None, *, is_following: bool, sleep: Callable[[float], None]
-) -> Iterator[Event]:
-    """Yield events; after the first contact, a lost connection is taken up again for as long as it takes."""
-    from causeway.client import Unreachable
+) -> Iterator[Event | Lost]:
+    """Yield events; a server that was there is waited for, for as long as it takes."""
+    from causeway.client import Refused, Unreachable
 
-    has_contact = False
+    client.status()  # one that was never there is an error, not something to wait for
     back_off_s = BACK_OFF_FIRST_S
     while True:
+        reason = "the server ended the stream"
         try:
             for event in client.tail(application_id, is_following=is_following):
-                has_contact, back_off_s = True, BACK_OFF_FIRST_S
+                back_off_s = BACK_OFF_FIRST_S
                 yield event
-            if not is_following:
-                return
-            has_contact, reason = True, "the server ended the stream"
         except Unreachable as error:
-            if not (has_contact and is_following):
-                raise
             reason = error.reason
+        except Refused as error:
+            if error.status < 500:
+                raise
+            reason = str(error)
+        if not is_following:
+            return
         wait_s = back_off_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, hides nothing
-        hint(f"{printable(reason)}; trying again in {wait_s:.1f} s")
+        hint(f"{reason}; trying again in {wait_s:.1f} s")
         sleep(wait_s)
         back_off_s = min(back_off_s * 2, BACK_OFF_MAX_S)
 
 
-def line(event: Event) -> str:
+def line(event: Event | Lost) -> str:
     """Return one event as a sentence in columns."""
+    if event["kind"] == "lost":
+        return f"{event['events']} events were not shown: they came faster than they could be read"
     at = datetime.fromtimestamp(event["time_ms"] / 1000).strftime("%H:%M:%S.%f")[:-3]
     name = event.get("application_name") or event["application"][:8]
     path = f"{event['client']} -> {event['edge']}/{event['protocol']}"
@@ -106,20 +108,18 @@ def _outcome(event: Event) -> str:
         if began := event.get("connect_time_ms"):
             parts.append(duration_text(max(event["time_ms"] - began, 0) / 1000))
     if event["status"] not in (0, NORMAL_CLOSE):
-        parts.append(
-            f"{event['status']} {printable(event.get('message') or event.get('cause') or '')}".rstrip()
-        )
+        parts.append(f"{event['status']} {printable(event.get('message') or event.get('cause') or '')}".rstrip())
     return "  " + "  ".join(parts) if parts else ""
 
 
-def _printer(output: Format) -> Callable[[Event], None]:
+def _printer(output: Format) -> Callable[[Event | Lost], None]:
     if output is Format.JSON:
-        return lambda event: print(json.dumps(event), flush=True)
+        return lambda event: print(json.dumps(event), flush=True)  # ASCII: no control character gets out
     from rich.text import Text
 
     out = console()
 
-    def show(event: Event) -> None:
+    def show(event: Event | Lost) -> None:
         out.print(Text(line(event), style=STYLES.get(event["kind"], "")), soft_wrap=True)
 
     return show

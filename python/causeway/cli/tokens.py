@@ -28,9 +28,7 @@ class Scope(StrEnum):
 
 @app.command(cls=GroupedCommand)
 def create(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="What it is for, like terraform.", show_default=False)
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, like terraform.", show_default=False)],
     scope: Annotated[Scope, typer.Option("--scope", help="What it may do.", show_default=True)] = Scope.READ,
     output: Output = Format.TABLE,
     url: Url = None,
@@ -56,18 +54,13 @@ def list_(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile 
     else:
         print_table(
             ("ID", "NAME", "SCOPE", "CREATED"),
-            [
-                (token["id"], token["name"], token["scope"], token.get("created_on") or "-")
-                for token in tokens
-            ],
+            [(token["id"], token["name"], token["scope"], token.get("created_on") or "-") for token in tokens],
         )
 
 
 @app.command(cls=GroupedCommand)
 def revoke(
-    token: Annotated[
-        str, typer.Argument(metavar="TOKEN", help="ID or name, never the value.", show_default=False)
-    ],
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="ID or name, never the value.", show_default=False)],
     output: Output = Format.TABLE,
     url: Url = None,
     token_file: TokenFile = None,

@@ -23,9 +23,7 @@ app = typer.Typer(
 
 @app.command(cls=GroupedCommand)
 def create(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Domain name, like example.net.", show_default=False)
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Domain name, like example.net.", show_default=False)],
     account: Annotated[
         str | None,
         typer.Option("--account", metavar="NAME|ID", help="Account; not needed when there is one."),
@@ -40,9 +38,7 @@ def create(
         if not accounts:
             raise Missing(f"there is no account {account!r}")
         if len(accounts) > 1:
-            raise Misuse(
-                "say which account with --account; there are: " + ", ".join(a["name"] for a in accounts)
-            )
+            raise Misuse("say which account with --account; there are: " + ", ".join(a["name"] for a in accounts))
         zone = client.create_zone(name, accounts[0]["id"])
     if output is Format.JSON:
         print_json(zone)

@@ -226,9 +226,7 @@ def test_every_flag_reaches_its_field() -> None:
         (flags(origin=["10.0.0.5"], edge_ip=["::1"], edge_connectivity="all"), PresetName.SSH, "--edge-ip"),
     ],
 )
-def test_what_is_missing_is_asked_for_by_option(
-    given: ApplicationFlags, preset: PresetName | None, said: str
-) -> None:
+def test_what_is_missing_is_asked_for_by_option(given: ApplicationFlags, preset: PresetName | None, said: str) -> None:
     with pytest.raises(Misuse, match=said):
         new_bodies(given, preset, ZONE)
 

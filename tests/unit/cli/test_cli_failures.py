@@ -39,9 +39,7 @@ def dns_server(on_second: Callable[[], httpx.Response], on_delete: Handler) -> t
         protocol = json.loads(request.content)["protocol"]
         if protocol == "tcp/53":
             return on_second()
-        return good(
-            {"id": "f" * 32, "protocol": protocol, "dns": {"type": "CNAME", "name": "dns.example.net"}}
-        )
+        return good({"id": "f" * 32, "protocol": protocol, "dns": {"type": "CNAME", "name": "dns.example.net"}})
 
     return handler, asked
 
@@ -114,34 +112,55 @@ class Lines(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         for number in range(self.count):
-            yield json.dumps({"seq": number}).encode() + b"\n"
+            yield json.dumps({"kind": "connect", "seq": number}).encode() + b"\n"
         if self.is_broken:
             raise httpx.ReadError("connection lost")
 
 
-def test_tail_takes_a_lost_connection_up_again_ever_more_slowly() -> None:
-    answers: list[Any] = [
-        Lines(2, is_broken=True),
-        httpx.ConnectError("down"),
-        httpx.ConnectError("down"),
-        Lines(1, is_broken=False),
-        KeyboardInterrupt(),
-    ]
-    waits: list[float] = []
-    seen = []
+def tail_server(*answers: httpx.SyncByteStream | httpx.Response | BaseException) -> Handler:
+    """Answer status, and each tail with the next of `answers`."""
+    left = list(answers)
 
-    def handler(_: httpx.Request) -> httpx.Response:
-        answer = answers.pop(0)
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/v1/status":
+            return good({})
+        answer = left.pop(0)
         if isinstance(answer, BaseException):
             raise answer
-        return httpx.Response(200, stream=answer)
+        return answer if isinstance(answer, httpx.Response) else httpx.Response(200, stream=answer)
 
+    return handler
+
+
+def follow(handler: Handler, waits: list[float] | None = None, *, is_following: bool = True) -> Iterator[int]:
+    sleep = (lambda _: pytest.fail("waited")) if waits is None else waits.append
+    for event in events(client(handler), None, is_following=is_following, sleep=sleep):
+        assert event["kind"] != "lost"
+        yield event["seq"]
+
+
+def test_tail_takes_a_lost_connection_up_again_ever_more_slowly() -> None:
+    waits: list[float] = []
+    down = httpx.ConnectError("down")
+    handler = tail_server(
+        Lines(2, is_broken=True),
+        down,
+        bad(503, 10002, "starting"),
+        Lines(1, is_broken=False),
+        KeyboardInterrupt(),
+    )
     with pytest.raises(KeyboardInterrupt):
-        for event in events(client(handler), None, is_following=True, sleep=waits.append):
-            seen.append(event["seq"])
-    assert seen == [0, 1, 0]
-    between = [(0.25, 0.5), (0.5, 1), (1, 2), (0.25, 0.5)]  # contact starts the back-off anew
+        list(follow(handler, waits))
+    between = [(0.25, 0.5), (0.5, 1), (1, 2), (0.25, 0.5)]  # an event starts the back-off anew
     assert all(low <= wait <= high for wait, (low, high) in zip(waits, between, strict=True)), waits
+
+
+def test_tail_of_a_quiet_edge_outlives_a_restart() -> None:
+    handler = tail_server(Lines(0, is_broken=True), Lines(1, is_broken=False), KeyboardInterrupt())
+    waits: list[float] = []
+    seen = follow(handler, waits)
+    assert next(seen) == 0
+    assert len(waits) == 1
 
 
 def test_tail_does_not_wait_for_a_server_that_was_never_there() -> None:
@@ -149,14 +168,13 @@ def test_tail_does_not_wait_for_a_server_that_was_never_there() -> None:
         raise httpx.ConnectError("refused")
 
     with pytest.raises(Unreachable, match="refused"):
-        list(events(client(handler), None, is_following=True, sleep=lambda _: pytest.fail("waited")))
+        list(follow(handler))
 
 
 def test_tail_without_follow_ends_with_the_stream() -> None:
-    stream = httpx.Response(200, stream=Lines(3, is_broken=False))
-    assert len(list(events(client(lambda _: stream), None, is_following=False, sleep=lambda _: None))) == 3
+    assert list(follow(tail_server(Lines(3, is_broken=False)), is_following=False)) == [0, 1, 2]
 
 
 def test_tail_that_may_not_read_says_so() -> None:
     with pytest.raises(Refused, match="10000"):
-        list(events(client(lambda _: bad(401, 10000, "no")), None, is_following=True, sleep=lambda _: None))
+        list(follow(tail_server(bad(401, 10000, "no"))))

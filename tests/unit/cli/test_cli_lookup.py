@@ -30,9 +30,7 @@ ZONES = [  # zones           wanted         hostname                expected
 
 
 @pytest.mark.parametrize(("zones", "wanted", "hostname", "expected"), ZONES)
-def test_the_zone_is_the_one_meant(
-    zones: list[Any], wanted: str | None, hostname: str | None, expected: Any
-) -> None:
+def test_the_zone_is_the_one_meant(zones: list[Any], wanted: str | None, hostname: str | None, expected: Any) -> None:
     assert choose_zone(zones, wanted, hostname) == expected
 
 

@@ -70,9 +70,7 @@ def test_help_loads_nothing_heavy_and_nothing_of_the_server(arguments: list[str]
         "except SystemExit: pass\n"
         "print('LOADED', *sys.modules)"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(answer.stdout.rpartition("LOADED")[2].split())
     assert not loaded & {*HEAVY, *SERVER_SIDE}
 
@@ -142,9 +140,7 @@ def test_up_becomes_the_server_with_the_flags_given_and_the_same_pid(tmp_path: P
         " '--resolver', '1.1.1.1:53', '--api', '127.0.0.1:1']\n"
         "from causeway.cli.main import run; run()"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert answer.stdout == (
         "True ['-m', 'causeway.up', '--data-dir=d', '--api=127.0.0.1:1', '--edge-ip=::1',"
         " '--edge-ip=127.0.0.1', '--workers=2', '--allow-loopback-origins',"

@@ -68,7 +68,16 @@ def test_a_difference_names_each_field_once() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(True, "true"), (False, "false"), (0, "0"), (1.5, "1.5"), ("", '""'), ([], "[]"), (["a", "b"], "a, b")],
+    [
+        (True, "true"),
+        (False, "false"),
+        (0, "0"),
+        (1.5, "1.5"),
+        (5.0, "5"),
+        ("", '""'),
+        ([], "[]"),
+        (["a", "b"], "a, b"),
+    ],
 )
 def test_values_are_written_plainly(value: object, shown: str) -> None:
     assert changes(None, {"field": value}) == [Change("field", None, shown)]
