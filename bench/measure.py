@@ -1,11 +1,13 @@
 """What a process tree has used and holds, and what the machine did, from /proc."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+STILL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,15 @@ def cpu_s(root: int) -> float:
     return sum(stat.cpu_s for stat in _tree(root))
 
 
-def rss_bytes(root: int) -> int:
-    return sum(stat.rss_bytes for stat in _tree(root))
+def settled_rss_bytes(root: int) -> int:
+    """Resident memory of the tree, once it has stood still for half a second (or for five has not)."""
+    seen: list[int] = []
+    for _ in range(50):
+        seen.append(sum(stat.rss_bytes for stat in _tree(root)))
+        if len(seen) > 5 and max(seen[-6:]) - min(seen[-6:]) <= STILL_BYTES:
+            break
+        time.sleep(0.1)
+    return seen[-1]
 
 
 def machine_busy_s() -> float:

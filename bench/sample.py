@@ -137,15 +137,14 @@ def _usage(load: Load, running: Running) -> tuple[float, ...]:
 def _memory(load: Load, running: Running, workload: Workload) -> tuple[dict, float]:
     """What each held connection adds to the proxy, with all of them proven before and after."""
     assert running.pid is not None
-    empty = measure.rss_bytes(running.pid)
+    empty = measure.settled_rss_bytes(running.pid)
     words = load.words(*workload.load, "--to", f"{running.target}:{workload.port}", "--seconds", "60")
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as client:
         assert client.stdin and client.stdout and client.stderr
         try:
             held = json.loads(client.stdout.readline() or "{}").get("held", 0)
-            time.sleep(0.2)
-            full = measure.rss_bytes(running.pid)
+            full = measure.settled_rss_bytes(running.pid)
             out, err = client.communicate("\n", timeout=EXTRA_S)
         finally:
             client.kill()
