@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from causeway.cli.draft import (
     changed_body,
     document_body,

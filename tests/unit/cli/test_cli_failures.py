@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from causeway.cli.apps import _create_all
 from causeway.cli.tail import events
 from causeway.client import Client, Refused, Unreachable

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from causeway.cli.documents import parse_documents, read_documents
 from causeway.cli.lookup import choose_application, choose_zone
 from causeway.cli.problems import Missing, Misuse

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from causeway import __version__
 
 PROGRAM = [sys.executable, "-c", "from causeway.cli.main import run; run()"]

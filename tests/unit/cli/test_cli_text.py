@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from causeway.cli.apps_view import origins_text, state_text
 from causeway.cli.diff import Change, changes
 from causeway.cli.escape import printable
