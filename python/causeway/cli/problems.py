@@ -17,15 +17,12 @@ EXIT_REFUSED = 1
 EXIT_MISUSE = 2
 EXIT_UNREACHABLE = 3
 
-NEXT_STEPS = {
-    9109: "set CAUSEWAY_API_TOKEN, or pass --token-file DIR/token of the server's data directory",
+NEXT_STEPS = {  # only where the command line knows more than the server's own words
+    1061: "see the zones with `causeway zones list`",
     10000: "set CAUSEWAY_API_TOKEN, or pass --token-file DIR/token of the server's data directory",
-    10012: "see the field names at /api/docs of the server",
-    11002: "give an address and a port, IPv6 in brackets; a name goes into --origin-dns",
     11004: "static edge addresses (--edge-ip) and dynamic ones cannot be exchanged; create a new application",
-    13002: "see who has the port with `causeway apps list`, or choose another with --protocol",
     16001: "see the zones with `causeway zones list`",
-    19001: "leave the option out; CHANGELOG.md says when a capability arrives",
+    19004: "make another with `causeway tokens create NAME --scope write`",
 }
 
 
@@ -45,8 +42,6 @@ def explain(problem: Problem) -> list[str]:
         lines.append(f"  field  {printable(problem.pointer)}")
     if step := NEXT_STEPS.get(problem.code):
         lines.append(f"  next   {step}")
-    if problem.documentation_url:
-        lines.append(f"  docs   {printable(problem.documentation_url)}")
     return lines
 
 

@@ -71,7 +71,10 @@ def find_token(token_file: Path | None, from_environment: str | None, *, is_loca
         return _check(from_environment.strip(), "CAUSEWAY_API_TOKEN")
     if is_local and DEFAULT_TOKEN_FILE.is_file() and os.access(DEFAULT_TOKEN_FILE, os.R_OK):
         return _read(DEFAULT_TOKEN_FILE)
-    raise Misuse("no API token: set CAUSEWAY_API_TOKEN, or pass --token-file DIR/token of the server's data directory")
+    raise Misuse(
+        "no API token: run this where `causeway up` keeps its causeway-data, set CAUSEWAY_API_TOKEN, "
+        "or pass --token-file DIR/token of the server's data directory"
+    )
 
 
 def _read(path: Path) -> str:

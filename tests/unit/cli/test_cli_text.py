@@ -89,12 +89,11 @@ def test_null_is_absent_and_equal_objects_differ_in_nothing() -> None:
 
 
 def test_a_problem_says_code_side_message_field_and_next_step() -> None:
-    problem = Problem(13002, "tcp/22 is used by a.example.net", "operator", "/protocol", "http://x/docs")
+    problem = Problem(16001, "a.example.org is not within zone example.net", "operator", "/dns/name")
     assert explain(problem) == [
-        "error 13002 (operator): tcp/22 is used by a.example.net",
-        "  field  /protocol",
-        "  next   see who has the port with `causeway apps list`, or choose another with --protocol",
-        "  docs   http://x/docs",
+        "error 16001 (operator): a.example.org is not within zone example.net",
+        "  field  /dns/name",
+        "  next   see the zones with `causeway zones list`",
     ]
 
 
