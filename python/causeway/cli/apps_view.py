@@ -55,7 +55,9 @@ def print_applications(applications: Sequence[Application], status: Sequence[App
             )
         )
         styles.append("red" if "refused" in state else "")
-    print_table(("ID", "HOSTNAME", "PROTOCOL", "ORIGIN", "STATE", "OPEN", "NAME"), rows, styles)
+    columns = ("ID", "HOSTNAME", "PROTOCOL", "ORIGIN", "STATE", "OPEN", "NAME")
+    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    print_table(columns[:shown], [row[:shown] for row in rows], styles)
 
 
 def state_text(listeners: Sequence[Listener]) -> str:

@@ -32,6 +32,7 @@ Output = Annotated[
     typer.Option("-o", "--output", help="How to print the answer.", show_default=True, rich_help_panel="Output"),
 ]
 
+WRAPPING = {"HOSTNAME", "ORIGIN", "NAME", "REASON"}  # in a narrow terminal these give way, the rest stays whole
 SIGN_STYLES = {"+": "green", "-": "red", "~": "yellow"}
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -55,7 +56,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: S
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column not in WRAPPING)
     for number, row in enumerate(rows):
         style = styles[number] if number < len(styles) else ""
         table.add_row(*(Text(printable(cell)) for cell in row), style=style or None)
