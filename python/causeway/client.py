@@ -17,7 +17,7 @@ import httpx
 DEFAULT_URL = "http://127.0.0.1:8787"
 REQUEST_TIMEOUT_S = 30.0  # a change answers once it is durable and serving, so it may wait for the edge
 TAIL_SILENCE_S = 60.0
-PAGE_SIZE = 100
+PAGE_SIZE = 500
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ import pytest
 
 from causeway.cli.apps import _create_all
 from causeway.cli.tail import events
-from causeway.client import Client, Refused, Unreachable
+from causeway.client import PAGE_SIZE, Client, Refused, Unreachable
 
 Handler = Callable[[httpx.Request], httpx.Response]
 ZONE: Any = {"id": "1" * 32, "name": "example.net"}
@@ -94,14 +94,14 @@ def test_a_refusal_without_a_reason_is_still_a_refusal() -> None:
 
 
 def test_lists_are_read_to_their_end() -> None:
-    pages = {1: [{"id": str(n)} for n in range(100)], 2: [{"id": "last"}]}
+    pages = {1: [{"id": str(n)} for n in range(PAGE_SIZE)], 2: [{"id": "last"}]}
     asked = []
 
     def handler(request: httpx.Request) -> httpx.Response:
         asked.append(int(request.url.params["page"]))
         return good(pages.get(asked[-1], []))
 
-    assert len(client(handler).zones()) == 101
+    assert len(client(handler).zones()) == PAGE_SIZE + 1
     assert asked == [1, 2]
 
 
