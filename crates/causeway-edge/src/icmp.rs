@@ -153,8 +153,12 @@ mod tests {
     fn the_message_quotes_the_datagram_of_the_client() {
         let message = unreachable("192.0.2.1:1000".parse().unwrap(), "198.51.100.2:53".parse().unwrap()).unwrap();
         let expected = [
-            &[3, 3][..], &message[2..4], &[0; 4], // checksum: see below
-            &[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17], &message[18..20], &[192, 0, 2, 1, 198, 51, 100, 2],
+            &[3, 3][..],
+            &message[2..4],
+            &[0; 4], // checksum: see below
+            &[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17],
+            &message[18..20],
+            &[192, 0, 2, 1, 198, 51, 100, 2],
             &[0x03, 0xE8, 0, 53, 0, 8, 0, 0],
         ]
         .concat();

@@ -5,8 +5,8 @@
 //! Notices are level-triggered: one batch for each, and what is left is told again, so nobody starves.
 //!
 //! A listener that is taken away while sessions live keeps its sockets, because their replies must leave from
-//! the address and port that the clients know: strangers get "port unreachable", sessions end as their
-//! application says, then the port is free. The sockets of all workers of a place are one `Sockets` that closes
+//! the address and port that the clients know: strangers are turned away, sessions end as their application
+//! says, then the port is free. The sockets of all workers of a place are one `Sockets` that closes
 //! as a whole (the kernel spreads clients over those that are bound, so none may go alone). `apply` keeps a weak
 //! handle to it and hands the same sockets out again if the place is wanted before it is free.
 
@@ -94,7 +94,8 @@ impl UdpPlane {
 
     pub fn listen(&mut self, desk: &Desk, listener: Listener) -> io::Result<usize> {
         let is_same = |port: &Port| Arc::ptr_eq(&port.listener.sockets, &listener.sockets);
-        if let Some(slot) = self.ports.iter().find(|(_, port)| port.is_draining && is_same(port)).map(|(slot, _)| slot) {
+        if let Some(slot) = self.ports.iter().find(|(_, port)| port.is_draining && is_same(port)).map(|(slot, _)| slot)
+        {
             let port = &mut self.ports[slot];
             (port.listener, port.is_draining) = (listener, false);
             return Ok(slot);

@@ -51,8 +51,9 @@ impl Control {
 
     fn push<T: Copy>(&mut self, level: c_int, kind: c_int, value: T) {
         // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
-        let (space, len) =
-            unsafe { (libc::CMSG_SPACE(size_of::<T>() as u32) as usize, libc::CMSG_LEN(size_of::<T>() as u32) as usize) };
+        let (space, len) = unsafe {
+            (libc::CMSG_SPACE(size_of::<T>() as u32) as usize, libc::CMSG_LEN(size_of::<T>() as u32) as usize)
+        };
         assert!(self.len + space <= ROOM, "two messages fit");
         let header = libc::cmsghdr { cmsg_len: len, cmsg_level: level, cmsg_type: kind };
         // SAFETY: `space` bytes from `len` are inside the buffer (asserted), which is aligned as CMSG_SPACE rounds.

@@ -41,7 +41,13 @@ impl UdpPlane {
     }
 
     /// The session of one received datagram, made if there is none. `None`: it was dropped and counted.
-    fn session_of(&mut self, desk: &mut Desk, port_slot: usize, index: usize, latest: &mut Option<(Key, usize)>) -> Option<usize> {
+    fn session_of(
+        &mut self,
+        desk: &mut Desk,
+        port_slot: usize,
+        index: usize,
+        latest: &mut Option<(Key, usize)>,
+    ) -> Option<usize> {
         let port = self.ports.get(port_slot)?;
         let client = self.batch.client(index);
         let address = port.listener.address;

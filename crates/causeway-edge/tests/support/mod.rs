@@ -1,6 +1,8 @@
 //! An edge on loopback for tests: applications as JSON, waits with deadlines, origins as threads.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod udp;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
