@@ -51,7 +51,7 @@ fn at_the_limit_new_connections_are_refused_and_old_ones_go_on() {
     // Clients and both sides of the edge are in this process: three descriptors a connection. Room for
     // 45 of them and one descriptor more, so that it is the edge that finds none, not the client or the origin.
     let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-    hoard.truncate(hoard.len() - (45 * 4 + 1));
+    hoard.truncate(hoard.len() - (45 * 3 + 1));
     let mut clients: Vec<TcpStream> = Vec::new();
     let refused = eventually("a refusal", || {
         // The client's own socket may be the one that finds no descriptor: make room and try again.
