@@ -89,7 +89,8 @@ impl Running {
 
         // Switch: one batch to each worker, then wait for all.
         let is_unchanged = change.is_empty() && order == self.order && is_same_policy;
-        let flows = open_files.saturating_sub(change.places.len() * workers.len()).saturating_sub(open_files.min(8192) / 8);
+        let flows =
+            open_files.saturating_sub(change.places.len() * workers.len()).saturating_sub(open_files.min(8192) / 8);
         change.send(workers, flows);
 
         // Retire: what is gone keeps its counts.
@@ -120,7 +121,9 @@ impl Running {
                         }
                         Ok(if is_replaced { ListenerState::Running } else { ListenerState::Unchanged })
                     }
-                    None if (change.places.len() + 1) * change.workers > open_files / LISTENER_SHARE => Err(too_many(place, open_files)),
+                    None if (change.places.len() + 1) * change.workers > open_files / LISTENER_SHARE => {
+                        Err(too_many(place, open_files))
+                    }
                     None => change.listen(place, active, self.sockets.get(&place)).map(|()| ListenerState::Running),
                 };
                 match state {

@@ -152,11 +152,8 @@ impl Edge {
         let (events, events_lost) = self.read_events(max_events);
         let mut state = self.state();
         state.running.settle_drained();
-        let applications = state
-            .running
-            .applications()
-            .map(|(id, totals)| ApplicationReport { id: id.to_string(), totals })
-            .collect();
+        let applications =
+            state.running.applications().map(|(id, totals)| ApplicationReport { id: id.to_string(), totals }).collect();
         Report {
             version: state.running.version,
             is_draining: state.is_draining,

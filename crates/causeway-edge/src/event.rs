@@ -67,32 +67,68 @@ impl Cause {
             Cause::Opened => ("opened", Connect, 0, "both legs are up"),
             Cause::Closed => ("closed", Disconnect, 200, "closed by both sides"),
             Cause::Idle => ("idle_timeout", Disconnect, 200, "no byte either way for the idle time"),
-            Cause::HalfCloseTimeout => ("half_close_timeout", Disconnect, 200, "one side closed, the other did not follow in time"),
+            Cause::HalfCloseTimeout => {
+                ("half_close_timeout", Disconnect, 200, "one side closed, the other did not follow in time")
+            }
             Cause::NoProgress => ("no_progress_timeout", Disconnect, 497, "a side did not take its bytes in time"),
-            Cause::Drained => ("drained", Disconnect, 200, "cut because its application was deleted or the edge stopped"),
+            Cause::Drained => {
+                ("drained", Disconnect, 200, "cut because its application was deleted or the edge stopped")
+            }
             Cause::ClientReset => ("client_reset", Disconnect, 499, "the client sent RST"),
             Cause::ClientTimeout => ("client_timeout", Disconnect, 497, "the client stopped answering"),
-            Cause::ClientUnreachable => ("client_unreachable", Disconnect, 496, "the client cannot be reached any more"),
+            Cause::ClientUnreachable => {
+                ("client_unreachable", Disconnect, 496, "the client cannot be reached any more")
+            }
             Cause::ClientBroken => ("client_broken", Disconnect, 498, "the client connection broke"),
             Cause::OriginReset => ("origin_reset", Disconnect, 444, "the origin sent RST"),
             Cause::OriginTimeout => ("origin_timeout", Disconnect, 445, "the origin stopped answering"),
-            Cause::OriginUnreachable => ("origin_unreachable", Disconnect, 446, "the origin cannot be reached any more"),
+            Cause::OriginUnreachable => {
+                ("origin_unreachable", Disconnect, 446, "the origin cannot be reached any more")
+            }
             Cause::OriginBroken => ("origin_broken", Disconnect, 448, "the origin connection broke"),
-            Cause::ConnectRefused => ("origin_refused", OriginError, 521, "refused the connection: is the service running there?"),
-            Cause::ConnectTimeout => ("origin_connect_timeout", OriginError, 522, "did not answer in time: check address, route and firewall"),
-            Cause::ConnectUnreachable => ("origin_connect_unreachable", OriginError, 523, "cannot be reached from here: check routes"),
+            Cause::ConnectRefused => {
+                ("origin_refused", OriginError, 521, "refused the connection: is the service running there?")
+            }
+            Cause::ConnectTimeout => (
+                "origin_connect_timeout",
+                OriginError,
+                522,
+                "did not answer in time: check address, route and firewall",
+            ),
+            Cause::ConnectUnreachable => {
+                ("origin_connect_unreachable", OriginError, 523, "cannot be reached from here: check routes")
+            }
             Cause::ConnectFailed => ("origin_connect_failed", OriginError, 520, "could not be connected to"),
-            Cause::PortsExhausted => ("ports_exhausted", OriginError, 524, "no free source port towards it: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1"),
-            Cause::OutOfResources => ("out_of_resources", OriginError, 524, "this edge is out of file descriptors or memory"),
-            Cause::OriginDenied => ("origin_denied", OriginError, 532, "is an address that this edge must not connect to"),
+            Cause::PortsExhausted => (
+                "ports_exhausted",
+                OriginError,
+                524,
+                "no free source port towards it: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1",
+            ),
+            Cause::OutOfResources => {
+                ("out_of_resources", OriginError, 524, "this edge is out of file descriptors or memory")
+            }
+            Cause::OriginDenied => {
+                ("origin_denied", OriginError, 532, "is an address that this edge must not connect to")
+            }
             Cause::NameNotFound => ("origin_name_not_found", ResolveOrigin, 531, "the origin's name has no address"),
             Cause::NameFailed => ("origin_name_failed", ResolveOrigin, 530, "the origin's name could not be resolved"),
-            Cause::HeaderInvalid => ("proxy_header_invalid", ClientFiltered, 403, "a trusted proxy sent no valid PROXY header"),
-            Cause::HeaderTimeout => ("proxy_header_timeout", ClientFiltered, 403, "a trusted proxy sent no PROXY header in time"),
+            Cause::HeaderInvalid => {
+                ("proxy_header_invalid", ClientFiltered, 403, "a trusted proxy sent no valid PROXY header")
+            }
+            Cause::HeaderTimeout => {
+                ("proxy_header_timeout", ClientFiltered, 403, "a trusted proxy sent no PROXY header in time")
+            }
             Cause::ClientGone => ("client_gone", Disconnect, 499, "the client left before the origin answered"),
-            Cause::SessionEvicted => ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used"),
-            Cause::OriginPortUnreachable => ("origin_port_unreachable", Disconnect, 447, "the origin answered that the port is closed"),
-            Cause::Panic => ("internal_error", Disconnect, 500, "an error of ours ended this connection: please report it"),
+            Cause::SessionEvicted => {
+                ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used")
+            }
+            Cause::OriginPortUnreachable => {
+                ("origin_port_unreachable", Disconnect, 447, "the origin answered that the port is closed")
+            }
+            Cause::Panic => {
+                ("internal_error", Disconnect, 500, "an error of ours ended this connection: please report it")
+            }
         }
     }
 

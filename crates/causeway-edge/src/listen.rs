@@ -98,7 +98,9 @@ pub fn reason(place: Place, error: &io::Error) -> Reason {
         Some(libc::EMFILE | libc::ENFILE) => (
             "too_many_sockets",
             Side::Edge,
-            format!("no file descriptor is left for {protocol}/{port} on {ip}: raise the limit (ulimit -n) or use fewer ports"),
+            format!(
+                "no file descriptor is left for {protocol}/{port} on {ip}: raise the limit (ulimit -n) or use fewer ports"
+            ),
         ),
         _ => ("listener_failed", Side::Edge, format!("{protocol}/{port} on {ip} could not be opened: {error}")),
     };

@@ -59,10 +59,12 @@ impl OriginSet {
             }
             OriginSet::Name { watched, ports } => match &*watched.current() {
                 Answer::Pending => Choice::Wait(watched.clone()),
-                Answer::Addresses(addresses) => match first_untried(&mut (0..addresses.len().min(MOST_ORIGINS))).map(|index| addresses[index]) {
-                    Some(address) => Choice::Try(SocketAddr::new(address, mapped_port(*ports, offset))),
-                    None => Choice::Exhausted(Cause::ConnectFailed),
-                },
+                Answer::Addresses(addresses) => {
+                    match first_untried(&mut (0..addresses.len().min(MOST_ORIGINS))).map(|index| addresses[index]) {
+                        Some(address) => Choice::Try(SocketAddr::new(address, mapped_port(*ports, offset))),
+                        None => Choice::Exhausted(Cause::ConnectFailed),
+                    }
+                }
                 Answer::Failed { cause: ResolveCause::NotFound, .. } => Choice::Exhausted(Cause::NameNotFound),
                 Answer::Failed { cause: ResolveCause::Failure, .. } => Choice::Exhausted(Cause::NameFailed),
             },

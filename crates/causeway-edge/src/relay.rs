@@ -144,7 +144,11 @@ impl Half {
                 break;
             }
             turns -= 1;
-            let bytes = if self.is_bulk { self.fill(from, source, tools)? } else { self.copy(from, source, to, target, tools)? };
+            let bytes = if self.is_bulk {
+                self.fill(from, source, tools)?
+            } else {
+                self.copy(from, source, to, target, tools)?
+            };
             moved.read += bytes as u64;
             moved.has_progress |= bytes > 0;
         }

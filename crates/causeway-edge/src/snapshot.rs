@@ -138,9 +138,9 @@ impl Serialize for Prefix {
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        let prefix = text.parse().map_err(|error| {
-            serde::de::Error::custom(format!("{text:?} is not an IP prefix ({error})"))
-        })?;
+        let prefix = text
+            .parse()
+            .map_err(|error| serde::de::Error::custom(format!("{text:?} is not an IP prefix ({error})")))?;
         Ok(Prefix(prefix))
     }
 }
@@ -279,9 +279,7 @@ impl Application {
             ("drain_ms", self.drain_ms, 0),
         ];
         match all.into_iter().find(|(_, ms, least)| ms < least || *ms > LONGEST_TIMEOUT_MS) {
-            Some((field, ms, least)) => {
-                Err((field, format!("{ms} is not between {least} and {LONGEST_TIMEOUT_MS}")))
-            }
+            Some((field, ms, least)) => Err((field, format!("{ms} is not between {least} and {LONGEST_TIMEOUT_MS}"))),
             None => Ok(()),
         }
     }

@@ -401,10 +401,8 @@ impl TcpPlane {
     /// Names have been answered: go on with those that waited.
     pub fn on_names(&mut self, desk: &mut Desk) {
         for (slot, generation) in std::mem::take(&mut self.resolving) {
-            let is_waiting = self
-                .connections
-                .get(slot)
-                .is_some_and(|c| c.generation == generation && c.state == State::Resolving);
+            let is_waiting =
+                self.connections.get(slot).is_some_and(|c| c.generation == generation && c.state == State::Resolving);
             if is_waiting {
                 self.connect(desk, slot);
                 if self.connections[slot].state == State::Resolving {
@@ -517,9 +515,7 @@ impl TcpPlane {
 
     /// An application was deleted, or (`None`) the edge stops: cut its connections at `cut_ms`.
     pub fn retire(&mut self, desk: &mut Desk, application: Option<u128>, policy: OnDelete, cut_ms: u64) {
-        let concerned = |c: &Connection| {
-            c.state != State::Closed && application.is_none_or(|id| c.active.id == id)
-        };
+        let concerned = |c: &Connection| c.state != State::Closed && application.is_none_or(|id| c.active.id == id);
         let slots: Vec<usize> = self.connections.iter().filter(|(_, c)| concerned(c)).map(|(slot, _)| slot).collect();
         for slot in slots {
             match policy {
@@ -612,8 +608,7 @@ impl Connection {
 
     /// Pass a FIN on in a direction that has just ended. True if a timer may be due earlier now.
     fn pass_end(&mut self, up: &Moved, down: &Moved, now_ms: u64) -> bool {
-        let directions =
-            [(up.is_done, &mut self.up, &self.origin), (down.is_done, &mut self.down, &self.client)];
+        let directions = [(up.is_done, &mut self.up, &self.origin), (down.is_done, &mut self.down, &self.client)];
         let mut has_ended = false;
         for (is_done, half, target) in directions {
             if is_done && !half.has_sent_end {

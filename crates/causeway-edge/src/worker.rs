@@ -8,9 +8,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::application::Active;
@@ -34,13 +34,30 @@ pub struct Place {
 /// One change to what a worker does. A batch is taken in one turn of its loop.
 #[derive(Debug)]
 pub enum Step {
-    Listen { place: Place, fd: OwnedFd, active: Arc<Active> },
+    Listen {
+        place: Place,
+        fd: OwnedFd,
+        active: Arc<Active>,
+    },
     /// The same for UDP, where the sockets of all workers close together (see `udp`).
-    Receive { place: Place, sockets: Sockets, active: Arc<Active> },
-    Replace { place: Place, active: Arc<Active> },
-    Unlisten { place: Place },
+    Receive {
+        place: Place,
+        sockets: Sockets,
+        active: Arc<Active>,
+    },
+    Replace {
+        place: Place,
+        active: Arc<Active>,
+    },
+    Unlisten {
+        place: Place,
+    },
     /// Connections of a deleted application (`None`: all) are cut now or after `drain_ms`.
-    Retire { application: Option<u128>, policy: OnDelete, drain_ms: u64 },
+    Retire {
+        application: Option<u128>,
+        policy: OnDelete,
+        drain_ms: u64,
+    },
     MostFlows(usize),
     Stop,
 }
@@ -106,7 +123,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn start(index: usize, clock: Clock, event_capacity: usize, most_sessions: usize) -> io::Result<(Worker, EventReader)> {
+    pub fn start(
+        index: usize,
+        clock: Clock,
+        event_capacity: usize,
+        most_sessions: usize,
+    ) -> io::Result<(Worker, EventReader)> {
         let wake = Arc::new(Wake::new()?);
         let epoll = Epoll::new()?;
         epoll.add(wake.as_raw_fd(), IN, Token::Wake.at(0))?;
@@ -236,8 +258,12 @@ impl Loop {
             for entry in entries {
                 let (slot, generation) = (entry.slot as usize, entry.generation);
                 match entry.kind {
-                    Kind::Relay => self.contain(Token::Client.at(slot), |it| it.tcp.on_timer(&mut it.desk, slot, generation)),
-                    Kind::Session => self.contain(Token::Session.at(slot), |it| it.udp.on_timer(&mut it.desk, slot, generation)),
+                    Kind::Relay => {
+                        self.contain(Token::Client.at(slot), |it| it.tcp.on_timer(&mut it.desk, slot, generation))
+                    }
+                    Kind::Session => {
+                        self.contain(Token::Session.at(slot), |it| it.udp.on_timer(&mut it.desk, slot, generation))
+                    }
                 }
             }
         }

@@ -81,7 +81,8 @@ fn the_header_comes_in_one_piece_with_what_the_client_sent_early() {
 }
 
 fn trusting(edge: SocketAddr, change: Value) -> Value {
-    let mut all = json!({"proxy_protocol": "v1", "proxy_protocol_from": ["127.0.0.0/8"], "proxy_header_timeout_ms": 300});
+    let mut all =
+        json!({"proxy_protocol": "v1", "proxy_protocol_from": ["127.0.0.0/8"], "proxy_header_timeout_ms": 300});
     change.as_object().unwrap().iter().for_each(|(field, value)| all[field] = value.clone());
     application(1, "tcp", edge, &[first_read()], all)
 }

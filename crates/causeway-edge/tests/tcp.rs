@@ -48,15 +48,18 @@ fn a_large_stream_is_exact_in_both_directions_at_once() {
     writing.join().unwrap();
     assert!(back == sent, "{} bytes came back of {LEN}, or others", back.len());
     let record = world.record("closed");
-    assert_eq!((record["client_bytes"].as_u64(), record["origin_bytes"].as_u64()), (Some(LEN as u64), Some(LEN as u64)));
+    assert_eq!(
+        (record["client_bytes"].as_u64(), record["origin_bytes"].as_u64()),
+        (Some(LEN as u64), Some(LEN as u64))
+    );
 }
 
 /// Random lengths, chunks and pauses; most streams are small, some are large enough to be spliced.
 fn random_stream(edge: SocketAddr, seed: u64) {
     let dice = u64::from_le_bytes(noise(seed ^ 0xD1CE, 8).try_into().unwrap());
-    let len = if seed % 100 == 0 { 1_500_000 } else { dice % 20_000 + 1 } as usize;
+    let len = if seed.is_multiple_of(100) { 1_500_000 } else { dice % 20_000 + 1 } as usize;
     let chunk = (dice >> 20) as usize % 7_000 + 1;
-    let pauses = if seed % 10 == 0 { 4 } else { 0 };
+    let pauses = if seed.is_multiple_of(10) { 4 } else { 0 };
     let bytes = noise(seed, len);
     let mut client = connect(edge);
     let mut writer = client.try_clone().unwrap();
@@ -274,7 +277,11 @@ fn an_origin_that_does_not_answer_costs_the_connect_timeout_and_then_the_next_is
     let mut answer = [0; 4];
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"kept");
-    assert!((Duration::from_millis(300)..Duration::from_millis(900)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert!(
+        (Duration::from_millis(300)..Duration::from_millis(900)).contains(&begin.elapsed()),
+        "{:?}",
+        begin.elapsed()
+    );
     // The next client does not wait for the same silence.
     let begin = Instant::now();
     let mut client = connect(edge);

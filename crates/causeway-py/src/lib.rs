@@ -18,7 +18,8 @@ create_exception!(causeway._core, NativeError, PyException, "A call that the eng
 fn raise(py: Python<'_>, error: EdgeError) -> PyErr {
     let raised = NativeError::new_err(error.to_string());
     let value = raised.value(py);
-    let attributes = [("code", error.code().to_string()), ("side", error.side().to_string()), ("message", error.to_string())];
+    let attributes =
+        [("code", error.code().to_string()), ("side", error.side().to_string()), ("message", error.to_string())];
     for (name, text) in attributes {
         if let Err(failure) = value.setattr(name, text) {
             return failure;
@@ -41,8 +42,8 @@ struct Edge {
 impl Edge {
     #[staticmethod]
     fn start(py: Python<'_>, config: &[u8]) -> PyResult<Edge> {
-        let config: Config = serde_json::from_slice(config)
-            .map_err(|error| raise(py, EdgeError::Config(error.to_string())))?;
+        let config: Config =
+            serde_json::from_slice(config).map_err(|error| raise(py, EdgeError::Config(error.to_string())))?;
         let engine = py.detach(|| Engine::start(config)).map_err(|error| raise(py, error))?;
         Ok(Edge { engine })
     }

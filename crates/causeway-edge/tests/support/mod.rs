@@ -71,15 +71,15 @@ pub fn settings() -> Value {
 }
 
 pub fn snapshot(version: u64, applications: &[Value]) -> Vec<u8> {
-    json!({"format": 1, "version": version, "settings": settings(), "applications": applications}).to_string().into_bytes()
+    json!({"format": 1, "version": version, "settings": settings(), "applications": applications})
+        .to_string()
+        .into_bytes()
 }
 
 /// An application from one edge address to origins; `change` overrides any field.
 pub fn application(number: u64, protocol: &str, edge: SocketAddr, origins: &[SocketAddr], change: Value) -> Value {
-    let origins: Vec<Value> = origins
-        .iter()
-        .map(|o| json!({"address": o.ip(), "ports": {"first": o.port(), "last": o.port()}}))
-        .collect();
+    let origins: Vec<Value> =
+        origins.iter().map(|o| json!({"address": o.ip(), "ports": {"first": o.port(), "last": o.port()}})).collect();
     let mut application = json!({
         "id": format!("{number:032x}"), "name": format!("app{number}.example.net"), "protocol": protocol,
         "edge_addresses": [edge.ip()], "edge_ports": {"first": edge.port(), "last": edge.port()},
