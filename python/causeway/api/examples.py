@@ -1,4 +1,4 @@
-"""Shapes and examples for the OpenAPI page. What is really enforced is in `application_body`; a test compares the two."""
+"""Shapes and examples for the OpenAPI page. What is enforced is in `model.document`; tests compare the two."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ APPLICATION: dict[str, Any] = {
         "origin_direct": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "Origins by address, tried in order. Ranges map by offset and have the length of the edge range",
+            "description": "by address, tried in order; ranges map by offset and have the edge range's length",
             "examples": [["tcp://192.0.2.1:22"], ["udp://[2001:db8::1]:53"], ["tcp://192.0.2.1:3000-4000"]],
         },
         "origin_dns": {
@@ -54,7 +54,7 @@ APPLICATION: dict[str, Any] = {
             "oneOf": [{"type": "integer"}, {"type": "string"}],
             "description": 'with origin_dns: a port, or a range such as "3000-4000"',
         },
-        "ip_firewall": {"type": "boolean", "default": False, "description": "true is not built yet"},
+        "ip_firewall": {"type": "boolean", "default": False, "description": "apply IP Access Rules"},
         "proxy_protocol": {"enum": ["off", "v1", "v2", "simple"], "default": "off"},
         "tls": {"enum": ["off"], "default": "off", "description": "other modes are not built yet"},
         "traffic_type": {
@@ -73,6 +73,7 @@ APPLICATION: dict[str, Any] = {
         },
         "argo_smart_routing": {"type": "boolean", "default": False, "description": "true is not built yet"},
         "virtual_network_id": {"type": "string", "description": "not built yet"},
+        "origin_worker_id": {"type": "string", "description": "not built"},
         "x_causeway": {
             "type": "object",
             "additionalProperties": False,
@@ -137,40 +138,78 @@ APPLICATION_BODY: dict[str, Any] = {
 }
 
 
+PATCH_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {**APPLICATION, "required": []},
+                "examples": {
+                    "client address": {"value": {"proxy_protocol": "v2"}},
+                    "reset": {"summary": "null resets to the default", "value": {"x_causeway": {"name": None}}},
+                },
+            }
+        },
+    }
+}
+
+
 def query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
-DRY_RUN: dict[str, Any] = {
-    "parameters": [
-        query(
-            "dry_run",
-            {"type": "boolean", "default": False},
-            "check everything, change nothing, answer what would be (extension)",
-        )
-    ]
+DRY_RUN = query(
+    "dry_run",
+    {"type": "boolean", "default": False},
+    "check everything, change nothing, answer what would be (extension)",
+)
+IDEMPOTENCY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 255},
+    "description": "a repeat with the same key within 24 hours makes nothing twice: it answers what the first made",
 }
 _PAGING = [
-    query(
-        "page",
-        {"type": "integer", "minimum": 1, "default": 1},
-        "result_info is answered only if this is sent",
-    ),
+    query("page", {"type": "integer", "minimum": 1, "default": 1}, "past the end the list is empty"),
     query("per_page", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}, "items on a page"),
 ]
+_DIRECTION = query("direction", {"enum": ["asc", "desc"], "default": "asc"}, "sort direction")
 LIST_QUERY: dict[str, Any] = {
     "parameters": [
-        *_PAGING,
+        query(
+            "page",
+            {"type": "integer", "minimum": 1, "default": 1},
+            "result_info is answered only if this is sent; past the end the list is empty",
+        ),
+        _PAGING[1],
         query(
             "order",
-            {"enum": ["protocol", "app_id", "created_on", "modified_on", "dns"], "default": "dns"},
+            {"enum": ["protocol", "app_id", "created_on", "modified_on", "dns"], "default": "created_on"},
             "sort by",
         ),
-        query("direction", {"enum": ["asc", "desc"], "default": "asc"}, "sort direction"),
+        _DIRECTION,
     ]
 }
-PAGE_QUERY: dict[str, Any] = {"parameters": _PAGING}
-ZONE_QUERY: dict[str, Any] = {"parameters": [*_PAGING, query("name", {"type": "string"}, "the zone of this name only")]}
+PAGE_QUERY: dict[str, Any] = {"parameters": [*_PAGING, query("name", {"type": "string"}, "of this name only")]}
+_SEVERAL = {"type": "array", "items": {"type": "string"}}
+ZONE_QUERY: dict[str, Any] = {
+    "parameters": [
+        *_PAGING,
+        query("name", _SEVERAL, "zones of these names only; repeat the key or join with commas"),
+        query("account.id", _SEVERAL, "zones of these accounts only"),
+        query("account.name", _SEVERAL, "zones of accounts with these names only"),
+        query("match", {"enum": ["any", "all"], "default": "all"}, "whether one of the tests is enough"),
+        query("status", {"enum": ["initializing", "pending", "active", "moved"]}, "zones here are always active"),
+        query(
+            "order",
+            {"enum": ["name", "status", "account.id", "account.name", "plan.id"], "default": "name"},
+            "sort by",
+        ),
+        _DIRECTION,
+    ]
+}
+APPLICATIONS_QUERY: dict[str, Any] = {"parameters": [query("id", _SEVERAL, "only these applications")]}
 ZONE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -211,6 +250,6 @@ TOKEN_BODY: dict[str, Any] = {
 TAIL_QUERY: dict[str, Any] = {
     "parameters": [
         query("follow", {"type": "boolean", "default": False}, "go on with new events as they come"),
-        query("application", {"type": "string"}, "events of this application only"),
+        query("application", _SEVERAL, "events of these applications only"),
     ]
 }

@@ -1,4 +1,7 @@
-"""The two pages for people: the root, and the API reference made from the OpenAPI document. Nothing is loaded from elsewhere."""
+"""The two pages for people: the root, and the API reference made from the OpenAPI document.
+
+Self-contained: nothing is loaded from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,24 @@ from html import escape
 from typing import Any
 
 _STYLE = """
-:root{color-scheme:light dark;--line:#8884}body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2.5rem;border-bottom:1px solid var(--line)}code,pre{font:14px/1.45 ui-monospace,monospace}
-pre{overflow:auto;padding:.8rem;border:1px solid var(--line);border-radius:6px}summary{cursor:pointer}
-.verb{display:inline-block;min-width:4.2rem;font-weight:600}details{margin:.4rem 0;padding:.3rem .6rem;border:1px solid var(--line);border-radius:6px}
-table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
+:root{color-scheme:light dark;--line:#8884}
+body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem}
+h2{font-size:1.1rem;margin-top:2.5rem;border-bottom:1px solid var(--line)}
+code,pre{font:14px/1.45 ui-monospace,monospace}
+pre{overflow:auto;padding:.8rem;border:1px solid var(--line);border-radius:6px}
+summary{cursor:pointer}
+.verb{display:inline-block;min-width:4.2rem;font-weight:600}
+details{margin:.4rem 0;padding:.3rem .6rem;border:1px solid var(--line);border-radius:6px}
+table{border-collapse:collapse}
+td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
 """
 
 
 def _page(title: str, body: str) -> str:
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>"
     )
 
@@ -27,7 +37,8 @@ def root_page(version: str) -> str:
         "causeway",
         f"<h1>causeway {escape(version)}</h1><p>A layer-4 edge on your own machines.</p>"
         '<ul><li><a href="/api/docs">API reference</a></li><li><a href="/readyz">Is it ready?</a></li></ul>'
-        "<p>The dashboard is not built yet. Until then: <code>causeway apps list</code>, <code>causeway tail</code>.</p>",
+        "<p>The dashboard is not built yet. Until then: <code>causeway apps list</code>, "
+        "<code>causeway tail</code>.</p>",
     )
 
 

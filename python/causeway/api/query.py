@@ -1,4 +1,4 @@
-"""Query parameters: pages, and lists by repeated keys or commas."""
+"""Query parameters: pages, choices, and lists by repeated keys or commas."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from causeway.api.reading import invalid, shown
+from causeway.model.document.reading import invalid, shown
 
+PER_PAGE = 20
 MOST_PER_PAGE = 1000
+_MOST_PAGES = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +24,10 @@ class Page:
         return (self.number - 1) * self.per_page
 
 
-def page_of(request: Request, *, per_page: int = 20) -> Page:
+def page_of(request: Request) -> Page:
     """`page` and `per_page`; past the end the answer is an empty page, never an error."""
-    number = _number(request, "page", 1, most=2**31)
-    size = _number(request, "per_page", per_page, most=MOST_PER_PAGE)
+    number = _number(request, "page", 1, most=_MOST_PAGES)
+    size = _number(request, "per_page", PER_PAGE, most=MOST_PER_PAGE)
     return Page(number, size, "page" in request.query_params)
 
 
@@ -36,19 +38,24 @@ def choice(request: Request, name: str, choices: tuple[str, ...], default: str) 
     return value
 
 
+def is_descending(request: Request) -> bool:
+    return choice(request, "direction", ("asc", "desc"), "asc") == "desc"
+
+
 def flag(request: Request, name: str) -> bool:
-    return choice(request, name, ("true", "false"), "false") == "true"
+    return choice(request, name, ("true", "false", "1", "0"), "false") in ("true", "1")
 
 
-def values(request: Request, name: str) -> list[str]:
-    """`a=1&a=2` and `a=1,2` mean the same."""
-    return [part for value in request.query_params.getlist(name) for part in value.split(",") if part]
+def values(request: Request, name: str) -> tuple[str, ...]:
+    """`a=1&a=2` (the SDKs) and `a=1,2` (the documentation) mean the same."""
+    return tuple(part for value in request.query_params.getlist(name) for part in value.split(",") if part)
 
 
 def _number(request: Request, name: str, default: int, *, most: int) -> int:
     text = request.query_params.get(name)
-    if text is None or text == "":
+    if not text:
         return default
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
-        raise invalid(name, f"query parameter {name} must be a number from 1 to {most}, not {shown(text)}")
-    return int(text)
+    digits = text.removesuffix(".0")  # some clients call it a float
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 12 and 1 <= int(digits) <= most):
+        raise invalid(name, f"query parameter {name} must be a whole number from 1 to {most}, not {shown(text)}")
+    return int(digits)

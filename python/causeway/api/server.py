@@ -1,20 +1,21 @@
-"""The HTTP application: routes, the envelope around every error, limits on what comes in."""
+"""The HTTP application: routes, and the envelope around every error."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from causeway import __version__
-from causeway.api import own, spectrum, zones
-from causeway.api.auth import Brake, TooManyLogins
-from causeway.api.envelope import refusal
+from causeway.api import own, spectrum, tail, zones
+from causeway.api.auth import Brake
+from causeway.api.body import BodyLimit
+from causeway.api.envelope import Json, refusal
+from causeway.api.openapi import document
 from causeway.api.pages import reference_page, root_page
 from causeway.control.plane import Plane
 from causeway.control.queries import readiness
@@ -23,112 +24,75 @@ from causeway.model.problem import Code, Problem
 
 log = logging.getLogger(__name__)
 
-MOST_BODY_BYTES = 1024 * 1024
 _DESCRIPTION = (
     "The Cloudflare v4 API for Spectrum applications under /client/v4, causeway's own under /api/v1. "
-    "Send Authorization: Bearer TOKEN. Every answer is an envelope with success, errors, messages and result."
+    "Send Authorization: Bearer TOKEN. Every answer is an envelope with success, errors, messages and result. "
+    "A 2xx answer to a change means that it is durable and serving; after an error nothing has changed."
 )
 
 
-def build(plane: Plane, keyring: Keyring) -> FastAPI:
-    """The application, with its dependencies wired in."""
+def build(plane: Plane, keyring: Keyring, stopping: asyncio.Event) -> FastAPI:
+    """The application, with its dependencies wired in; `stopping` ends the streams that would never end."""
     app = FastAPI(
         title="causeway",
         version=__version__,
         description=_DESCRIPTION,
         openapi_url="/api/openapi.json",
-        docs_url=None,
+        docs_url=None,  # the stock page loads scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
-    app.state.plane, app.state.keyring, app.state.brake = plane, keyring, Brake()
-    app.state.started_s = time.monotonic()
-    app.include_router(zones.router)
-    app.include_router(spectrum.router)
-    app.include_router(own.router)
+    app.state.plane, app.state.keyring, app.state.stopping = plane, keyring, stopping
+    app.state.brake, app.state.started_s = Brake(), time.monotonic()
+    for part in (zones, spectrum, own, tail):
+        app.include_router(part.router)
+    _add_pages(app, plane)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
     app.add_middleware(BodyLimit)
     app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(RequestValidationError, _on_malformed)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
-
-    @app.get("/", include_in_schema=False)
-    def root() -> HTMLResponse:
-        return HTMLResponse(root_page(__version__))
-
-    @app.get("/api/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return HTMLResponse(reference_page(app.openapi()))
-
-    @app.get("/healthz", summary="Is the process alive?", tags=["Health"])
-    async def healthz() -> JSONResponse:
-        return JSONResponse({"status": "alive"})
-
-    @app.get("/readyz", summary="Does the edge serve the newest state?", tags=["Health"])
-    async def readyz() -> JSONResponse:
-        reason = readiness(plane)
-        return JSONResponse({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
-
     return app
 
 
-def _on_problem(_request: Request, error: Exception) -> JSONResponse:
+def _add_pages(app: FastAPI, plane: Plane) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root() -> HTMLResponse:
+        return HTMLResponse(root_page(__version__))
+
+    @app.get("/api/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(reference_page(app.openapi()))
+
+    @app.get("/healthz", summary="Is the process alive?", tags=["Health"])
+    async def healthz() -> Json:
+        return Json({"status": "alive"})
+
+    @app.get("/readyz", summary="Does the edge serve the newest state?", tags=["Health"])
+    async def readyz() -> Json:
+        reason = readiness(plane)
+        return Json({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
+
+
+def _on_problem(_request: Request, error: Exception) -> Json:
     assert isinstance(error, Problem)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyLogins) else {}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return refusal(error, headers)
+    return refusal(error)
 
 
-def _on_malformed(_request: Request, _error: Exception) -> JSONResponse:
-    return refusal(
-        Problem(Code.BODY_MALFORMED, "the body is not JSON, or is missing: send a JSON object", side="client")
-    )
-
-
-def _on_http(request: Request, error: Exception) -> JSONResponse:
+def _on_http(request: Request, error: Exception) -> Json:
+    """What the router refuses before any handler runs."""
     assert isinstance(error, HTTPException)
+    path = request.url.path
     if error.status_code == 405:
-        problem = Problem(
-            Code.BAD_ROUTE,
-            f"{request.method} is not a method of {request.url.path}: see /api/docs",
-            side="client",
+        return refusal(
+            Problem(Code.NO_METHOD, f"{request.method} is not a method of {path}: see /api/docs", side="client")
         )
-        answer = refusal(problem)
-        answer.status_code = 405
-        return answer
-    return refusal(Problem(Code.BAD_ROUTE, f"no route for {request.url.path}: see /api/docs", side="client"))
+    if error.status_code == 404:
+        return refusal(Problem(Code.NO_ROUTE, f"no route for {path}: see /api/docs", side="client"))
+    return refusal(Problem(Code.INVALID_VALUE, str(error.detail), side="client"), status=error.status_code)
 
 
-def _on_bug(request: Request, error: Exception) -> JSONResponse:
+def _on_bug(request: Request, error: Exception) -> Json:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    answer = refusal(
-        Problem(Code.INTERNAL, "an error of ours; it is in the log of causeway. Traffic goes on", side="edge")
-    )
-    answer.status_code = 500
-    return answer
-
-
-class BodyLimit:
-    """Refuse request bodies over the limit, announced or not, before they are read whole."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        taken_bytes = 0
-
-        async def limited() -> Message:
-            nonlocal taken_bytes
-            message = await receive()
-            taken_bytes += len(message.get("body", b""))
-            if taken_bytes > MOST_BODY_BYTES:
-                raise Problem(Code.BODY_MALFORMED, f"the body is over {MOST_BODY_BYTES} bytes", side="client")
-            return message
-
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > MOST_BODY_BYTES:
-            problem = Problem(Code.BODY_MALFORMED, f"the body is over {MOST_BODY_BYTES} bytes", side="client")
-            return await refusal(problem)(scope, receive, send)
-        return await self._app(scope, limited, send)
+    why = "an error of ours, which is in the log of causeway; traffic goes on. Please report it"
+    return refusal(Problem(Code.INTERNAL, why, side="edge"), status=500)

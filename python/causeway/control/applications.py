@@ -4,106 +4,115 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from causeway.control.plane import Plane, now
+from causeway.control.plane import Edit, Plane, now
+from causeway.control.rules import check
 from causeway.control.zones import zone_in
-from causeway.model.application import Application, DirectOrigin, NamedOrigin
-from causeway.model.claims import rival
-from causeway.model.hostname import is_within
+from causeway.model.application import Application
 from causeway.model.problem import Code, Problem
 from causeway.store import applications as stored
-from causeway.store import sequences, zones
+from causeway.store import repeats
 
-Draft = Callable[[str, datetime, datetime], Application]
-"""Makes the application from its id, when it was created, and the time now."""
+# A client that got no answer asks again within seconds; after this long an identical request is a new one.
+REPEAT_WINDOW = timedelta(minutes=10)
 
-_REPEAT_WINDOW = timedelta(hours=24)
+Create = Callable[[str, datetime], Application]
+"""Makes the application from its id and the time."""
+Change = Callable[[Application, datetime], Application]
+"""Makes the new application from the present one and the time."""
 
 
-def create(
-    plane: Plane, zone_id: str, draft: Draft, *, repeat_key: str | None = None, is_repeat: bool = False
-) -> Application:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the caller asks: with a key of his own, or announcing that he asks again."""
+
+    key: str | None = None
+    is_again: bool = False
+
+
+def create(plane: Plane, zone_id: str, draft: Create, asking: Asking = Asking()) -> Application:
     """Create an application. A repeat of a request that has been served answers what that one made.
-
-    Raises:
-        Problem: nothing was changed.
-    """
-    moment = now()
-    application = draft(secrets.token_hex(16), moment, moment)
-    if earlier := _earlier(plane, zone_id, application, repeat_key, is_repeat=is_repeat):
-        return earlier
-
-    def write(connection: Connection) -> tuple[str, Application]:
-        check(plane, connection, zone_id, application)
-        stored.add(connection, application)
-        if repeat_key:
-            sequences.remember(connection, repeat_key, application.id, moment)
-        return application.id, application
-
-    plane.change(write)
-    return application
-
-
-def change(
-    plane: Plane, zone_id: str, application_id: str, draft: Callable[[Application, datetime], Application]
-) -> Application:
-    """Replace an application by what `draft` makes of the present one.
 
     Raises:
         Problem: nothing was changed.
     """
     made: list[Application] = []
 
-    def write(connection: Connection) -> tuple[str, Application]:
-        before = application_in(connection, zone_id, application_id)
-        after = draft(before, now())
-        if after.dns.type is not before.dns.type:
-            raise Problem(
-                Code.DNS_TYPE,
-                f"dns.type cannot change from {before.dns.type} to {after.dns.type}: delete the application and create it again",
-                pointer="/dns/type",
-            )
-        check(plane, connection, zone_id, after)
-        stored.change(connection, after)
-        made.append(after)
-        return application_id, after
+    def write(connection: Connection) -> Edit | None:
+        moment = now()
+        application = draft(secrets.token_hex(16), moment)
+        if earlier := _earlier(plane, connection, application, asking):
+            made.append(earlier)
+            return None
+        check(plane, connection, application)
+        stored.add(connection, application)
+        if asking.key:
+            served = repeats.Served(_fingerprint(application), application.id)
+            repeats.remember(connection, _key(zone_id, asking.key), served, moment)
+        made.append(application)
+        return Edit(application.id, application)
 
     plane.change(write)
     return made[0]
 
 
-def delete(plane: Plane, zone_id: str, application_id: str) -> None:
-    """Close an application's ports at once; its connections end as its policy says."""
+def change(plane: Plane, zone_id: str, application_id: str, draft: Change) -> Application:
+    """Replace an application by what `draft` makes of the present one; what changes nothing touches nothing.
 
-    def write(connection: Connection) -> tuple[str, None]:
+    Raises:
+        Problem: nothing was changed.
+    """
+    made: list[Application] = []
+
+    def write(connection: Connection) -> Edit | None:
+        before = application_in(connection, zone_id, application_id)
+        after = _changed(plane, connection, before, draft)
+        made.append(after)
+        if after is before:
+            return None
+        stored.change(connection, after)
+        return Edit(application_id, after)
+
+    plane.change(write)
+    return made[0]
+
+
+def delete(plane: Plane, zone_id: str, application_id: str, asking: Asking = Asking()) -> None:
+    """Close an application's ports at once; its connections end as its policy says.
+
+    Raises:
+        Problem: nothing was changed.
+    """
+
+    def write(connection: Connection) -> Edit | None:
+        zone_in(connection, zone_id)
+        key = f"deleted {zone_id} {application_id}"
+        if asking.is_again and repeats.recall(connection, key, now()):
+            return None
         application_in(connection, zone_id, application_id)
         stored.remove(connection, application_id)
-        return application_id, None
+        repeats.remember(connection, key, repeats.Served("", application_id), now())
+        return Edit(application_id, None)
 
     plane.change(write)
 
 
-def rehearse_create(plane: Plane, zone_id: str, draft: Draft) -> Application:
-    """Say what `create` would make, and refuse what it would refuse, but for the edge's own answer."""
-    moment = now()
-    application = draft(secrets.token_hex(16), moment, moment)
+def rehearse_create(plane: Plane, zone_id: str, draft: Create) -> Application:
+    """Say what `create` would make and refuse what it would refuse, but for the edge's own answer."""
     with plane.reading() as connection:
-        check(plane, connection, zone_id, application)
+        application = draft(secrets.token_hex(16), now())
+        check(plane, connection, application)
     return application
 
 
-def rehearse_change(
-    plane: Plane, zone_id: str, application_id: str, draft: Callable[[Application, datetime], Application]
-) -> Application:
+def rehearse_change(plane: Plane, zone_id: str, application_id: str, draft: Change) -> Application:
+    """Say what `change` would make and refuse what it would refuse, but for the edge's own answer."""
     with plane.reading() as connection:
-        before = application_in(connection, zone_id, application_id)
-        after = draft(before, now())
-        check(plane, connection, zone_id, after)
-    return after
+        return _changed(plane, connection, application_in(connection, zone_id, application_id), draft)
 
 
 def application_in(connection: Connection, zone_id: str, application_id: str) -> Application:
@@ -111,100 +120,51 @@ def application_in(connection: Connection, zone_id: str, application_id: str) ->
     zone_in(connection, zone_id)
     found = stored.find(connection, zone_id, application_id)
     if found is None:
-        raise Problem(Code.NOT_FOUND, f"zone {zone_id} has no application {application_id}")
+        raise Problem(
+            Code.NOT_FOUND, f"this zone has no application {application_id}: list its applications to see their ids"
+        )
     return found
 
 
-def check(plane: Plane, connection: Connection, zone_id: str, application: Application) -> None:
-    """The rules that need more than the application itself."""
-    zone = zone_in(connection, zone_id)
-    _check_hostname(connection, application, zone.name)
-    _check_edge_addresses(plane, application)
-    _check_origins(plane, application)
-    others = [piece.application for piece in plane.pieces.values()]
-    if found := rival(application, others, plane.site.edge_addresses):
-        other, address = found
+def _changed(plane: Plane, connection: Connection, before: Application, draft: Change) -> Application:
+    after = draft(before, now())
+    if after.dns.type is not before.dns.type:
         raise Problem(
-            Code.PORT,
-            f"{application.protocol} on {address} belongs to application {other.id} ({other.dns.name}, {other.protocol}): "
-            "choose another port or another edge address",
-            pointer="/protocol",
+            Code.DNS_TYPE,
+            f"dns.type cannot change from {before.dns.type} to {after.dns.type}: "
+            "delete the application and create it again",
+            pointer="/dns/type",
         )
+    if replace(after, modified_on=before.modified_on) == before and not plane.pieces[before.id].unserved:
+        return before
+    check(plane, connection, after)
+    return after
 
 
-def _check_hostname(connection: Connection, application: Application, zone: str) -> None:
-    name = application.dns.name
-    owners = [other.name for other in zones.all_names(connection) if is_within(name, other.name)]
-    owner = max(owners, key=len, default=None)  # the most specific zone owns a name
-    if owner == zone:
-        return
-    why = f"belongs to zone {owner}" if owner else f"is not within zone {zone}"
-    raise Problem(Code.HOSTNAME, f"hostname {name} {why}: use a name that ends in {zone}", pointer="/dns/name")
-
-
-def _check_edge_addresses(plane: Plane, application: Application) -> None:
-    available = plane.site.edge_addresses
-    if not application.edge_addresses(available):
-        wanted = application.edge_ips.connectivity
-        raise Problem(
-            Code.EDGE_IP_FAMILY,
-            f"edge_ips.connectivity {wanted}: this edge has no such address; start it with a fitting --edge-ip",
-            pointer="/edge_ips/connectivity",
-        )
-    for address in application.edge_ips.static:
-        if address not in available:
-            known = ", ".join(str(ip) for ip in available)
-            raise Problem(
-                Code.EDGE_IP_NOT_OURS,
-                f"static edge IP {address} is not an address of this edge ({known})",
-                pointer="/edge_ips/ips",
-            )
-        for piece in plane.pieces.values():
-            other = piece.application
-            if other.zone_id != application.zone_id and address in other.edge_ips.static:
-                raise Problem(
-                    Code.EDGE_IP_OF_OTHER_ZONE,
-                    f"static edge IP {address} is used by another zone (application {other.dns.name})",
-                    pointer="/edge_ips/ips",
-                )
-
-
-def _check_origins(plane: Plane, application: Application) -> None:
-    if isinstance(application.origins, NamedOrigin):
-        return  # the engine judges each address that the name resolves to
-    for number, origin in enumerate(application.origins):
-        pointer = f"/origin_direct/{number}"
-        ports = origin.ports
-        if refusal := plane.site.origins.refusal(origin.address, ports.first, ports.last):
-            text = origin.text(application.transport)
-            raise Problem(Code.ORIGIN_ADDRESS, f"origin {text} is refused: {refusal}", pointer=pointer)
-        if _is_itself(plane, application, origin):
-            raise Problem(
-                Code.ORIGIN_ADDRESS,
-                f"origin {origin.address}:{ports} is the application's own address: it would connect to itself",
-                pointer=pointer,
-            )
-
-
-def _is_itself(plane: Plane, application: Application, origin: DirectOrigin) -> bool:
-    own = application.edge_addresses(plane.site.edge_addresses)
-    return origin.address in own and origin.ports.overlaps(application.edge_ports)
-
-
-def _earlier(
-    plane: Plane, zone_id: str, application: Application, key: str | None, *, is_repeat: bool
-) -> Application | None:
+def _earlier(plane: Plane, connection: Connection, application: Application, asking: Asking) -> Application | None:
     """What an earlier try of the same request made: by its key, or for an announced repeat by being identical."""
-    with plane.reading() as connection:
-        zone_in(connection, zone_id)
-    if key:
-        with plane.writing() as connection:
-            known = sequences.remembered(connection, key, now() - _REPEAT_WINDOW)
-            return stored.find(connection, zone_id, known) if known else None
-    if is_repeat:
+    zone_in(connection, application.zone_id)
+    moment = application.created_on
+    if asking.key and (served := repeats.recall(connection, _key(application.zone_id, asking.key), moment)):
+        found = stored.find(connection, application.zone_id, served.made)
+        if found and served.asked == _fingerprint(application):
+            return found
+        why = "was used for another application" if found else f"made application {served.made}, which is deleted since"
+        raise Problem(Code.CONFLICT, f"Idempotency-Key {asking.key!r} {why}: send a new key", side="client")
+    if asking.is_again:
         for piece in plane.pieces.values():
             other = piece.application
-            same = replace(application, id=other.id, created_on=other.created_on, modified_on=other.modified_on)
-            if same == other:
+            if other.created_on >= moment - REPEAT_WINDOW and _fingerprint(other) == _fingerprint(application):
                 return other
     return None
+
+
+def _key(zone_id: str, key: str) -> str:
+    return f"create {zone_id} {key}"
+
+
+def _fingerprint(application: Application) -> str:
+    """The same for applications that differ only in what the server gave them."""
+    epoch = datetime.min
+    row = stored.to_row(replace(application, id="", created_on=epoch, modified_on=epoch))
+    return repeats.digest(repr(sorted(row.items())))

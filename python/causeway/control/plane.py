@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from causeway.exchange.local import EdgeRefused, LocalExchange
+from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.application import Address, Application
+from causeway.model.claims import Claims
 from causeway.model.origin_policy import OriginPolicy
-from causeway.model.problem import Code, Problem
+from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport
 from causeway.model.snapshot import Settings, encode_application, encode_snapshot
 from causeway.store import applications as stored
@@ -38,21 +40,35 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An application and its part of the snapshot."""
+    """An application and its part of the snapshot, encoded once. `unserved` says why there is none."""
 
     application: Application
+    addresses: tuple[Address, ...]
     encoded: bytes
+    unserved: str | None = None
+
+
+class Edit(NamedTuple):
+    """What the edge has to hear of: the application as it is now, or that it is gone."""
+
+    application_id: str
+    application: Application | None
 
 
 @dataclass(slots=True)
 class Plane:
-    """Everything that control knows. One change at a time; reading waits for nobody."""
+    """Everything that control knows. One change at a time; reading waits for nobody.
+
+    `unavailable` says why control cannot work, `out_of_step` why the edge does not serve what is stored.
+    """
 
     site: Site
-    exchange: LocalExchange
+    exchange: ControlSide
     database: Database | None = None
     unavailable: str | None = "the control plane is starting"
+    out_of_step: str | None = None
     pieces: dict[str, Piece] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
     version: int = 0
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -60,22 +76,24 @@ class Plane:
         """Take the database into use and bring the edge to what it says.
 
         Raises:
-            StoreError: it cannot be read.
-            EdgeRefused: the edge serves what it served before.
+            StoreError: it cannot be read or written.
         """
-        with database.read() as connection:
-            everything = list(stored.every(connection))
-            self.version = sequences.snapshot_version(connection)
-        self.pieces = {application.id: self.compile(application) for application in everything}
-        self.database = database
-        self.version = self._next_version()
-        self._deliver(self.pieces, self.version)
-        with database.write() as connection:
-            sequences.set_snapshot_version(connection, self.version)
-        self.unavailable = None
+        with self._changing:
+            with database.read() as connection:
+                everything = list(stored.every(connection))
+                self.version = max(self.version, sequences.snapshot_version(connection))
+            self._take_up(everything)
+            self._settle()
+            with database.write() as connection:
+                sequences.set_snapshot_version(connection, self.version)
+            self.database = database
+            self.unavailable = None
 
-    def compile(self, application: Application) -> Piece:
-        return Piece(application, encode_application(application, application.edge_addresses(self.site.edge_addresses)))
+    def settle(self) -> None:
+        """Bring the edge to what is stored, if it is not there."""
+        with self._changing:
+            if self.out_of_step:
+                self._settle()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -89,44 +107,78 @@ class Plane:
         with self._changing, told(), self._open().write() as connection:
             yield connection
 
-    def change(self, write: Callable[[Connection], tuple[str, Application | None]]) -> None:
+    def change(self, write: Callable[[Connection], Edit | None]) -> None:
         """Change one application everywhere, or nowhere.
 
-        `write` changes the rows and answers the id and the new application, or none if it is deleted.
+        `write` changes the rows and answers what became of the application, or nothing if nothing changed.
 
         Raises:
             Problem: from `write`, or because database or edge refused; nothing was changed.
         """
         with self._changing, told():
-            before, delivered = self.pieces, False
+            if self.out_of_step:
+                self._settle()
+            before, is_begun = self.pieces, False
             try:
                 with self._open().write() as connection:
-                    application_id, application = write(connection)
-                    after = {key: piece for key, piece in before.items() if key != application_id or application}
-                    if application:
-                        after[application_id] = self.compile(application)
-                    version = self._next_version()
-                    delivered = True
-                    report = self._deliver(after, version)
-                    _refuse_if_not_running(report, application_id)
+                    edit = write(connection)
+                    if edit is None:
+                        return
+                    is_begun = True
+                    after, version = self._edited(edit), self._next_version()
+                    _refuse_if_not_running(self._deliver(after, version), edit.application_id)
                     sequences.set_snapshot_version(connection, version)
             except BaseException:
-                if delivered:
-                    self._restore(before)
+                if is_begun:
+                    self._take_up(piece.application for piece in before.values())
+                    self._settle()
                 raise
             self.pieces, self.version = after, version
 
-    def _deliver(self, pieces: dict[str, Piece], version: int) -> ApplyReport:
-        snapshot = encode_snapshot(version, self.site.settings, (piece.encoded for piece in pieces.values()))
-        return self.exchange.deliver(snapshot)
+    def _take_up(self, everything: Iterable[Application]) -> None:
+        """Start the books anew; who came first keeps its ports."""
+        self.pieces, self.claims = {}, Claims()
+        for application in everything:
+            self.pieces[application.id] = self._compile(application)
 
-    def _restore(self, pieces: dict[str, Piece]) -> None:
-        """Put the edge back to what is stored; its versions only grow."""
+    def _edited(self, edit: Edit) -> dict[str, Piece]:
+        """The books after the edit. A failure puts them back with `_take_up`."""
+        after = dict(self.pieces)
+        before = after.get(edit.application_id)
+        if before and not before.unserved:
+            self.claims.remove(before.application, before.addresses)
+        if edit.application:
+            after[edit.application_id] = self._compile(edit.application)
+        else:
+            after.pop(edit.application_id, None)
+        for key, piece in after.items():  # what was in the way may be gone
+            if piece.unserved and key != edit.application_id:
+                after[key] = self._compile(piece.application)
+        return after
+
+    def _compile(self, application: Application) -> Piece:
+        """Claim its ports and encode it; or say why it has to wait, after a start with other edge addresses."""
+        addresses = application.edge_addresses(self.site.edge_addresses)
+        if not addresses:
+            return Piece(application, (), b"", "this edge has none of its addresses: start with a fitting --edge-ip")
+        if found := self.claims.rival(application, addresses):
+            return Piece(application, addresses, b"", f"its port on {found[1]} belongs to application {found[0]}")
+        self.claims.add(application, addresses)
+        return Piece(application, addresses, encode_application(application, addresses))
+
+    def _deliver(self, pieces: dict[str, Piece], version: int) -> ApplyReport:
+        served = (piece.encoded for piece in pieces.values() if not piece.unserved)
+        return self.exchange.deliver(encode_snapshot(version, self.site.settings, served))
+
+    def _settle(self) -> None:
+        """Deliver what is stored, under a version newer than any the edge has seen."""
         self.version = self._next_version()
         try:
-            self._deliver(pieces, self.version)
+            self._deliver(self.pieces, self.version)
+            self.out_of_step = None
         except EdgeRefused as error:
-            log.error("the edge did not go back to the stored state: %s", error)
+            self.out_of_step = f"the edge refused the stored state ({error.code}): {error}"
+            log.error("%s; it goes on with what it had", self.out_of_step)
 
     def _next_version(self) -> int:
         report = self.exchange.report()
@@ -141,7 +193,8 @@ class Plane:
 def _refuse_if_not_running(report: ApplyReport, application_id: str) -> None:
     for listener in report.refusals(application_id):
         reason = listener.reason.message if listener.reason else "the edge could not listen there"
-        raise Problem(Code.PORT, reason, pointer="/protocol", side="edge")
+        side: Side = "operator" if listener.reason and listener.reason.side == "operator" else "edge"
+        raise Problem(Code.PORT, reason, pointer="/protocol", side=side)
 
 
 @contextmanager
@@ -151,10 +204,14 @@ def told() -> Iterator[None]:
         yield
     except StoreError as error:
         log.error("%s", error)
-        raise Problem(Code.INTERNAL, f"{error}. Nothing was changed; traffic goes on", side="edge") from error
+        raise Problem(
+            Code.INTERNAL, f"{error}; nothing was changed, traffic goes on, try again", side="edge"
+        ) from error
     except EdgeRefused as error:
-        log.error("the edge refused a snapshot: %s", error)
-        raise Problem(Code.INTERNAL, f"the edge refused the change ({error.code}): {error}", side="edge") from error
+        log.error("the edge refused a snapshot (%s): %s", error.code, error)
+        raise Problem(
+            Code.INTERNAL, f"the edge refused the change ({error.code}): {error}; nothing was changed", side="edge"
+        ) from error
 
 
 def now() -> datetime:

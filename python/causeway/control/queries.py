@@ -2,57 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
-from causeway.control.plane import Plane
+from causeway.control.plane import Piece, Plane
+from causeway.model.application import Address
+from causeway.model.report import Listener, PortRange, Reason
 
 
 def readiness(plane: Plane) -> str | None:
     """Why the newest state is not served, or nothing if it is."""
     if plane.unavailable:
         return plane.unavailable
+    if plane.out_of_step:
+        return plane.out_of_step
     report = plane.exchange.report()
     if report is None:
         return "the edge has not reported yet"
-    if report.is_draining:
-        return "the edge is draining"
-    if report.version < plane.version:
-        return f"the edge serves version {report.version}, the newest is {plane.version}"
-    return None
+    return "the edge is draining" if report.is_draining else None
+
+
+def edge_states(plane: Plane) -> list[dict[str, object]]:
+    """Each edge: what it serves and could not, totals, limits."""
+    report = plane.exchange.fresh_report()
+    if report is None:
+        return []
+    return [
+        {
+            "name": "local",
+            "version": report.version,
+            "is_draining": report.is_draining,
+            "uptime_s": report.uptime_ms / 1000,
+            "workers": report.workers,
+            "refused": msgspec.to_builtins(report.refused),
+            "totals": report.totals,
+            "open_files": msgspec.to_builtins(report.open_files),
+            "events_lost": report.events_lost,
+            "rejected_snapshots": report.rejected_snapshots,
+        }
+    ]
 
 
 def application_states(plane: Plane) -> list[dict[str, object]]:
-    """Each application with its listeners and counters, as the newest report of the edge has them."""
-    report = plane.exchange.report()
+    """Each application with its listeners and counters, as the edge has them now."""
+    report = plane.exchange.fresh_report()
     counters = {str(seen["id"]): seen for seen in report.applications} if report else {}
-    refused = {(r.application, r.address): msgspec.to_builtins(r) for r in report.refused} if report else {}
-    states: list[dict[str, object]] = []
-    for piece in plane.pieces.values():
-        application = piece.application
-        ports = {"first": application.edge_ports.first, "last": application.edge_ports.last}
-        listeners = [
-            refused.get((application.id, str(address)))
-            or {
-                "application": application.id,
-                "protocol": application.transport.value,
-                "address": str(address),
-                "ports": ports,
-                "state": "running",
-                "reason": None,
-            }
-            for address in application.edge_addresses(plane.site.edge_addresses)
-        ]
-        seen = counters.get(application.id, {})
-        states.append(
-            {
-                "id": application.id,
-                "zone_id": application.zone_id,
-                "name": application.extension.name,
-                "dns": application.dns.name,
-                "protocol": application.protocol,
-                "carrier": "engine",
-                "listeners": listeners,
-                "counters": {name: value for name, value in seen.items() if name != "id"},
-            }
+    refused: dict[tuple[str, str], list[Listener]] = {}
+    for listener in report.refused if report else ():
+        refused.setdefault((listener.application, listener.address), []).append(listener)
+    return [
+        {
+            "id": piece.application.id,
+            "zone_id": piece.application.zone_id,
+            "name": piece.application.extension.name,
+            "dns": piece.application.dns.name,
+            "protocol": piece.application.protocol,
+            "carrier": "engine",
+            "listeners": [
+                msgspec.to_builtins(listener)
+                for address in piece.addresses
+                for listener in _listeners(piece, address, refused.get((piece.application.id, str(address)), []))
+            ],
+            "unserved": piece.unserved,
+            "counters": {name: n for name, n in counters.get(piece.application.id, {}).items() if name != "id"},
+        }
+        for piece in list(plane.pieces.values())
+    ]
+
+
+def _listeners(piece: Piece, address: Address, refused: list[Listener]) -> Iterator[Listener]:
+    """The application's ports on one address: the refused ranges as they are, what is between them as running."""
+    application = piece.application
+
+    def range_of(first: int, last: int) -> Listener:
+        ports = PortRange(first, last)
+        reason = Reason("port_in_use", "operator", piece.unserved) if piece.unserved else None
+        return Listener(
+            application.id, application.transport, str(address), ports, "refused" if reason else "running", reason
         )
-    return states
+
+    first = application.edge_ports.first
+    for listener in sorted(refused, key=lambda found: found.ports.first):
+        if listener.ports.first > first:
+            yield range_of(first, listener.ports.first - 1)
+        yield listener
+        first = listener.ports.last + 1
+    if first <= application.edge_ports.last:
+        yield range_of(first, application.edge_ports.last)

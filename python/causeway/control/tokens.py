@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 
 from causeway.control.plane import Plane, now
@@ -12,16 +11,15 @@ from causeway.model.problem import Code, Problem
 from causeway.model.zone import Scope, Token
 from causeway.store import tokens as stored
 
-VALID = re.compile(r"[0-9A-Za-z_-]{40,80}")
 ROOT_ID = "0" * 32
 
 
 class Keyring:
     """Who may ask. Values are never kept, only their SHA-256: they are random, so a plain hash cannot be searched."""
 
-    def __init__(self, root_value: str, root_created_on: Token | None = None) -> None:
+    def __init__(self, root_value: str) -> None:
         self._root_hash = digest(root_value)
-        self._root = Token(ROOT_ID, "root", Scope.WRITE, now())
+        self._root = Token(ROOT_ID, "root", Scope.WRITE, now())  # stands in a file or the environment
         self._known: dict[str, Token] = {}
 
     def load(self, plane: Plane) -> None:
@@ -39,24 +37,32 @@ class Keyring:
 
     def create(self, plane: Plane, name: str, scope: Scope) -> tuple[Token, str]:
         """Make a token; the value is shown this once."""
-        value = secrets.token_urlsafe(32)
+        value = new_value()
         token = Token(secrets.token_hex(16), name, scope, now())
         with plane.writing() as connection:
             stored.add(connection, token, digest(value))
-        self.load(plane)
+        self._known = {**self._known, digest(value): token}
         return token, value
 
     def revoke(self, plane: Plane, token_id: str) -> None:
         if token_id == ROOT_ID:
-            raise Problem(Code.CONFLICT, "the root token is not revoked here: replace DATA_DIR/token and restart")
+            raise Problem(
+                Code.CONFLICT,
+                "the root token cannot be revoked: delete the file token in the data directory (or change "
+                "CAUSEWAY_API_TOKEN) and start causeway again",
+            )
         with plane.writing() as connection:
             if not stored.remove(connection, token_id):
-                raise Problem(Code.NOT_FOUND, f"there is no token {token_id}")
-        self.load(plane)
+                raise Problem(Code.NOT_FOUND, f"there is no token {token_id}: list tokens to see their ids")
+        self._known = {known: token for known, token in self._known.items() if token.id != token_id}
 
     def list(self, plane: Plane) -> list[Token]:
         with plane.reading() as connection:
             return [self._root, *stored.every(connection)]
+
+
+def new_value() -> str:
+    return secrets.token_urlsafe(32)  # 43 characters
 
 
 def digest(value: str) -> str:

@@ -1,16 +1,20 @@
-"""Zones: names under which applications live."""
+"""Accounts, and zones: the names under which applications live."""
 
 from __future__ import annotations
 
 import secrets
+from datetime import timedelta
 
 from sqlalchemy import Connection
 
 from causeway.control.plane import Plane, now
+from causeway.model.hostname import is_within
 from causeway.model.problem import Code, Problem
 from causeway.model.zone import Account, Zone
 from causeway.store import applications as stored_applications
 from causeway.store import zones as stored
+
+_REPEAT_WINDOW = timedelta(minutes=10)
 
 
 def ensure_account(plane: Plane) -> Account:
@@ -24,19 +28,31 @@ def ensure_account(plane: Plane) -> Account:
         return account
 
 
-def create(plane: Plane, name: str, account_id: str | None) -> Zone:
-    """Make a zone; a name exists once."""
+def create(plane: Plane, name: str, account_id: str | None, *, is_again: bool = False) -> Zone:
+    """Make a zone; a name exists once. A repeat that is announced as one answers the zone that it made before."""
     moment = now()
     with plane.writing() as connection:
-        accounts = {account.id for account in stored.all_accounts(connection)}
-        account_id = account_id or next(iter(accounts))
+        accounts = [account.id for account in stored.all_accounts(connection)]
+        account_id = account_id or accounts[0]
         if account_id not in accounts:
-            raise Problem(Code.NOT_FOUND, f"there is no account {account_id}", pointer="/account/id")
-        if stored.named(connection, name):
-            raise Problem(Code.ZONE_EXISTS, f"zone {name} exists already", pointer="/name")
+            raise Problem(
+                Code.INVALID_VALUE,
+                f"there is no account {account_id}: list accounts to see theirs",
+                pointer="/account/id",
+            )
+        if present := stored.named(connection, name):
+            if is_again and present.account_id == account_id and present.created_on >= moment - _REPEAT_WINDOW:
+                return present
+            raise Problem(Code.ZONE_EXISTS, f"zone {name} exists already (id {present.id})", pointer="/name")
+        _refuse_if_its_names_are_used(plane, name)
         zone = Zone(secrets.token_hex(16), account_id, name, moment, moment)
         stored.add(connection, zone)
     return zone
+
+
+def count(plane: Plane) -> int:
+    with plane.reading() as connection:
+        return len(stored.every(connection))
 
 
 def delete(plane: Plane, zone_id: str) -> None:
@@ -45,7 +61,10 @@ def delete(plane: Plane, zone_id: str) -> None:
         zone = zone_in(connection, zone_id)
         left = stored_applications.count(connection, zone_id)
         if left:
-            raise Problem(Code.CONFLICT, f"zone {zone.name} still has {left} application(s): delete them first")
+            raise Problem(
+                Code.CONFLICT,
+                f"zone {zone.name} still has {left} application{'s' if left > 1 else ''}: delete them first",
+            )
         stored.remove(connection, zone_id)
 
 
@@ -53,8 +72,18 @@ def zone_in(connection: Connection, zone_id: str) -> Zone:
     """The zone, or the Problem that there is none."""
     zone = stored.find(connection, zone_id)
     if zone is None:
-        raise Problem(
-            Code.BAD_IDENTIFIER,
-            f"could not route to zone {zone_id}, perhaps the identifier is wrong: list zones to see them",
-        )
+        raise Problem(Code.NO_ZONE, f"there is no zone {zone_id}: list zones to see their ids")
     return zone
+
+
+def _refuse_if_its_names_are_used(plane: Plane, name: str) -> None:
+    """A zone below another one takes over its part of the names, so nothing may live there yet."""
+    for piece in plane.pieces.values():
+        application = piece.application
+        if is_within(application.dns.name, name):
+            raise Problem(
+                Code.HOSTNAME,
+                f"zone {name} would take over {application.dns.name}, which application {application.id} "
+                "of another zone has: delete or rename that first",
+                pointer="/name",
+            )

@@ -1,28 +1,30 @@
-"""Fetch, check, apply, observe, report: the loop around the engine of this node."""
+"""Check, apply, observe, report: the loop around the engine of this node.
+
+The engine's threads do the work and never wait for this one; if the loop fails, traffic goes on.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from causeway.exchange.local import EdgeRefused, LocalExchange
+from causeway.exchange.bus import EdgeRefused, EdgeSide
 from causeway.model.report import ApplyReport, Report, decode_apply_report, decode_report
 from causeway.native import Edge, NativeError
 
 log = logging.getLogger(__name__)
 
-_EVENTS_PER_LOOK = 20_000
-_LOOK_S, _LIVE_LOOK_S = 1.0, 0.1  # nobody watches, somebody does
+_EVENTS_PER_LOOK = 8_192
+_FULL_BYTES = _EVENTS_PER_LOOK * 250  # no event is shorter: there is more where this came from
+_BUSY_BYTES = _FULL_BYTES // 4
+_LOOK_S, _LIVE_LOOK_S = 1.0, 0.1  # nobody watches; somebody does, or much happens
 _RETRY_S = 5.0  # a port that was taken may be free by then
-
-
-class EngineFailed(Exception):
-    """The engine could not start; the message says why."""
 
 
 class Engine(Protocol):
@@ -36,10 +38,14 @@ class Engine(Protocol):
 @dataclass(frozen=True, slots=True)
 class EdgeConfig:
     state_dir: Path
-    workers: int = 0
+    workers: int = 0  # one per core
 
 
-def start_engine(config: EdgeConfig) -> Edge:
+class EngineFailed(Exception):
+    """The engine could not start; the message says why."""
+
+
+def start_engine(config: EdgeConfig) -> Engine:
     """Start the engine, which serves its last good snapshot at once.
 
     Raises:
@@ -48,25 +54,27 @@ def start_engine(config: EdgeConfig) -> Edge:
     try:
         return Edge.start(msgspec.json.encode({"workers": config.workers, "state_dir": str(config.state_dir)}))
     except NativeError as error:
-        raise EngineFailed(f"the edge could not start: {error.message}") from error
+        raise EngineFailed(f"the edge could not start ({error.code}): {error.message}") from error
 
 
 class Agent:
-    def __init__(self, engine: Engine, exchange: LocalExchange) -> None:
+    """One edge on the exchange."""
+
+    def __init__(self, engine: Engine, exchange: EdgeSide) -> None:
         self._engine = engine
         self._exchange = exchange
         self._snapshot: bytes | None = None
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._is_stopping = False
+        self._applying = threading.Lock()
+        self._observing = threading.Lock()  # reports are published in the order in which they were taken
+        self._woken = threading.Event()
+        self._is_stopping = self._is_over = False
         self._thread = threading.Thread(target=self._run, name="edge-agent", daemon=True)
 
     def start(self) -> None:
-        """Report once, then keep reporting."""
-        report = self.observe()
-        for reason in report.rejected_snapshots:
+        """Come onto the exchange, report once, then keep reporting."""
+        for reason in self.observe().rejected_snapshots:
             log.error("a snapshot on disk was not taken: %s", reason)
-        self._exchange.attach(self.apply, self._wake.set)
+        self._exchange.attach(self)
         self._thread.start()
 
     def apply(self, snapshot: bytes) -> ApplyReport:
@@ -75,57 +83,74 @@ class Agent:
         Raises:
             EdgeRefused: nothing was changed.
         """
-        try:
-            with self._lock:
-                report = decode_apply_report(self._engine.apply(snapshot))
-                self._snapshot = snapshot
-        except NativeError as error:
-            raise EdgeRefused(error.code, error.message) from error
+        with self._applying:
+            report = self._apply(snapshot)
+            self._snapshot = snapshot
         if report.not_kept:
             log.error("snapshot %d serves, but a restart would not find it: %s", report.version, report.not_kept)
-        self._wake.set()
         return report
 
     def observe(self) -> Report:
         """Take what the engine has seen and publish it."""
-        report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
-        self._exchange.publish(report)
+        with self._observing:
+            report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
+            self._exchange.publish(report)
         return report
 
+    def wake(self) -> None:
+        self._woken.set()
+
     def stop(self, drain_s: float) -> int:
-        """Close the ports, let flows end for `drain_s`, answer how many had to be cut."""
-        self._is_stopping = True  # no more retries of ports; reports go on to the end
+        """Close the ports, let flows end for `drain_s`, answer how many had to be cut.
+
+        A second call with a shorter time, while the first one waits, cuts what is left.
+        """
+        self._is_stopping = True
         cut = self._engine.drain(int(drain_s * 1000))
+        self._is_over = True
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join()
         self.observe()
         return cut
 
+    def _apply(self, snapshot: bytes) -> ApplyReport:
+        try:
+            return decode_apply_report(self._engine.apply(snapshot))
+        except NativeError as error:
+            raise EdgeRefused(error.code, error.message) from error
+
     def _run(self) -> None:
-        since_retry_s = 0.0
-        while True:
-            wait_s = _LIVE_LOOK_S if self._exchange.has_readers else _LOOK_S
-            if self._wake.wait(wait_s):
-                self._wake.clear()
-            since_retry_s += wait_s
+        pause_s, tried_s = _LOOK_S, time.monotonic()
+        while not self._is_over:
+            if self._woken.wait(pause_s):
+                self._woken.clear()
             try:
                 report = self.observe()
-                while len(report.events) >= _EVENTS_PER_LOOK:
-                    report = self.observe()
-                if report.refused and since_retry_s >= _RETRY_S and not self._is_stopping:
-                    since_retry_s = 0.0
+                pause_s = self._pause_s(len(bytes(report.events)))
+                if report.refused and not self._is_stopping and time.monotonic() - tried_s > _RETRY_S:
+                    tried_s = time.monotonic()
                     self._retry()
             except Exception:
+                pause_s = _LOOK_S
                 log.exception("the edge could not be observed; it goes on serving")
+
+    def _pause_s(self, events_bytes: int) -> float:
+        if events_bytes > _FULL_BYTES:
+            return 0.0
+        return _LIVE_LOOK_S if self._exchange.has_readers or events_bytes > _BUSY_BYTES else _LOOK_S
 
     def _retry(self) -> None:
         """Ask again for ports that could not be had."""
-        with self._lock:
+        with self._applying:
             if self._snapshot is None:
                 return
             try:
-                report = decode_apply_report(self._engine.apply(self._snapshot))
-            except NativeError as error:
-                log.error("applying the running snapshot again was refused: %s", error.message)
+                report = self._apply(self._snapshot)
+            except EdgeRefused as error:
+                log.error("applying the running snapshot again was refused (%s): %s", error.code, error)
                 return
         for listener in report.listeners:
             if listener.state == "running":
-                log.info("%s/%d on %s could be had now", listener.protocol, listener.ports.first, listener.address)
+                first, last = listener.ports.first, listener.ports.last
+                log.info("%s %d-%d on %s could be had now", listener.protocol, first, last, listener.address)

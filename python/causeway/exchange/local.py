@@ -1,45 +1,40 @@
 """The exchange of one process: control and one edge meet here and nowhere else.
 
-Readers of events that are too slow lose the oldest and are told how many; nobody waits for them.
+Events stay undecoded until somebody reads them: at tens of thousands a second that is what they cost.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from causeway.model.report import ApplyReport, Event, Report
+from causeway.exchange.bus import Edge, EdgeRefused
+from causeway.model.report import ApplyReport, Event, Report, decode_events
 
-_READER_BACKLOG = 20_000
-
-
-class EdgeRefused(Exception):
-    """The edge did not take a snapshot; what it served before still runs."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+BACKLOG_EVENTS = 20_000  # per reader; about 20 MB at worst
+_RECENT_BYTES = 512 * 1024  # a thousand events or more
 
 
-class Reader:
-    """One listener's view of the events from the moment it came."""
-
-    def __init__(self, notify: Callable[[], None]) -> None:
-        self._events: deque[Event] = deque(maxlen=_READER_BACKLOG)
-        self._lock = threading.Lock()
+class LocalReader:
+    def __init__(self, notify: Callable[[], None], backlog: int = BACKLOG_EVENTS) -> None:
+        self._events: deque[Event] = deque()
+        self._backlog = backlog
         self._lost = 0
+        self._lock = threading.Lock()
         self._notify = notify
 
     def offer(self, events: list[Event]) -> None:
+        """Take new events in; what is over the backlog goes, the oldest first."""
         with self._lock:
-            self._lost += max(0, len(self._events) + len(events) - _READER_BACKLOG)
             self._events.extend(events)
+            while len(self._events) > self._backlog:
+                self._events.popleft()
+                self._lost += 1
         self._notify()
 
     def take(self) -> tuple[list[Event], int]:
-        """What came since the last call, and how many were lost on the way."""
         with self._lock:
             events, lost = list(self._events), self._lost
             self._events.clear()
@@ -48,60 +43,66 @@ class Reader:
 
 
 class LocalExchange:
-    def __init__(self) -> None:
-        self._edge: Callable[[bytes], ApplyReport] | None = None
-        self._readers: list[Reader] = []
-        self._lock = threading.Lock()
-        self._report: Report | None = None
-        self._waker: Callable[[], None] = lambda: None
-        self.recent: deque[Event] = deque(maxlen=1_000)
+    """Both sides of the bus: see `bus`."""
 
-    def attach(self, apply: Callable[[bytes], ApplyReport], wake: Callable[[], None]) -> None:
-        """An edge comes in: `apply` takes snapshots, `wake` asks it to report soon."""
-        self._edge = apply
-        self._waker = wake
+    def __init__(self) -> None:
+        self._edge: Edge | None = None
+        self._report: Report | None = None
+        self._readers: list[LocalReader] = []
+        self._recent: deque[bytes] = deque()
+        self._recent_bytes = 0
+        self._lock = threading.Lock()
+
+    def attach(self, edge: Edge) -> None:
+        self._edge = edge
 
     def deliver(self, snapshot: bytes) -> ApplyReport:
-        """Have the edge do what the snapshot says and hear which listeners run.
-
-        Raises:
-            EdgeRefused: it serves what it served before.
-        """
         if self._edge is None:
             raise EdgeRefused("edge_missing", "no edge is running here")
-        return self._edge(snapshot)
-
-    def publish(self, report: Report) -> None:
-        """An edge tells what it has seen."""
-        with self._lock:
-            self._report = report
-            self.recent.extend(report.events)
-            readers = list(self._readers)
-        if report.events:
-            for reader in readers:
-                reader.offer(report.events)
+        return self._edge.apply(snapshot)
 
     def report(self) -> Report | None:
-        """The newest report."""
         return self._report
+
+    def fresh_report(self) -> Report | None:
+        return self._edge.observe() if self._edge else self._report
+
+    def publish(self, report: Report) -> None:
+        events = bytes(report.events)
+        with self._lock:
+            self._report = report
+            readers = list(self._readers)
+            if report.has_events:
+                self._remember(events)
+        if report.has_events and readers:
+            decoded = decode_events(events)
+            for reader in readers:
+                reader.offer(decoded)
+
+    def _remember(self, events: bytes) -> None:
+        self._recent.append(events)
+        self._recent_bytes += len(events)
+        while self._recent_bytes > _RECENT_BYTES and len(self._recent) > 1:
+            self._recent_bytes -= len(self._recent.popleft())
+
+    def recent(self) -> list[Event]:
+        with self._lock:
+            batches = list(self._recent)
+        return [event for batch in batches for event in decode_events(batch)]
 
     @property
     def has_readers(self) -> bool:
         return bool(self._readers)
 
     @contextmanager
-    def events(self, notify: Callable[[], None]) -> Iterator[Reader]:
-        """Listen to events; `notify` is called from the edge's thread when there are new ones."""
-        reader = Reader(notify)
+    def events(self, notify: Callable[[], None]) -> Iterator[LocalReader]:
+        reader = LocalReader(notify)
         with self._lock:
             self._readers.append(reader)
-        self._waker()
+        if self._edge:
+            self._edge.wake()
         try:
             yield reader
         finally:
             with self._lock:
                 self._readers.remove(reader)
-
-
-def of_application(events: Iterable[Event], application_id: str | None) -> list[Event]:
-    return [event for event in events if application_id in (None, event.application)]

@@ -40,6 +40,18 @@ class OriginFamily(StrEnum):
     AAAA = "AAAA"
 
 
+class UdpHeader(StrEnum):
+    """Which datagrams of a session carry a PROXY v2 header."""
+
+    FIRST = "first"
+    EVERY = "every"
+
+
+class OnDelete(StrEnum):
+    DRAIN = "drain"
+    CLOSE = "close"
+
+
 class Connectivity(StrEnum):
     ALL = "all"
     IPV4 = "ipv4"
@@ -105,20 +117,24 @@ class EdgeIps:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """`x_causeway`: what the original does not have. Times in seconds, 0 switches one off."""
+    """`x_causeway`: what the original does not have. Times in seconds, 0 switches one off.
+
+    `stated` are the fields that the operator gave, even where that is the default: they are shown again.
+    """
 
     name: str | None = None
     proxy_protocol_from: tuple[Network, ...] = ()
     proxy_header_timeout_s: float = 3.0
-    udp_header: str = "first"
+    udp_header: UdpHeader = UdpHeader.FIRST
     connect_timeout_s: float = 3.0
     idle_timeout_s: float = 3600.0
     half_close_timeout_s: float = 0.0
     no_progress_timeout_s: float = 300.0
     udp_idle_timeout_s: float = 60.0
     carrier: str = "auto"
-    on_delete: str = "drain"
+    on_delete: OnDelete = OnDelete.DRAIN
     drain_s: float = 30.0
+    stated: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +160,6 @@ class Application:
     def edge_addresses(self, available: tuple[Address, ...]) -> tuple[Address, ...]:
         """Where the application listens on an edge that has these addresses."""
         if self.edge_ips.is_static:
-            return self.edge_ips.static
+            return tuple(address for address in self.edge_ips.static if address in available)
         versions = {Connectivity.ALL: (4, 6), Connectivity.IPV4: (4,), Connectivity.IPV6: (6,)}
         return tuple(a for a in available if a.version in versions[self.edge_ips.connectivity])

@@ -1,27 +1,48 @@
-"""Who may have which address, protocol and port: no two applications the same. Pure."""
+"""Who has which address, protocol and port: no two applications the same. Pure."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from causeway.model.application import Address, Application
-
-
-def rival(
-    candidate: Application, others: Iterable[Application], available: tuple[Address, ...]
-) -> tuple[Application, Address] | None:
-    """The first other application that listens on an address and port of the candidate, and that address."""
-    wanted = candidate.edge_addresses(available)
-    for other in others:
-        if other.id == candidate.id or other.transport is not candidate.transport:
-            continue
-        if not other.edge_ports.overlaps(candidate.edge_ports):
-            continue
-        for address in other.edge_addresses(available):
-            if any(_meets(address, mine) for mine in wanted):
-                return other, address
-    return None
+from causeway.model.application import Address, Application, Transport
 
 
-def _meets(one: Address, two: Address) -> bool:
-    return one == two or (one.version == two.version and (one.is_unspecified or two.is_unspecified))
+class Claim(NamedTuple):
+    """Ports of one application on one address; claims of an address never overlap, so they sort by port."""
+
+    first: int
+    last: int
+    application_id: str
+
+
+class Claims:
+    """A book of what is taken. `addresses` are those where the application really listens."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[Transport, Address], list[Claim]] = {}
+
+    def add(self, application: Application, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            insort(self._taken.setdefault((application.transport, address), []), _claim(application))
+
+    def remove(self, application: Application, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            self._taken[application.transport, address].remove(_claim(application))
+
+    def rival(self, application: Application, addresses: Iterable[Address]) -> tuple[str, Address] | None:
+        """The id of another application that has one of these ports, and the address where."""
+        first, last = application.edge_ports.first, application.edge_ports.last
+        for address in addresses:
+            taken = self._taken.get((application.transport, address), [])
+            at = bisect_left(taken, first, key=lambda claim: claim.last)
+            while at < len(taken) and taken[at].first <= last:
+                if taken[at].application_id != application.id:
+                    return taken[at].application_id, address
+                at += 1
+        return None
+
+
+def _claim(application: Application) -> Claim:
+    return Claim(application.edge_ports.first, application.edge_ports.last, application.id)

@@ -1,19 +1,22 @@
-"""Hostnames as DNS knows them (RFC 1035 lengths, letters, digits, hyphen, underscore; a leading `*.` is not one)."""
+"""Hostnames as DNS knows them: RFC 1035 lengths; letters, digits, hyphen and underscore; no wildcard. Pure."""
 
 from __future__ import annotations
 
 import re
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-LONGEST = 253
+_LONGEST = 253
 
 
 def hostname(text: str) -> str | None:
     """Lower-case, without a trailing dot; nothing if it is no hostname. Unicode names go in as punycode."""
-    name = text.lower().removesuffix(".")
-    if not name or len(name) > LONGEST or name.replace(".", "").isdigit():
+    if not text.isascii():  # before lower(), which turns some other letters into ASCII ones
         return None
-    return name if all(_LABEL.fullmatch(label) for label in name.split(".")) else None
+    name = text.lower().removesuffix(".")
+    labels = name.split(".")
+    if len(name) > _LONGEST or labels[-1].isdigit():  # an address is no name
+        return None
+    return name if all(_LABEL.fullmatch(label) for label in labels) else None
 
 
 def is_within(name: str, zone: str) -> bool:

@@ -14,13 +14,13 @@ Side = Literal["operator", "client", "edge", "origin"]
 class Code(IntEnum):
     """Codes of the Cloudflare v4 API where they exist, 19xxx where they are ours."""
 
-    BAD_ROUTE = 7000
+    NO_ZONE = 1001
+    ZONE_EXISTS = 1061
+    BODY_MALFORMED = 6007
+    NO_ROUTE = 7000
+    NO_METHOD = 7001
     BAD_IDENTIFIER = 7003
     AUTHENTICATION = 10000
-    INVALID_TOKEN = 9109
-    NOT_PERMITTED = 9103
-    BODY_MALFORMED = 9207
-    TOO_MANY_LOGINS = 10100
     INTERNAL = 10002
     NOT_FOUND = 10006
     UNKNOWN_FIELD = 10012
@@ -41,32 +41,44 @@ class Code(IntEnum):
     NOT_BUILT = 19001
     INVALID_VALUE = 19002
     CONFLICT = 19003
-    ZONE_EXISTS = 1061
+    NOT_PERMITTED = 19004
+    TOO_MANY_LOGINS = 19005
+    BODY_TOO_LARGE = 19006
 
 
 _STATUS = {
-    Code.BAD_ROUTE: 404,
+    Code.NO_ZONE: 404,
+    Code.NO_ROUTE: 404,
+    Code.NO_METHOD: 405,
     Code.BAD_IDENTIFIER: 404,
     Code.AUTHENTICATION: 401,
-    Code.INVALID_TOKEN: 401,
-    Code.NOT_PERMITTED: 403,
-    Code.TOO_MANY_LOGINS: 429,
     Code.INTERNAL: 503,
     Code.NOT_FOUND: 404,
     Code.EDGE_IP_FAMILY: 403,
-    Code.CONFLICT: 409,
+    Code.NOT_PERMITTED: 403,
+    Code.TOO_MANY_LOGINS: 429,
+    Code.BODY_TOO_LARGE: 413,
 }
 
 
 class Problem(Exception):
     """A refused request. Nothing was changed."""
 
-    def __init__(self, code: Code, message: str, *, pointer: str | None = None, side: Side = "operator") -> None:
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        pointer: str | None = None,
+        side: Side = "operator",
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.pointer = pointer
         self.side = side
+        self.retry_after_s = retry_after_s
 
     @property
     def status(self) -> int:

@@ -1,4 +1,4 @@
-"""What an edge answers: which listeners a snapshot brought up, and what it has seen. Mirrors `report.rs`."""
+"""What an edge answers: which listeners a snapshot brought up, and what it has seen. Mirrors `report.rs`. Pure."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ class OpenFiles(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
+    """`events` is the JSON list as it came; `decode_events` reads it."""
+
     version: int
     is_draining: bool
     uptime_ms: int
@@ -73,10 +75,15 @@ class Report(msgspec.Struct, frozen=True):
     totals: dict[str, int]
     applications: list[dict[str, int | str]]
     refused: list[Listener]
-    events: list[Event]
+    events: msgspec.Raw
     events_lost: int
     rejected_snapshots: list[str]
+
+    @property
+    def has_events(self) -> bool:
+        return len(bytes(self.events)) > len("[]")
 
 
 decode_apply_report = msgspec.json.Decoder(ApplyReport).decode
 decode_report = msgspec.json.Decoder(Report).decode
+decode_events = msgspec.json.Decoder(list[Event]).decode

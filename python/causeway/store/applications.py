@@ -10,6 +10,8 @@ from causeway.model.application import Application
 from causeway.store.rows import from_row, to_row
 from causeway.store.tables import applications
 
+__all__ = ["ORDERS", "add", "change", "count", "every", "find", "page", "remove", "to_row"]
+
 _ORDER = {
     "protocol": applications.c.protocol,
     "app_id": applications.c.id,

@@ -19,7 +19,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_BUSY_TIMEOUT_S = 5.0  # another process holds the database: sqlite3 shells, backups
+_BUSY_TIMEOUT_S = 5.0  # another program holds the database: a shell, a backup
+_WRITING = "causeway_writing"
 
 
 class StoreError(Exception):
@@ -43,10 +44,15 @@ class Database:
         """
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _prepare)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        event.listen(engine, "begin", _begin)
         database = cls(engine, str(path))
-        with database.write() as connection:
-            _migrate(connection, str(path))
+        try:
+            with database.write() as connection:
+                database._check_health(connection)
+                _migrate(connection, str(path))
+        except BaseException:
+            engine.dispose()
+            raise
         return database
 
     @contextmanager
@@ -58,11 +64,18 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One writer at a time; committed at the end, rolled back on any exception."""
-        with self._writing, self._told(), self._engine.begin() as connection:
-            yield connection
+        with self._writing, self._told():
+            engine = self._engine.execution_options(**{_WRITING: True})
+            with engine.begin() as connection:
+                yield connection
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _check_health(self, connection: Connection) -> None:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if found != "ok":
+            raise StoreError(f"the database {self._name} is damaged ({found}): restore it from a backup")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -74,14 +87,21 @@ class Database:
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy says BEGIN itself, so that DDL and reads are in the transaction too
+    # SQLAlchemy says BEGIN itself, so that DDL and reads are in the transaction too.
+    connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _begin(connection: Connection) -> None:
+    # A writer takes its lock first: to find out at the first INSERT that somebody else wrote is too late to wait.
+    is_writing = connection.get_execution_options().get(_WRITING)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+
 def _migrate(connection: Connection, name: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     found = MigrationContext.configure(connection).get_current_revision()

@@ -17,10 +17,12 @@ from causeway.model.application import (
     EdgeIps,
     Extension,
     NamedOrigin,
+    OnDelete,
     OriginFamily,
     Ports,
     ProxyProtocol,
     Transport,
+    UdpHeader,
 )
 
 Row = Any
@@ -33,8 +35,8 @@ def to_row(application: Application) -> dict[str, object]:
         "zone_id": application.zone_id,
         "dns": application.dns.name,
         "protocol": application.protocol,
-        "created_on": application.created_on.isoformat(),
-        "modified_on": application.modified_on.isoformat(),
+        "created_on": application.created_on.isoformat(timespec="microseconds"),
+        "modified_on": application.modified_on.isoformat(timespec="microseconds"),
         "body": msgspec.json.encode(_body(application)).decode(),
     }
 
@@ -51,6 +53,7 @@ def from_row(row: Row) -> Application:
         origins=_origins(body["origins"]),
         edge_ips=EdgeIps(Connectivity(body["connectivity"]), tuple(ip_address(ip) for ip in body["static"])),
         proxy_protocol=ProxyProtocol(body["proxy_protocol"]),
+        ip_firewall=body["ip_firewall"],
         extension=_extension(body["extension"]),
         created_on=datetime.fromisoformat(row.created_on),
         modified_on=datetime.fromisoformat(row.modified_on),
@@ -58,7 +61,7 @@ def from_row(row: Row) -> Application:
 
 
 def _body(application: Application) -> dict[str, object]:
-    origins = application.origins
+    origins, extension = application.origins, application.extension
     return {
         "dns_type": application.dns.type,
         "transport": application.transport,
@@ -74,10 +77,12 @@ def _body(application: Application) -> dict[str, object]:
         "connectivity": application.edge_ips.connectivity,
         "static": [str(ip) for ip in application.edge_ips.static],
         "proxy_protocol": application.proxy_protocol,
+        "ip_firewall": application.ip_firewall,
+        # Only what was stated: a default that we change later reaches applications that never named the field.
         "extension": {
-            name: [str(network) for network in value] if name == "proxy_protocol_from" else value
-            for name in Extension.__slots__
-            if (value := getattr(application.extension, name)) is not None
+            name: [str(network) for network in value] if isinstance(value, tuple) else value
+            for name in sorted(extension.stated)
+            if (value := getattr(extension, name)) is not None
         },
     }
 
@@ -89,5 +94,10 @@ def _origins(body: Any) -> tuple[DirectOrigin, ...] | NamedOrigin:
 
 
 def _extension(body: dict[str, Any]) -> Extension:
-    trusted = tuple(ip_network(text) for text in body.pop("proxy_protocol_from", ()))
-    return Extension(**body, proxy_protocol_from=trusted)
+    kinds: dict[str, Any] = {
+        "proxy_protocol_from": lambda value: tuple(ip_network(text) for text in value),
+        "udp_header": UdpHeader,
+        "on_delete": OnDelete,
+    }
+    read = {name: kinds[name](value) if name in kinds else value for name, value in body.items()}
+    return Extension(**read, stated=frozenset(read))

@@ -17,7 +17,7 @@ zones = Table(
     "zones",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("account_id", String(32), ForeignKey("accounts.id"), nullable=False),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("name", String(253), nullable=False, unique=True),
     Column("created_on", String(32), nullable=False),
     Column("modified_on", String(32), nullable=False),
@@ -26,7 +26,7 @@ applications = Table(
     "applications",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("zone_id", String(32), ForeignKey("zones.id"), nullable=False, index=True),
+    Column("zone_id", ForeignKey("zones.id"), nullable=False, index=True),
     Column("dns", String(253), nullable=False),
     Column("protocol", String(32), nullable=False),
     Column("created_on", String(32), nullable=False),
@@ -42,18 +42,19 @@ tokens = Table(
     Column("hash", String(64), nullable=False, unique=True),
     Column("created_on", String(32), nullable=False),
 )
-# One row: numbers that only grow.
+# Numbers that only grow.
 sequences = Table(
     "sequences",
     metadata,
     Column("name", String(32), primary_key=True),
     Column("value", Integer, nullable=False),
 )
-# Answers to creations, by the caller's Idempotency-Key, so that a repeat makes nothing twice.
+# Requests that have been served, for callers who ask again: by their key, what was asked and what came of it.
 repeats = Table(
     "repeats",
     metadata,
     Column("key", String(64), primary_key=True),
-    Column("application_id", String(32), nullable=False),
+    Column("asked", String(64), nullable=False),
+    Column("made", String(32), nullable=False),
     Column("created_on", String(32), nullable=False),
 )

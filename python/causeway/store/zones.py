@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, insert, select
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, true
 
 from causeway.model.zone import Account, Zone
 from causeway.store.rows import Row
 from causeway.store.tables import accounts, zones
+
+_ORDER = {
+    "name": zones.c.name,
+    "status": zones.c.name,  # all are active
+    "account.id": zones.c.account_id,
+    "account.name": accounts.c.name,
+    "plan.id": zones.c.name,  # there are no plans
+}
+ORDERS = tuple(_ORDER)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneFilter:
+    """An empty tuple asks for nothing. `is_any`: one of the tests is enough."""
+
+    names: tuple[str, ...] = ()
+    account_ids: tuple[str, ...] = ()
+    account_names: tuple[str, ...] = ()
+    is_any: bool = False
 
 
 def add_account(connection: Connection, account: Account) -> None:
@@ -49,20 +68,27 @@ def named(connection: Connection, name: str) -> Zone | None:
 
 
 def page(
-    connection: Connection, *, name: str | None, account_id: str | None, skip: int, most: int
+    connection: Connection, wanted: ZoneFilter, *, order: str, is_descending: bool, skip: int, most: int
 ) -> tuple[list[Zone], int]:
     """A page of zones and how many there are in all."""
-    wanted: list[ColumnElement[bool]] = []
-    if name is not None:
-        wanted.append(zones.c.name == name)
-    if account_id is not None:
-        wanted.append(zones.c.account_id == account_id)
-    total = connection.execute(select(func.count()).select_from(zones).where(*wanted)).scalar_one()
-    query = select(zones).where(*wanted).order_by(zones.c.name).offset(skip).limit(most)
-    return [_zone(row) for row in connection.execute(query)], total
+    tests = [
+        column.in_(values)
+        for column, values in (
+            (zones.c.name, wanted.names),
+            (zones.c.account_id, wanted.account_ids),
+            (accounts.c.name, wanted.account_names),
+        )
+        if values
+    ]
+    chosen = (or_ if wanted.is_any else and_)(*tests) if tests else true()
+    column = _ORDER[order]
+    query = select(zones).join(accounts, accounts.c.id == zones.c.account_id).where(chosen)
+    total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+    ordered = query.order_by(column.desc() if is_descending else column.asc(), zones.c.name)
+    return [_zone(row) for row in connection.execute(ordered.offset(skip).limit(most))], total
 
 
-def all_names(connection: Connection) -> list[Zone]:
+def every(connection: Connection) -> list[Zone]:
     return [_zone(row) for row in connection.execute(select(zones))]
 
 

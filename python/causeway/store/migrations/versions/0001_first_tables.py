@@ -50,6 +50,7 @@ def upgrade() -> None:
     op.create_table(
         "repeats",
         sa.Column("key", sa.String(64), primary_key=True),
-        sa.Column("application_id", sa.String(32), nullable=False),
+        sa.Column("asked", sa.String(64), nullable=False),
+        sa.Column("made", sa.String(32), nullable=False),
         sa.Column("created_on", sa.String(32), nullable=False),
     )

@@ -1,5 +1,7 @@
 """RFC 3339 in UTC with microseconds, as the official clients read it."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
 
 

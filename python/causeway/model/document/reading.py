@@ -1,4 +1,4 @@
-"""Read JSON bodies strictly: a value of the wrong kind is named with its pointer, an unknown field is refused."""
+"""Read JSON values strictly: one of the wrong kind is named with its pointer, an unknown field is refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from causeway.model.problem import Code, Problem
 
 E = TypeVar("E", bound=StrEnum)
 Body = Mapping[str, object]
+LONGEST_S = 604_800  # a week, the engine's limit for every timeout
 
 
 def invalid(pointer: str, message: str) -> Problem:
@@ -33,15 +34,13 @@ def refuse_unknown(body: Body, known: Collection[str], pointer: str) -> None:
         if name not in known:
             hint = ", ".join(sorted(known))
             raise Problem(
-                Code.UNKNOWN_FIELD,
-                f"unknown field {shown(name)}: known are {hint}",
-                pointer=f"{pointer}/{name}",
+                Code.UNKNOWN_FIELD, f"unknown field {shown(name)}: known are {hint}", pointer=f"{pointer}/{name}"
             )
 
 
 def as_text(value: object, pointer: str, *, longest: int = 255) -> str:
-    if not isinstance(value, str) or len(value) > longest:
-        raise invalid(pointer, f"{pointer} must be text of at most {longest} characters, not {shown(value)}")
+    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
+        raise invalid(pointer, f"{pointer} must be printable text of 1 to {longest} characters, not {shown(value)}")
     return value
 
 
@@ -51,9 +50,20 @@ def as_bool(value: object, pointer: str) -> bool:
     return value
 
 
-def as_seconds(value: object, pointer: str, *, least: float, most: float = 604_800) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise invalid(pointer, f"{pointer} must be a number of seconds from {least:g} to {most:g}, not {shown(value)}")
+def as_whole(value: object) -> int | None:
+    """A whole number, however JSON wrote it (600 or 600.0)."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def as_seconds(value: object, pointer: str, *, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= LONGEST_S:
+        raise invalid(
+            pointer, f"{pointer} must be a number of seconds from {least:g} to {LONGEST_S}, not {shown(value)}"
+        )
     return float(value)
 
 

@@ -1,0 +1,98 @@
+"""The rules of an application that need more than itself: its zone, its neighbours, this machine."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from causeway.control.plane import Plane
+from causeway.control.zones import zone_in
+from causeway.model.application import Application, DirectOrigin, NamedOrigin
+from causeway.model.hostname import is_within
+from causeway.model.problem import Code, Problem
+from causeway.store import zones
+
+
+def check(plane: Plane, connection: Connection, application: Application) -> None:
+    """Pass what may be served here.
+
+    Raises:
+        Problem: the first rule that is broken.
+    """
+    zone = zone_in(connection, application.zone_id)
+    _check_hostname(connection, application, zone.name)
+    _check_edge_addresses(plane, application)
+    _check_origins(plane, application)
+    _check_ports(plane, application)
+
+
+def _check_hostname(connection: Connection, application: Application, zone: str) -> None:
+    name = application.dns.name
+    owners = [other.name for other in zones.every(connection) if is_within(name, other.name)]
+    owner = max(owners, key=len, default=None)  # the most specific zone owns a name
+    if owner != zone:
+        why = f"belongs to zone {owner}" if owner else "belongs to no zone here"
+        raise Problem(Code.HOSTNAME, f"hostname {name} {why}: use a name within {zone}", pointer="/dns/name")
+
+
+def _check_edge_addresses(plane: Plane, application: Application) -> None:
+    available = plane.site.edge_addresses
+    if not application.edge_ips.is_static and not application.edge_addresses(available):
+        raise Problem(
+            Code.EDGE_IP_FAMILY,
+            f"edge_ips.connectivity {application.edge_ips.connectivity}: this edge has no such address; "
+            "start it with a fitting --edge-ip",
+            pointer="/edge_ips/connectivity",
+        )
+    reserved = {
+        address: piece.application
+        for piece in plane.pieces.values()
+        if piece.application.edge_ips.is_static and piece.application.zone_id != application.zone_id
+        for address in piece.application.edge_ips.static
+    }
+    for number, address in enumerate(application.edge_ips.static):
+        pointer = f"/edge_ips/ips/{number}"
+        if address not in available:
+            known = ", ".join(str(ip) for ip in available)
+            raise Problem(
+                Code.EDGE_IP_NOT_OURS,
+                f"static edge IP {address} is not an address of this edge, which has {known}",
+                pointer=pointer,
+            )
+        if other := reserved.get(address):
+            raise Problem(
+                Code.EDGE_IP_OF_OTHER_ZONE,
+                f"static edge IP {address} is reserved by another zone (application {other.id}, {other.dns.name})",
+                pointer=pointer,
+            )
+
+
+def _check_origins(plane: Plane, application: Application) -> None:
+    if isinstance(application.origins, NamedOrigin):
+        return  # the engine judges each address that the name resolves to
+    for number, origin in enumerate(application.origins):
+        refusal = plane.site.origins.refusal(origin)
+        if refusal is None and _is_itself(plane, application, origin):
+            refusal = "that is where the application itself listens, it would connect to itself"
+        if refusal:
+            raise Problem(
+                Code.ORIGIN_ADDRESS,
+                f"origin {origin.text(application.transport)} is not allowed: {refusal}",
+                pointer=f"/origin_direct/{number}",
+            )
+
+
+def _is_itself(plane: Plane, application: Application, origin: DirectOrigin) -> bool:
+    own = application.edge_addresses(plane.site.edge_addresses)
+    return origin.address in own and origin.ports.overlaps(application.edge_ports)
+
+
+def _check_ports(plane: Plane, application: Application) -> None:
+    found = plane.claims.rival(application, application.edge_addresses(plane.site.edge_addresses))
+    if found:
+        other, address = plane.pieces[found[0]].application, found[1]
+        raise Problem(
+            Code.PORT,
+            f"{application.protocol} on {address} is taken by application {other.id} ({other.dns.name}, "
+            f"{other.protocol}): choose another port or edge address",
+            pointer="/protocol",
+        )

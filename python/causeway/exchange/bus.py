@@ -1,0 +1,69 @@
+"""What control and edges say to each other, whatever carries it: snapshots down, reports and events up.
+
+Two faces of one bus: control holds a `ControlSide`, an agent an `EdgeSide`. Nobody waits for a slow reader of events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from causeway.model.report import ApplyReport, Event, Report
+
+
+class EdgeRefused(Exception):
+    """The edge did not take a snapshot; what it served before still runs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Edge(Protocol):
+    """What an edge does when asked."""
+
+    def apply(self, snapshot: bytes) -> ApplyReport:
+        """Do what the snapshot says. Raises EdgeRefused: nothing was changed."""
+
+    def observe(self) -> Report:
+        """Look now, publish, and answer what was seen."""
+
+    def wake(self) -> None:
+        """Somebody listens: look again soon."""
+
+
+class Reader(Protocol):
+    """One listener's view of the events from the moment it came."""
+
+    def take(self) -> tuple[list[Event], int]:
+        """What came since the last call, and how many were lost on the way because this reader is slow."""
+
+
+class ControlSide(Protocol):
+    def deliver(self, snapshot: bytes) -> ApplyReport:
+        """Have the edge do what the snapshot says. Raises EdgeRefused: it serves what it served before."""
+
+    def report(self) -> Report | None:
+        """The newest report; nothing if no edge has come yet."""
+
+    def fresh_report(self) -> Report | None:
+        """Ask the edge to look now."""
+
+    def recent(self) -> list[Event]:
+        """The newest events, oldest first; as many as are kept."""
+
+    def events(self, notify: Callable[[], None]) -> AbstractContextManager[Reader]:
+        """Listen to events; `notify` is called from another thread when there are new ones."""
+
+
+class EdgeSide(Protocol):
+    def attach(self, edge: Edge) -> None:
+        """An edge comes in."""
+
+    def publish(self, report: Report) -> None:
+        """Tell what was seen."""
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether somebody waits for events."""

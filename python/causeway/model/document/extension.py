@@ -1,0 +1,91 @@
+"""`x_causeway` of a document: what the original has no field for. Every field is optional."""
+
+from __future__ import annotations
+
+from dataclasses import fields as fields_of
+
+from causeway.model.application import Extension, Network, OnDelete, Transport, UdpHeader
+from causeway.model.document.reading import (
+    Body,
+    as_choice,
+    as_list,
+    as_object,
+    as_seconds,
+    as_text,
+    invalid,
+    refuse_unknown,
+    shown,
+)
+from causeway.model.origin_policy import parse_network
+from causeway.model.problem import Code, Problem
+
+FIELDS = tuple(field.name for field in fields_of(Extension) if field.name != "stated")
+_LEAST_S = {"proxy_header_timeout_s": 0.001, "connect_timeout_s": 0.001, "udp_idle_timeout_s": 0.001}
+_MOST_PREFIXES = 1000
+_LONGEST_NAME = 100
+
+
+def parse_extension(value: object, transport: Transport) -> Extension:
+    """Read `x_causeway`; `null` anywhere means the default.
+
+    Raises:
+        Problem: 10012, 19001 or 19002 with the pointer of the field.
+    """
+    if value is None:
+        return Extension()
+    given = as_object(value, "/x_causeway")
+    refuse_unknown(given, FIELDS, "/x_causeway")
+    read = {name: _field(name, item, transport) for name, item in given.items() if item is not None}
+    return Extension(**read, stated=frozenset(read))  # type: ignore[arg-type]
+
+
+def show_extension(extension: Extension) -> Body:
+    """What was stated, and nothing else."""
+    return {name: _shown(getattr(extension, name)) for name in FIELDS if name in extension.stated}
+
+
+def _field(name: str, value: object, transport: Transport) -> object:
+    pointer = f"/x_causeway/{name}"
+    if name.endswith("_s"):
+        return as_seconds(value, pointer, least=_LEAST_S.get(name, 0.0))
+    match name:
+        case "name":
+            return as_text(value, pointer, longest=_LONGEST_NAME)
+        case "udp_header":
+            return as_choice(value, pointer, UdpHeader)
+        case "on_delete":
+            return as_choice(value, pointer, OnDelete)
+        case "carrier":
+            return _carrier(value, pointer)
+        case _:
+            return _trusted(value, pointer, transport)
+
+
+def _carrier(value: object, pointer: str) -> str:
+    if value == "kernel":
+        raise Problem(
+            Code.NOT_BUILT, "x_causeway.carrier 'kernel' is not built yet: use 'auto' or 'engine'", pointer=pointer
+        )
+    if value not in ("auto", "engine"):
+        raise invalid(pointer, f"{pointer} must be 'auto' or 'engine', not {shown(value)}")
+    return str(value)
+
+
+def _trusted(value: object, pointer: str, transport: Transport) -> tuple[Network, ...]:
+    entries = as_list(value, pointer, most=_MOST_PREFIXES)
+    if entries and transport is Transport.UDP:
+        raise invalid(pointer, "proxy_protocol_from is for tcp: over udp no header is read from the client side")
+    return tuple(_network(entry, f"{pointer}/{n}") for n, entry in enumerate(entries))
+
+
+def _network(value: object, pointer: str) -> Network:
+    try:
+        return parse_network(as_text(value, pointer))
+    except ValueError:
+        raise invalid(pointer, f"{shown(value)} is not a prefix such as 10.0.0.0/8 (host bits must be zero)") from None
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, tuple):
+        return [str(network) for network in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

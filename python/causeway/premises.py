@@ -1,0 +1,82 @@
+"""What must be in hand before anything runs: the data directory for itself, the root token, the socket of the API."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from causeway.model.application import Address
+from causeway.model.snapshot import socket_text
+from causeway.settings import TOKEN_VARIABLE, StartError, is_token
+
+
+@contextmanager
+def data_dir_of_our_own(data_dir: Path) -> Iterator[None]:
+    """One process on a data directory; the lock goes with the process, however it ends."""
+    os.umask(0o077)  # all that is written here is for this user alone
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"the data directory {data_dir} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StartError(f"{data_dir} is in use by another causeway: stop it, or choose another --data-dir") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def root_token(path: Path, given: str | None) -> str:
+    """The token of the environment, else the one in the file, which is made at the first start."""
+    if given:
+        return given
+    try:
+        if path.exists():
+            kept = path.read_text().strip()
+            if not is_token(kept):
+                raise StartError(f"{path} holds no token of 40 or more characters: delete it to get a new one")
+            return kept
+        made, fresh = secrets.token_urlsafe(32), path.with_suffix(".new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(made + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"the token file {path} cannot be used: {error}; or set {TOKEN_VARIABLE}") from error
+    return made
+
+
+def bind_api(host: Address, port: int) -> socket.socket:
+    """Take the API's socket before anything else is started: a second process must not disturb the first."""
+    listener = socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((str(host), port))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"the API cannot listen on {socket_text(host, port)}: {error.strerror}; choose another --api HOST:PORT"
+        ) from error
+    return listener
+
+
+def is_local(address: Address) -> bool:
+    """Whether this machine has the address: it can be bound."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True

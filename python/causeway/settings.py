@@ -1,0 +1,120 @@
+"""What the operator says when starting `causeway up`: flags and environment, read once into one frozen value."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from causeway.model.application import Address, Network
+from causeway.model.origin_policy import parse_network
+
+TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
+DEFAULT_API = "127.0.0.1:8787"
+_TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
+_MOST_WORKERS = 256
+
+
+class StartError(Exception):
+    """The process cannot start; the message says why and what to do."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    data_dir: Path
+    api_host: Address
+    api_port: int
+    edge_addresses: tuple[Address, ...]
+    workers: int
+    allows_loopback: bool
+    denied: tuple[Network, ...]
+    resolvers: tuple[tuple[Address, int], ...]
+    given_token: str | None
+
+
+def read_settings(arguments: Sequence[str] | None) -> Settings:
+    """Read flags and environment. Wrong ones end the process with status 2 and a sentence.
+
+    Raises:
+        StartError: the token of the environment is none.
+    """
+    parser = _parser()
+    read = parser.parse_args(arguments)
+    if not 0 <= read.workers <= _MOST_WORKERS:
+        parser.error(f"--workers {read.workers}: 0 (one per core) to {_MOST_WORKERS}")
+    addresses = tuple(dict.fromkeys(read.edge_ip or [ip_address("127.0.0.1")]))
+    for address in addresses:
+        if address.is_unspecified and any(a != address and a.version == address.version for a in addresses):
+            parser.error(f"--edge-ip {address} stands for all IPv{address.version} addresses: give no others with it")
+    given = os.environ.get(TOKEN_VARIABLE) or None
+    if given and not is_token(given):
+        raise StartError(f"{TOKEN_VARIABLE} must have 40 or more characters of 0-9 A-Z a-z _ -", status=2)
+    return Settings(
+        data_dir=read.data_dir.absolute(),
+        api_host=read.api[0],
+        api_port=read.api[1],
+        edge_addresses=addresses,
+        workers=read.workers,
+        allows_loopback=read.allow_loopback_origins or all(address.is_loopback for address in addresses),
+        denied=tuple(read.deny_origins),
+        resolvers=tuple(read.resolver),
+        given_token=given,
+    )
+
+
+def is_token(text: str) -> bool:
+    """Whether it is what official clients accept as a token."""
+    return bool(_TOKEN.fullmatch(text))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="causeway up", description="Run an edge, its control plane and its API on this machine."
+    )
+    add = parser.add_argument
+    add("--data-dir", type=Path, default=Path("causeway-data"), metavar="DIR", help="state and token")
+    add("--api", type=_socket, default=DEFAULT_API, metavar="HOST:PORT", help=f"default {DEFAULT_API}")
+    add("--edge-ip", type=_address, action="append", metavar="IP", help="repeatable; default 127.0.0.1")
+    add("--workers", type=int, default=0, metavar="N", help="0: one per core")
+    add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
+    add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")
+    add("--resolver", type=_resolver, action="append", default=[], metavar="IP:PORT", help="repeatable")
+    return parser
+
+
+def _socket(text: str) -> tuple[Address, int]:
+    host, _, port = text.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 127.0.0.1:8787 or [::1]:8787")
+    return _address(host), int(port)
+
+
+def _resolver(text: str) -> tuple[Address, int]:
+    """A port may be left out: DNS has its own."""
+    try:
+        return ip_address(text), 53
+    except ValueError:
+        return _socket(text)
+
+
+def _address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
+
+
+def _network(text: str) -> Network:
+    try:
+        return parse_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a prefix such as 10.0.0.0/8: {error}") from None
