@@ -1,6 +1,7 @@
 """A real server for tests of the outside contract: `causeway.up` with the engine, on loopback, in a folder."""
 
 import os
+import random
 import signal
 import socket
 import socketserver
@@ -18,8 +19,8 @@ from cloudflare import Cloudflare
 
 START_S = 30
 ZONE = "example.net"
-LOW_PORT = 41_000  # tests take ports from here up to LOW_PORT + PORTS; the kernel's own choice starts above or below
-PORTS = 20_000
+# Below the range from which the kernel hands out ports (32768 up), so that nobody takes one by chance.
+OWN_PORTS = range(22_000, 32_000)
 
 
 def eventually(claim: Callable[[], bool], what: str, within_s: float = START_S) -> None:
@@ -30,9 +31,14 @@ def eventually(claim: Callable[[], bool], what: str, within_s: float = START_S) 
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.choice(OWN_PORTS)
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class Upper(socketserver.StreamRequestHandler):

@@ -16,7 +16,7 @@ DEFAULTS = {
 
 
 def test_the_defaults_are_those_of_the_documentation(api: Api) -> None:
-    made = api.create(protocol="tcp/41300")
+    made = api.create(protocol="tcp/21300")
     assert {name: made[name] for name in DEFAULTS} == DEFAULTS
     assert set(made) == {*DEFAULTS, "id", "dns", "protocol", "origin_direct", "created_on", "modified_on"}
     assert made["created_on"] == made["modified_on"]
@@ -26,12 +26,12 @@ def test_the_defaults_are_those_of_the_documentation(api: Api) -> None:
 
 FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     # sent                                                    shown
-    ({"protocol": "TCP/41301"}, {"protocol": "tcp/41301"}),
-    ({"protocol": "tcp/41302-41302"}, {"protocol": "tcp/41302"}),
-    ({"protocol": "udp/41303", "origin_direct": ["udp://192.0.2.1:53"]}, {"protocol": "udp/41303"}),
+    ({"protocol": "TCP/21301"}, {"protocol": "tcp/21301"}),
+    ({"protocol": "tcp/21302-21302"}, {"protocol": "tcp/21302"}),
+    ({"protocol": "udp/21303", "origin_direct": ["udp://192.0.2.1:53"]}, {"protocol": "udp/21303"}),
     (
-        {"protocol": "tcp/41310-41320", "origin_direct": ["tcp://192.0.2.1:3000-3010"]},
-        {"protocol": "tcp/41310-41320", "origin_direct": ["tcp://192.0.2.1:3000-3010"]},
+        {"protocol": "tcp/21310-21320", "origin_direct": ["tcp://192.0.2.1:3000-3010"]},
+        {"protocol": "tcp/21310-21320", "origin_direct": ["tcp://192.0.2.1:3000-3010"]},
     ),
     ({"origin_direct": ["tcp://[2001:DB8:0::1]:22"]}, {"origin_direct": ["tcp://[2001:db8::1]:22"]}),
     (
@@ -45,7 +45,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"proxy_protocol": "V1"}, {"proxy_protocol": "v1"}),
     ({"proxy_protocol": "v2"}, {"proxy_protocol": "v2"}),
     (
-        {"protocol": "udp/41304", "origin_direct": ["udp://192.0.2.1:1"], "proxy_protocol": "simple"},
+        {"protocol": "udp/21304", "origin_direct": ["udp://192.0.2.1:1"], "proxy_protocol": "simple"},
         {"proxy_protocol": "simple"},
     ),
     ({"tls": "OFF", "traffic_type": "Direct", "argo_smart_routing": False}, {"tls": "off", "traffic_type": "direct"}),
@@ -167,7 +167,7 @@ def test_a_dry_run_answers_the_would_be_application(api: Api) -> None:
 
 def test_ports_of_a_range_map_by_offset(api: Api) -> None:
     with upper_origin() as origin:
-        first = 41_400
+        first = 21_400
         made = api.create(
             protocol=f"tcp/{first}-{first + 2}", origin_direct=[f"tcp://127.0.0.1:{origin - 1}-{origin + 1}"]
         )

@@ -9,7 +9,7 @@ from running import ZONE, Api, Server, ask, free_port, upper_origin
 
 STATIC = {"type": "static", "ips": ["127.0.0.2"]}
 NAMED = {"origin_direct": None, "origin_dns": {"type": "A", "name": "o.example.org", "ttl": 600}, "origin_port": 22}
-UDP = {"protocol": "udp/41003", "origin_direct": ["udp://192.0.2.1:1"]}
+UDP = {"protocol": "udp/21003", "origin_direct": ["udp://192.0.2.1:1"]}
 TRUSTED = "/x_causeway/proxy_protocol_from"
 NETWORK = str(uuid.uuid4())
 
@@ -56,7 +56,7 @@ CASES: list[tuple[str, dict[str, Any], int, int, str]] = [
     ),
     (
         "network needs one port",
-        {"virtual_network_id": NETWORK, "protocol": "tcp/41001-41002", "origin_direct": ["tcp://10.0.0.1:1-2"]},
+        {"virtual_network_id": NETWORK, "protocol": "tcp/21001-21002", "origin_direct": ["tcp://10.0.0.1:1-2"]},
         11043,
         400,
         "/protocol",
@@ -186,25 +186,25 @@ def test_11033_a_static_address_of_another_zone(api: Api) -> None:
 
 
 def test_13002_names_the_application_that_has_the_port(api: Api) -> None:
-    first = api.create(protocol="tcp/41200-41210", origin_direct=["tcp://192.0.2.1:1-11"])
-    taken = api.body(protocol="tcp/41205", dns={"type": "CNAME", "name": f"late.{ZONE}"})
+    first = api.create(protocol="tcp/21200-21210", origin_direct=["tcp://192.0.2.1:1-11"])
+    taken = api.body(protocol="tcp/21205", dns={"type": "CNAME", "name": f"late.{ZONE}"})
     message = refusal(api, "POST", api.apps, taken, 13002)
     assert first["id"] in message
     assert first["dns"]["name"] in message
-    second = api.create(protocol="tcp/41211")
-    refusal(api, "PATCH", f"{api.apps}/{second['id']}", {"protocol": "tcp/41210"}, 13002)
+    second = api.create(protocol="tcp/21211")
+    refusal(api, "PATCH", f"{api.apps}/{second['id']}", {"protocol": "tcp/21210"}, 13002)
 
 
 def test_13002_a_static_address_meets_a_dynamic_one(api: Api) -> None:
-    api.create(protocol="tcp/41220", edge_ips={"type": "dynamic", "connectivity": "ipv4"})
-    body = api.body(protocol="tcp/41220", dns={"type": "ADDRESS", "name": f"a.{ZONE}"}, edge_ips=STATIC)
+    api.create(protocol="tcp/21220", edge_ips={"type": "dynamic", "connectivity": "ipv4"})
+    body = api.body(protocol="tcp/21220", dns={"type": "ADDRESS", "name": f"a.{ZONE}"}, edge_ips=STATIC)
     refusal(api, "POST", api.apps, body, 13002)
 
 
 def test_the_same_port_may_differ_in_protocol_or_address(api: Api) -> None:
-    api.create(protocol="tcp/41230", edge_ips={"type": "dynamic", "connectivity": "ipv6"})
-    api.create(protocol="udp/41230", origin_direct=["udp://192.0.2.1:22"])
-    api.create(protocol="tcp/41230", dns={"type": "ADDRESS", "name": f"a.{ZONE}"}, edge_ips=STATIC)
+    api.create(protocol="tcp/21230", edge_ips={"type": "dynamic", "connectivity": "ipv6"})
+    api.create(protocol="udp/21230", origin_direct=["udp://192.0.2.1:22"])
+    api.create(protocol="tcp/21230", dns={"type": "ADDRESS", "name": f"a.{ZONE}"}, edge_ips=STATIC)
 
 
 def test_13002_a_port_of_another_process_leaves_the_old_application_serving(api: Api) -> None:

@@ -72,7 +72,7 @@ def test_an_origin_by_name_keeps_its_fields(sdk: Cloudflare, api: Api) -> None:
     made = sdk.spectrum.apps.create(
         zone_id=api.zone_id,
         dns={"type": "CNAME", "name": f"named.{ZONE}"},
-        protocol="tcp/41000-41010",
+        protocol="tcp/21000-21010",
         traffic_type="direct",
         origin_dns={"type": "A", "name": "origin.example.org", "ttl": 1200},
         origin_port="3000-3010",
@@ -136,7 +136,7 @@ def test_accounts_zones_and_the_token_check(sdk: Cloudflare) -> None:
 
 
 def test_listing_walks_every_page_once(sdk: Cloudflare, api: Api) -> None:
-    made = {api.create(protocol=f"tcp/{41_100 + n}")["id"] for n in range(25)}
+    made = {api.create(protocol=f"tcp/{21_100 + n}")["id"] for n in range(25)}
     for options in ({}, {"page": 1, "per_page": 7}, {"per_page": 25}, {"per_page": 100}):
         listed = [item.id for item in sdk.spectrum.apps.list(zone_id=api.zone_id, **options)]
         assert sorted(listed) == sorted(made), options

@@ -6,7 +6,8 @@ try:
     from causeway._core import Edge, NativeError, probe
 except ImportError as error:  # pragma: no cover - a broken installation
     raise ImportError(
-        f"the engine of causeway is not built for this Python ({error}): run make setup in a checkout, or install a wheel"
+        f"the engine of causeway is not built for this Python ({error}): "
+        "run make setup in a checkout, or install a wheel"
     ) from error
 
 __all__ = ["Edge", "NativeError", "probe"]
