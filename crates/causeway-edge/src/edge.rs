@@ -201,8 +201,6 @@ impl Edge {
             let places = state.running.places();
             self.everywhere(|| places.iter().map(|place| Step::Unlisten { place: *place }).collect());
         }
-        let drain_ms = deadline.as_millis() as u64;
-        self.everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Drain, drain_ms }]);
         while self.open_flows() > 0 && begin.elapsed() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -141,7 +141,9 @@ fn version_of(name: &str) -> Option<u64> {
 }
 
 fn header(version: u64, json: &[u8]) -> String {
-    let digest: String = Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect();
+    // Over the version too: the JSON of one snapshot under the name of another must not pass.
+    let sum = Sha256::new().chain_update(version.to_string()).chain_update(b"\n").chain_update(json).finalize();
+    let digest: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{MAGIC} {FORMAT} {version} {} {digest}\n", json.len())
 }
 

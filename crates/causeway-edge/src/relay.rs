@@ -44,7 +44,9 @@ pub struct Half {
     held_from: usize,
     pipe: Option<Pipe>,
     in_pipe: usize,
+    /// Read from the source so far.
     pub bytes: u64,
+    counted: u64,
     streak: u8,
     is_bulk: bool,
     has_read_end: bool,
@@ -77,8 +79,6 @@ impl Tools {
 /// What one call of [`Half::pump`] did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moved {
-    /// Bytes read from the source.
-    pub read: u64,
     /// Anything at all was taken by the target.
     pub has_progress: bool,
     /// The target takes no more for now and bytes wait for it.
@@ -105,6 +105,13 @@ impl Half {
     pub fn hold(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.held.is_empty(), "held bytes are only set before the first pump");
         self.held = bytes;
+    }
+
+    /// Bytes since the last call, for the counters.
+    pub fn uncounted(&mut self) -> u64 {
+        let bytes = self.bytes - self.counted;
+        self.counted = self.bytes;
+        bytes
     }
 
     pub fn holds_bytes(&self) -> bool {
@@ -149,10 +156,8 @@ impl Half {
             } else {
                 self.copy(from, source, to, target, tools)?
             };
-            moved.read += bytes as u64;
             moved.has_progress |= bytes > 0;
         }
-        self.bytes += moved.read;
         if self.in_pipe == 0
             && let Some(pipe) = self.pipe.take()
         {
@@ -218,6 +223,7 @@ impl Half {
             }
             Err(error) => return Err(Fault::Source(error)),
         };
+        self.bytes += n as u64;
         if n < tools.buffer.len() {
             // A short read has emptied the socket (epoll(7)), unless an end waits behind the bytes.
             source.is_readable = source.is_ending;
@@ -255,6 +261,7 @@ impl Half {
             }
             Ok(n) => {
                 self.in_pipe = n;
+                self.bytes += n as u64;
                 self.streak = if n < SMALL_BYTES { self.streak.saturating_add(1) } else { 0 };
                 if self.streak >= COPY_AFTER {
                     (self.is_bulk, self.streak) = (false, 0);

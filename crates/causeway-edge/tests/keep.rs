@@ -113,7 +113,7 @@ fn the_newest_is_loaded_and_three_stay() {
 fn the_file_is_as_documented() {
     let dir = Dir::new();
     dir.keep().save(42, b"{}").unwrap();
-    let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    let digest = "6a0653a4228e502599110724e7616775e774896c84f96dfad9d73abdc06f0dd4";
     let expected = format!("causeway-snapshot 1 42 2 {digest}\n{{}}");
     assert_eq!(fs::read_to_string(dir.file(42)).unwrap(), expected);
 }
@@ -420,6 +420,18 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation, other: &[u8]) {
             bytes.extend(part);
         }
     }
+}
+
+#[test]
+fn the_content_of_one_version_under_the_header_of_another_is_refused() {
+    let dir = Dir::new();
+    for version in [2, 3] {
+        dir.keep().save(version, format!("{{\"version\":{version}}}").as_bytes()).unwrap();
+    }
+    let text = fs::read_to_string(dir.file(2)).unwrap();
+    fs::write(dir.file(3), text.replacen("snapshot 1 2 ", "snapshot 1 3 ", 1)).unwrap();
+    let (loaded, rejected) = load(&dir.keep());
+    assert_eq!((loaded.unwrap().0, rejected.len()), (2, 1));
 }
 
 /// 12,000 files that are almost right: none is accepted, the older good one is, and nothing large is allocated.

@@ -177,7 +177,11 @@ fn a_reset_of_the_origin_resets_the_client_after_what_it_sent() {
     client.read_exact(&mut words).unwrap();
     assert_eq!(&words, b"last words");
     assert_eq!(client.read(&mut words).unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert_eq!(world.record("origin_reset")["status"], 444);
+    let record = world.record("origin_reset");
+    assert_eq!(record["status"], 444);
+    assert_eq!((record["client_bytes"].as_u64(), record["origin_bytes"].as_u64()), (Some(1), Some(10)));
+    let totals = world.totals();
+    assert_eq!((totals["bytes_ingress"].as_u64(), totals["bytes_egress"].as_u64()), (Some(1), Some(10)));
 }
 
 #[test]

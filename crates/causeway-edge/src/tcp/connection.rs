@@ -1,0 +1,211 @@
+//! One connection: what is known of its two sockets, when it is due, how it ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use causeway_wire::Endpoints;
+
+use super::{canonical, counters};
+use crate::application::Active;
+use crate::event::{Cause, Event};
+use crate::relay::{Fault, Half, Moved, Readiness, Tools};
+use crate::snapshot::Protocol;
+use crate::sys;
+use crate::worker::{Desk, Token};
+
+pub const NEVER: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Header,
+    Resolving,
+    Connecting,
+    Open,
+    Closed,
+}
+
+#[derive(Debug)]
+pub struct Connection {
+    pub state: State,
+    pub active: Arc<Active>,
+    pub client: Option<OwnedFd>,
+    pub origin: Option<OwnedFd>,
+    pub ready: [Readiness; 2],
+    pub up: Half,
+    pub down: Half,
+    pub client_address: SocketAddr,
+    pub edge_address: SocketAddr,
+    pub origin_address: Option<SocketAddr>,
+    /// What a trusted proxy said in place of the two addresses above.
+    pub told: Option<Box<Endpoints>>,
+    pub early: Vec<u8>,
+    /// One bit for each origin address that was tried.
+    pub tried: u64,
+    pub last_failure: Option<Cause>,
+    pub generation: u32,
+    pub armed_ms: u64,
+    /// Begin of the present state until `Open`, of the last byte from then on.
+    pub since_ms: u64,
+    pub half_closed_ms: u64,
+    pub blocked_ms: [u64; 2],
+    pub cut_ms: u64,
+    pub connect_time_ms: u64,
+    pub flow: u64,
+}
+
+// Idle connections are most of what an edge holds.
+const _: () = assert!(size_of::<Connection>() <= 640);
+
+/// How the two sockets end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// By FIN: every byte and both ends were passed on.
+    None,
+    /// By RST: a FIN would claim that the stream was complete.
+    Both,
+}
+
+impl Readiness {
+    pub fn note(&mut self, notice: u32) {
+        self.is_readable |= notice & (sys::IN | sys::RDHUP | sys::HUP) != 0;
+        self.is_writable |= notice & sys::OUT != 0;
+        self.is_ending |= notice & (sys::RDHUP | sys::HUP) != 0;
+    }
+}
+
+impl Connection {
+    pub fn new(
+        active: Arc<Active>,
+        client: OwnedFd,
+        address: SocketAddr,
+        edge: SocketAddr,
+        desk: &mut Desk,
+    ) -> Connection {
+        Connection {
+            state: State::Connecting,
+            active,
+            client: Some(client),
+            origin: None,
+            ready: [Readiness { is_writable: true, ..Readiness::default() }, Readiness::default()],
+            up: Half::default(),
+            down: Half::default(),
+            client_address: canonical(address),
+            edge_address: canonical(edge),
+            origin_address: None,
+            told: None,
+            early: Vec::new(),
+            tried: 0,
+            last_failure: None,
+            generation: 0,
+            armed_ms: NEVER,
+            since_ms: desk.now_ms,
+            half_closed_ms: NEVER,
+            blocked_ms: [NEVER; 2],
+            cut_ms: NEVER,
+            connect_time_ms: 0,
+            flow: desk.next_flow(),
+        }
+    }
+
+    pub fn pump_up(&mut self, tools: &mut Tools) -> Result<Moved, Fault> {
+        let [client, origin] = &mut self.ready;
+        let (Some(from), Some(to)) = (&self.client, &self.origin) else { return Ok(Moved::default()) };
+        self.up.pump((from.as_raw_fd(), client), (to.as_raw_fd(), origin), tools)
+    }
+
+    pub fn pump_down(&mut self, tools: &mut Tools) -> Result<Moved, Fault> {
+        let [client, origin] = &mut self.ready;
+        let (Some(from), Some(to)) = (&self.origin, &self.client) else { return Ok(Moved::default()) };
+        self.down.pump((from.as_raw_fd(), origin), (to.as_raw_fd(), client), tools)
+    }
+
+    pub fn endpoints(&self) -> Endpoints {
+        match &self.told {
+            Some(endpoints) => **endpoints,
+            None => Endpoints { source: self.client_address, destination: self.edge_address },
+        }
+    }
+
+    /// Pass a FIN on in a direction that has just ended. True if a timer may be due earlier now.
+    pub fn pass_end(&mut self, up: &Moved, down: &Moved, now_ms: u64) -> bool {
+        let directions = [(up.is_done, &mut self.up, &self.origin), (down.is_done, &mut self.down, &self.client)];
+        let mut has_ended = false;
+        for (is_done, half, target) in directions {
+            if is_done && !half.has_sent_end {
+                half.has_sent_end = true;
+                target.iter().for_each(|fd| sys::shutdown_write(fd.as_raw_fd()));
+                (self.half_closed_ms, has_ended) = (now_ms, true);
+            }
+        }
+        has_ended
+    }
+
+    /// A client's socket is watched for room only once it has lacked it: most never do.
+    pub fn watch_writable(&mut self, desk: &Desk, slot: usize, down: &Moved) -> io::Result<()> {
+        if down.is_blocked && !self.ready[0].watches_writable {
+            self.ready[0].watches_writable = true;
+            if let Some(client) = &self.client {
+                let interest = sys::IN | sys::OUT | sys::RDHUP | sys::EDGE;
+                return desk.epoll.modify(client.as_raw_fd(), interest, Token::Client.at(slot));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bring the counters of the application up to date with what the two halves have read.
+    pub fn count_bytes(&mut self, desk: &Desk) {
+        let counters = counters(&self.active, desk);
+        counters.bytes_ingress.add(self.up.uncounted());
+        counters.bytes_egress.add(self.down.uncounted());
+    }
+
+    pub fn due_ms(&self) -> u64 {
+        let due_ms = match self.state {
+            State::Header => self.since_ms + self.active.proxy_header_timeout_ms,
+            State::Resolving | State::Connecting => self.since_ms + self.active.connect_timeout_ms,
+            State::Open => {
+                let idle = self.since_ms.saturating_add(self.active.idle_timeout_ms);
+                let half_closed = self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms);
+                let [up, down] = self.blocked_ms.map(|ms| ms.saturating_add(self.active.no_progress_timeout_ms));
+                idle.min(half_closed).min(up).min(down)
+            }
+            State::Closed => NEVER,
+        };
+        due_ms.min(self.cut_ms)
+    }
+
+    /// Which of the timers of an open connection has run out, and how the connection ends for it.
+    pub fn overdue(&self, now_ms: u64) -> (Cause, Reset) {
+        let no_progress_ms = self.active.no_progress_timeout_ms;
+        if self.blocked_ms.iter().any(|ms| ms.saturating_add(no_progress_ms) <= now_ms) {
+            (Cause::NoProgress, Reset::Both)
+        } else if self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms) <= now_ms {
+            (Cause::HalfCloseTimeout, Reset::Both)
+        } else if self.up.holds_bytes() || self.down.holds_bytes() {
+            (Cause::Idle, Reset::Both)
+        } else {
+            (Cause::Idle, Reset::None)
+        }
+    }
+
+    pub fn event(&self, cause: Cause, origin_rtt_ns: u64) -> Event {
+        let endpoints = self.endpoints();
+        Event {
+            cause,
+            protocol: Protocol::Tcp,
+            time_ms: 0,
+            application: self.active.id,
+            flow: self.flow,
+            client: endpoints.source,
+            edge: self.edge_address,
+            origin: self.origin_address,
+            connect_time_ms: self.connect_time_ms,
+            client_bytes: self.up.bytes,
+            origin_bytes: self.down.bytes,
+            client_rtt_ns: 0,
+            origin_rtt_ns,
+        }
+    }
+}
