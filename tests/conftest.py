@@ -47,7 +47,7 @@ def make_edge(programs: Programs, tmp_path: Path) -> Iterator[Callable[..., Runn
         running.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def namespaces() -> Iterator[Namespaces]:
     made = Namespaces()
     yield made

@@ -2,14 +2,12 @@
 
 import asyncio
 import sys
+from typing import cast
 
 
 class Echo(asyncio.DatagramProtocol):
-    transport: asyncio.DatagramTransport
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
+        self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.transport.sendto(data, addr)

@@ -24,12 +24,13 @@ class NameServer:
             f"--port={self.port} --addn-hosts={self._hosts}"
         ).split()
         self._command += more
-        self.program = self._start()
+        self.program = self.start()
 
-    def _start(self) -> Program:
-        started = self._programs.start(*self._command, inside=self._inside)
-        eventually(lambda: "started, version" in started.output)
-        return started
+    def start(self) -> Program:
+        """Start, or start again."""
+        self.program = self._programs.start(*self._command, inside=self._inside)
+        eventually(lambda: "started, version" in self.program.output)
+        return self.program
 
     @property
     def address(self) -> str:
@@ -42,7 +43,3 @@ class NameServer:
         before = self.program.output.count(f"read {self._hosts}")
         self.program.send(signal.SIGHUP)
         eventually(lambda: self.program.output.count(f"read {self._hosts}") > before)
-
-    def questions(self, name: str) -> int:
-        """How often a name was asked for."""
-        return self.program.output.count(f"{name} from")
