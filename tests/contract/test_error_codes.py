@@ -1,5 +1,6 @@
 """Every documented error code, raised; what is stored and what listens stays as it was."""
 
+import socket
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -215,7 +216,9 @@ def test_13002_a_port_of_another_process_leaves_the_old_application_serving(api:
         good = free_port()
         made = api.create(protocol=f"tcp/{good}", origin_direct=[f"tcp://127.0.0.1:{origin}"])
         assert ask(good) == b"HELLO\n"
-        refusal(api, "PATCH", f"{api.apps}/{made['id']}", {"protocol": f"tcp/{origin}"}, 13002)
+        with socket.create_server(("127.0.0.1", free_port())) as other:
+            taken = {"protocol": f"tcp/{other.getsockname()[1]}"}
+            refusal(api, "PATCH", f"{api.apps}/{made['id']}", taken, 13002)
         assert ask(good) == b"HELLO\n"
 
 
