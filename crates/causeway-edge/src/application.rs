@@ -47,6 +47,17 @@ impl Active {
         self.spec.proxy_protocol_from.iter().any(|prefix| prefix.contains(client))
     }
 
+    /// May this application connect there? Never to what is forbidden, and never to itself, which would not end.
+    pub fn may_connect(&self, origin: SocketAddr) -> bool {
+        self.policy.allows(origin) && !self.is_itself(origin)
+    }
+
+    fn is_itself(&self, origin: SocketAddr) -> bool {
+        let (ip, ports) = (origin.ip().to_canonical(), self.spec.edge_ports);
+        let is_own = |edge: &IpAddr| *edge == ip || (edge.is_unspecified() && self.policy.is_local(ip));
+        (ports.first..=ports.last).contains(&origin.port()) && self.spec.edge_addresses.iter().any(is_own)
+    }
+
     pub fn proxy_protocol(&self) -> ProxyProtocol {
         self.spec.proxy_protocol
     }

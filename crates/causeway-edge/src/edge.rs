@@ -236,5 +236,9 @@ impl Drop for Edge {
 }
 
 fn open_files_used() -> u64 {
-    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+    // Linux 6.2 and later tell the number as the size of the directory (proc_pid_fd(5)); before, it was 0.
+    match std::fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len()) {
+        0 => std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+        used => used,
+    }
 }

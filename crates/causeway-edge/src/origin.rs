@@ -130,11 +130,15 @@ impl Policy {
             && !self.settings.origin_deny_sockets.iter().any(|denied| self.is_denied(*denied, address, origin.port()))
     }
 
+    /// Is this an address of this machine?
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.local.contains(&address)
+    }
+
     fn is_denied(&self, denied: SocketAddr, address: IpAddr, port: u16) -> bool {
         let denied_address = denied.ip().to_canonical();
         denied.port() == port
-            && (denied_address == address
-                || denied_address.is_unspecified() && (address.is_loopback() || self.local.contains(&address)))
+            && (denied_address == address || denied_address.is_unspecified() && self.is_local(address))
     }
 }
 

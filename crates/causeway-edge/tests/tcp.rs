@@ -258,6 +258,16 @@ fn a_client_is_reset_when_no_origin_is_left() {
 }
 
 #[test]
+fn an_application_never_connects_to_itself() {
+    let world = world(1);
+    let edge = free_address("127.0.0.1");
+    world.apply(&[tcp(edge, &[edge], json!({}))]);
+    assert_eq!(connect(edge).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(world.record("origin_denied")["status"], 532);
+    assert_eq!(world.totals()["connections_total"], 1);
+}
+
+#[test]
 fn an_origin_that_does_not_answer_costs_the_connect_timeout_and_then_the_next_is_tried() {
     let world = world(1);
     let edge = free_address("127.0.0.1");

@@ -101,7 +101,7 @@ impl TcpPlane {
 }
 
 fn start_connect(active: &Active, origin: SocketAddr) -> Result<OwnedFd, Cause> {
-    if !active.policy.allows(origin) {
+    if !active.may_connect(origin) {
         return Err(Cause::OriginDenied);
     }
     let errno = |error: io::Error| connect_cause(error.raw_os_error().unwrap_or(libc::EIO));

@@ -151,7 +151,7 @@ fn choose(session: &mut Session, refusals: &Refusals, now_ms: u64) -> Choice {
 }
 
 fn connect(desk: &Desk, slot: usize, active: &Active, origin: SocketAddr) -> Result<OwnedFd, Cause> {
-    if !active.policy.allows(origin) {
+    if !active.may_connect(origin) {
         return Err(Cause::OriginDenied);
     }
     let cause = |error: io::Error| connect_cause(error.raw_os_error().unwrap_or(libc::EIO));
