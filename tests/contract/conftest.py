@@ -47,6 +47,4 @@ def alone(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     yield make
     for server in made:
-        if server.process and server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+        server.close()

@@ -78,6 +78,7 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.clients: list[httpx.Client] = []
 
     @property
     def log(self) -> str:
@@ -125,6 +126,22 @@ class Server:
     def http(self, token: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {token or self.token}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+    def api(self) -> "Api":
+        """An API in a zone that is made for it; `close` ends it."""
+        http = self.http()
+        self.clients.append(http)
+        account = http.get("/client/v4/accounts").json()["result"][0]["id"]
+        zone = http.post("/client/v4/zones", json={"name": ZONE, "account": {"id": account}}).json()["result"]
+        return Api(self, http, zone["id"])
+
+    def close(self) -> None:
+        """End what is left, whatever state it is in."""
+        for client in self.clients:
+            client.close()
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def sdk(self, token: str | None = None, **more: Any) -> Cloudflare:
         """The official client, as its users make it."""

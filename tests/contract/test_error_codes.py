@@ -159,13 +159,9 @@ def test_11019_an_address_that_is_not_the_edges(api: Api) -> None:
 
 
 def test_11018_the_edge_has_no_address_of_that_family(alone: Callable[..., Server]) -> None:
-    server = alone().start()
-    with server.http() as http:
-        account = http.get("/client/v4/accounts").json()["result"][0]["id"]
-        zone = http.post("/client/v4/zones", json={"name": ZONE, "account": {"id": account}}).json()["result"]["id"]
-        api = Api(server, http, zone)
-        body = api.body(edge_ips={"type": "dynamic", "connectivity": "ipv6"})
-        assert "--edge-ip" in refusal(api, "POST", api.apps, body, 11018, 403)
+    api = alone().start().api()
+    body = api.body(edge_ips={"type": "dynamic", "connectivity": "ipv6"})
+    assert "--edge-ip" in refusal(api, "POST", api.apps, body, 11018, 403)
 
 
 def second_zone(api: Api, name: str) -> str:

@@ -1,0 +1,79 @@
+"""The OpenAPI document and its page say what the server does."""
+
+import re
+from typing import Any
+
+import pytest
+from running import Api, Server
+
+from causeway.api.examples import APPLICATION
+from causeway.model.document.application import WRITABLE
+from causeway.model.document.extension import FIELDS as EXTENSION_FIELDS
+
+
+@pytest.fixture
+def document(api: Api) -> Any:
+    return api.http.get("/api/openapi.json").json()
+
+
+def test_every_route_is_described(document: Any) -> None:
+    assert set(document["paths"]) == {
+        "/client/v4/accounts",
+        "/client/v4/accounts/{account_id}",
+        "/client/v4/user/tokens/verify",
+        "/client/v4/zones",
+        "/client/v4/zones/{zone_id}",
+        "/client/v4/zones/{zone_id}/spectrum/apps",
+        "/client/v4/zones/{zone_id}/spectrum/apps/{app_id}",
+        "/api/v1/status",
+        "/api/v1/applications",
+        "/api/v1/tail",
+        "/api/v1/tokens",
+        "/api/v1/tokens/{token_id}",
+        "/healthz",
+        "/readyz",
+    }
+    for path, operations in document["paths"].items():
+        for verb, operation in operations.items():
+            assert operation["summary"], path
+            if verb in ("post", "put", "patch"):
+                assert operation["requestBody"]["content"]["application/json"]["examples"], path
+
+
+def test_the_described_fields_are_those_that_are_read() -> None:
+    assert set(APPLICATION["properties"]) == set(WRITABLE)
+    assert set(APPLICATION["properties"]["x_causeway"]["properties"]) == set(EXTENSION_FIELDS)
+
+
+def test_references_lead_somewhere(document: Any) -> None:
+    for reference in re.findall(r"#/components/schemas/(\w+)", str(document)):
+        assert reference in document["components"]["schemas"]
+
+
+def test_every_example_of_an_application_is_accepted(api: Api, document: Any) -> None:
+    content = document["paths"]["/client/v4/zones/{zone_id}/spectrum/apps"]["post"]["requestBody"]["content"]
+    for name, example in content["application/json"]["examples"].items():
+        answer = api.http.post(api.apps, params={"dry_run": "true"}, json=example["value"])
+        assert answer.status_code == 200, (name, answer.text)
+
+
+def test_the_described_defaults_are_those_that_are_used(api: Api) -> None:
+    made = api.create()
+    described = {name: part["default"] for name, part in APPLICATION["properties"].items() if "default" in part}
+    assert {name: made[name] for name in described} == described
+
+
+@pytest.mark.parametrize("path", ["/", "/api/docs"])
+def test_pages_load_nothing_from_elsewhere(running: Server, path: str) -> None:
+    with running.http() as http:
+        page = http.get(path)
+    assert page.headers["content-type"].startswith("text/html")
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page.text)
+    assert "<script" not in page.text
+
+
+def test_the_page_shows_routes_fields_and_examples(running: Server) -> None:
+    with running.http() as http:
+        page = http.get("/api/docs").text
+    for text in ("spectrum/apps/{app_id}", "proxy_protocol_from", "tcp://192.0.2.10:22", "PATCH", "openapi.json"):
+        assert text in page
