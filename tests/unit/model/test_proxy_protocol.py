@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from causeway.model.proxy_protocol import (
     MAX_HEADER,
     NEED_MORE,
@@ -22,8 +25,6 @@ from causeway.model.proxy_protocol import (
     encode_v2,
     parse_header,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 VECTORS = Path(__file__).parents[3] / "vectors"
 TRAILERS = [b"\x00", b"\r\n", b"\x04\x00\x01\x00", b"PROXY UNKNOWN\r\n", b"\xff" * MAX_HEADER]

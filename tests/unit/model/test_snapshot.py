@@ -1,0 +1,70 @@
+"""The snapshot is canonical, mirrors the model, and is what the engine reads: golden cases, both languages."""
+
+import json
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from causeway.model.document.application import parse_application
+from causeway.model.origin_policy import parse_network
+from causeway.model.snapshot import Settings, encode_application, encode_snapshot
+from causeway.native import Edge, NativeError
+
+VECTORS = Path(__file__).parents[3] / "vectors/snapshots"
+ACCEPT = json.loads((VECTORS / "accept.json").read_text())
+REFUSE = json.loads((VECTORS / "refuse.json").read_text())
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def encoded(case: dict[str, Any]) -> bytes:
+    """The snapshot that control makes of the documents of a case."""
+    available = tuple(ip_address(text) for text in case["edge_addresses"])
+    pieces = []
+    for number, document in enumerate(case["documents"]):
+        made = parse_application(
+            document, application_id=f"{number + 1:032x}", zone_id="f" * 32, created_on=WHEN, now=WHEN
+        )
+        pieces.append(encode_application(made, made.edge_addresses(available)))
+    told = case["settings"]
+    settings = Settings(
+        origin_deny=tuple(parse_network(text) for text in told["origin_deny"]),
+        origin_deny_sockets=tuple((ip_address(host), port) for host, port in told["origin_deny_sockets"]),
+        allow_loopback_origins=told["allow_loopback_origins"],
+        resolvers=tuple((ip_address(host), port) for host, port in told["resolvers"]),
+    )
+    return encode_snapshot(case["snapshot"]["version"], settings, pieces)
+
+
+@pytest.mark.parametrize("case", ACCEPT, ids=[case["case"] for case in ACCEPT])
+def test_documents_become_the_snapshot_of_the_vector(case: dict[str, Any]) -> None:
+    canonical = json.dumps(case["snapshot"], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert encoded(case) == canonical
+
+
+@pytest.fixture(scope="module")
+def engine() -> Edge:
+    return Edge.start(b'{"workers":1,"state_dir":null}')
+
+
+@pytest.mark.parametrize("case", ACCEPT, ids=[case["case"] for case in ACCEPT])
+def test_the_engine_takes_it(engine: Edge, case: dict[str, Any]) -> None:
+    version = json.loads(engine.observe(0))["version"]
+    snapshot = case["snapshot"] | {"version": version + 1}
+    report = json.loads(engine.apply(json.dumps(snapshot).encode()))
+    assert report["version"] == version + 1
+    ids = {application["id"] for application in snapshot["applications"]}
+    assert {listener["application"] for listener in report["listeners"]} == ids
+
+
+@pytest.mark.parametrize("case", REFUSE, ids=[case["case"] for case in REFUSE])
+def test_the_engine_refuses_the_rest_and_changes_nothing(engine: Edge, case: dict[str, Any]) -> None:
+    before = json.loads(engine.observe(0))["version"]
+    text = case["text"] if "text" in case else json.dumps(case["snapshot"])
+    with pytest.raises(NativeError) as refused:
+        engine.apply(text.encode())
+    assert refused.value.code == case["code"]
+    assert case.get("says", "") in refused.value.message
+    assert json.loads(engine.observe(0))["version"] == before
