@@ -125,24 +125,29 @@ class Plane:
                     if edit is None:
                         return
                     is_begun = True
-                    after, version = self._edited(edit), self._next_version()
-                    _refuse_if_not_running(self._deliver(after, version), edit.application_id)
-                    sequences.set_snapshot_version(connection, version)
+                    after = self._edited(edit)
+                    _refuse_if_not_running(self._deliver(after), edit.application_id)
+                    sequences.set_snapshot_version(connection, self.version)
             except BaseException:
                 if is_begun:
-                    self._take_up(piece.application for piece in before.values())
+                    self._put_back(before)
                     self._settle()
                 raise
-            self.pieces, self.version = after, version
+            self.pieces = after
 
     def _take_up(self, everything: Iterable[Application]) -> None:
         """Start the books anew; who came first keeps its ports."""
-        self.pieces, self.claims = {}, Claims()
-        for application in everything:
-            self.pieces[application.id] = self._compile(application)
+        self.claims = Claims()
+        self.pieces = {application.id: self._compile(application) for application in everything}
+
+    def _put_back(self, before: dict[str, Piece]) -> None:
+        self.pieces, self.claims = before, Claims()
+        for piece in before.values():
+            if not piece.unserved:
+                self.claims.add(piece.application, piece.addresses)
 
     def _edited(self, edit: Edit) -> dict[str, Piece]:
-        """The books after the edit. A failure puts them back with `_take_up`."""
+        """The books after the edit. `_put_back` undoes it."""
         after = dict(self.pieces)
         before = after.get(edit.application_id)
         if before and not before.unserved:
@@ -166,23 +171,21 @@ class Plane:
         self.claims.add(application, addresses)
         return Piece(application, addresses, encode_application(application, addresses))
 
-    def _deliver(self, pieces: dict[str, Piece], version: int) -> ApplyReport:
+    def _deliver(self, pieces: dict[str, Piece]) -> ApplyReport:
+        """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
+        report = self.exchange.report()
+        self.version = max(self.version, report.version if report else 0) + 1
         served = (piece.encoded for piece in pieces.values() if not piece.unserved)
-        return self.exchange.deliver(encode_snapshot(version, self.site.settings, served))
+        return self.exchange.deliver(encode_snapshot(self.version, self.site.settings, served))
 
     def _settle(self) -> None:
-        """Deliver what is stored, under a version newer than any the edge has seen."""
-        self.version = self._next_version()
+        """Deliver what is stored."""
         try:
-            self._deliver(self.pieces, self.version)
+            self._deliver(self.pieces)
             self.out_of_step = None
         except EdgeRefused as error:
             self.out_of_step = f"the edge refused the stored state ({error.code}): {error}"
             log.error("%s; it goes on with what it had", self.out_of_step)
-
-    def _next_version(self) -> int:
-        report = self.exchange.report()
-        return max(self.version, report.version if report else 0) + 1
 
     def _open(self) -> Database:
         if self.database is None or self.unavailable:

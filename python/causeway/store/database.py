@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -42,7 +42,7 @@ class Database:
         Raises:
             StoreError: it is damaged, of a newer schema, or cannot be written.
         """
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
+        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
         database = cls(engine, str(path))

@@ -1,0 +1,135 @@
+"""The database: what its transactions promise, and what happens when it cannot keep it."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.exc import IntegrityError
+
+from causeway.model.zone import Account, Scope, Token, Zone
+from causeway.store import repeats, sequences, tokens, zones
+from causeway.store.database import Database, StoreError
+from causeway.store.tables import metadata
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ACCOUNT = Account("a" * 32, "default", NOW)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database.open(tmp_path / "causeway.sqlite3")
+    with made.write() as connection:
+        zones.add_account(connection, ACCOUNT)
+    yield made
+    made.close()
+
+
+def zone(name: str, number: int = 0) -> Zone:
+    return Zone(f"{number:032x}", ACCOUNT.id, name, NOW, NOW)
+
+
+def test_it_survives_a_power_cut_and_checks_references(database: Database) -> None:
+    with database.read() as connection:
+        settings = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    orphan = Zone("z" * 32, "nobody", "example.net", NOW, NOW)
+    with pytest.raises(StoreError) as refused, database.write() as connection:
+        zones.add(connection, orphan)
+    assert isinstance(refused.value.__cause__, IntegrityError)
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_opening_twice_migrates_once(tmp_path: Path, database: Database) -> None:
+    database.close()
+    again = Database.open(tmp_path / "causeway.sqlite3")
+    with again.read() as connection:
+        assert zones.all_accounts(connection) == [ACCOUNT]
+    again.close()
+
+
+def test_an_error_inside_rolls_everything_back(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        zones.add(connection, zone("example.net"))
+        raise ZeroDivisionError
+    with database.read() as connection:
+        assert zones.every(connection) == []
+
+
+def test_readers_go_on_while_somebody_writes(database: Database) -> None:
+    with database.write() as writer:
+        zones.add(writer, zone("example.net"))
+        with database.read() as reader:
+            assert zones.every(reader) == []
+    with database.read() as reader:
+        assert len(zones.every(reader)) == 1
+
+
+def test_writers_take_turns(database: Database) -> None:
+    def add(number: int) -> None:
+        with database.write() as connection:
+            sequences.set_snapshot_version(connection, sequences.snapshot_version(connection) + 1)
+            zones.add(connection, zone(f"{number}.example.net", number))
+
+    threads = [threading.Thread(target=add, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert sequences.snapshot_version(connection) == 16
+
+
+def test_a_newer_schema_is_not_touched(tmp_path: Path, database: Database) -> None:
+    database.close()
+    path = tmp_path / "causeway.sqlite3"
+    with sqlite3.connect(path) as raw:
+        raw.execute("update alembic_version set version_num = '9999'")
+    raw.close()
+    with pytest.raises(StoreError, match="schema 9999, which is newer than this program"):
+        Database.open(path)
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_damaged_file_is_said_so(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "causeway.sqlite3"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"causeway\.sqlite3"):
+        Database.open(path)
+
+
+def test_a_folder_with_percent_signs_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "50%25 off").mkdir()
+    Database.open(tmp_path / "50%25 off/causeway.sqlite3").close()
+
+
+def test_a_served_request_is_remembered_for_a_day(database: Database) -> None:
+    served = repeats.Served("digest", "f" * 32)
+    with database.write() as connection:
+        repeats.remember(connection, "key", served, NOW)
+        assert repeats.recall(connection, "key", NOW + timedelta(hours=23)) == served
+        assert repeats.recall(connection, "key", NOW + timedelta(hours=25)) is None
+        assert repeats.recall(connection, "other", NOW) is None
+        repeats.remember(connection, "key2", served, NOW + timedelta(hours=25))
+        assert connection.exec_driver_sql("select count(*) from repeats").scalar_one() == 1, "old ones are dropped"
+        repeats.remember(connection, "key\udcff", served, NOW + timedelta(hours=25))
+
+
+def test_tokens_are_kept_by_their_hash(database: Database) -> None:
+    token = Token("b" * 32, "ci", Scope.READ, NOW)
+    with database.write() as connection:
+        tokens.add(connection, token, "h" * 64)
+        assert tokens.with_hashes(connection) == {"h" * 64: token}
+        assert tokens.remove(connection, token.id)
+        assert not tokens.remove(connection, token.id)
