@@ -75,7 +75,7 @@ def _greet(settings: Settings, port: int, *, is_new: bool) -> None:
         if where != DEFAULT_API:
             print(f"  export CAUSEWAY_URL=http://{where}")
         print("  causeway zones create example.net")
-        print("  causeway apps create --zone example.net --preset ssh --origin 192.0.2.10\n")
+        print("  causeway apps create --dns ssh.example.net --protocol tcp/2222 --origin 127.0.0.1:22\n")
     sys.stdout.flush()
 
 

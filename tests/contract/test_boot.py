@@ -25,7 +25,7 @@ def test_the_first_start_says_where_everything_is_and_what_to_type(alone: Alone)
         f"export CAUSEWAY_API_TOKEN=$(cat {data / 'token'})",
         f"export CAUSEWAY_URL=http://127.0.0.1:{server.port}",
         "causeway zones create example.net",
-        "causeway apps create --zone example.net --preset ssh --origin 192.0.2.10",
+        "causeway apps create --dns ssh.example.net --protocol tcp/2222 --origin 127.0.0.1:22",
     ):
         assert text in server.log
     assert server.token not in server.log
