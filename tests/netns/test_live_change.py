@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from support.echo import ask, ask_udp, start_echo
+from support.echo import ask, start_echo
 from support.edge import ZONE, Running
 from support.keeper import Keeper
 from support.ports import free_port, free_ports
@@ -63,17 +63,39 @@ def test_a_change_of_origin_leaves_open_connections_where_they_are(edge: Running
 
 def test_a_deleted_application_closes_its_port_at_once(edge: Running, origins: tuple[int, int]) -> None:
     port = free_port()
-    tcp = edge.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origins[0]}")
-    udp = edge.create_application(f"udp/{port}", f"udp://127.0.0.1:{origins[0]}")
-    assert ask(port) and ask_udp(port) == b"hello"
-    edge.delete_application(tcp)
-    edge.delete_application(udp)
+    application = edge.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origins[0]}")
+    assert ask(port) == b"first hello"
+    edge.delete_application(application)
     for address in ("127.0.0.1", "::1"):
         with pytest.raises(ConnectionRefusedError):
             ask(port, address)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(2)
-        client.connect(("127.0.0.1", port))
-        client.send(b"anybody there?")
-        with pytest.raises(ConnectionRefusedError):
-            client.recv(100)
+
+
+@pytest.mark.parametrize("on_delete", ["drain", "close"])
+def test_sessions_of_a_deleted_application_end_as_it_says_and_nobody_new_gets_in(
+    edge: Running, origins: tuple[int, int], on_delete: str
+) -> None:
+    port = free_port()
+    policy = {"on_delete": on_delete}
+    application = edge.create_application(f"udp/{port}", f"udp://127.0.0.1:{origins[0]}", x_causeway=policy)
+    with datagrams(port) as before:
+        before.send(b"before")
+        assert before.recv(100) == b"before"
+        edge.delete_application(application)
+        for _ in range(8):
+            with datagrams(port) as after, pytest.raises((ConnectionRefusedError, TimeoutError)):
+                after.send(b"after")
+                after.recv(100)
+        before.send(b"still here")
+        if on_delete == "drain":
+            assert before.recv(100) == b"still here"
+        else:
+            with pytest.raises(ConnectionRefusedError):
+                before.recv(100)
+
+
+def datagrams(port: int) -> socket.socket:
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(0.3)
+    client.connect(("127.0.0.1", port))
+    return client
