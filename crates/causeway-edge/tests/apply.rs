@@ -219,6 +219,19 @@ fn the_last_good_snapshot_serves_after_a_restart_with_nothing_else_up() {
 }
 
 #[test]
+fn events_that_nobody_reads_in_time_are_counted_and_cost_no_connection() {
+    let world = support::world_with(Config { workers: 1, event_capacity: 64, ..Config::default() });
+    let edge = free_address("127.0.0.1");
+    world.apply(&[application(1, "tcp", edge, &[origin("127.0.0.1", echo)], json!({}))]);
+    for _ in 0..100 {
+        say(&mut connect(edge), b"x");
+    }
+    eventually("all closed", || (world.totals()["connections_open"] == 0).then_some(()));
+    let report = world.edge.observe(1_000);
+    assert_eq!((report.events.len(), report.events_lost), (64, 200 - 64));
+}
+
+#[test]
 fn drain_answers_how_many_flows_it_cut() {
     let world = world(1);
     let edge = free_address("127.0.0.1");
