@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["Edge", "NativeError", "probe"]
+
 class NativeError(Exception):
     """A call that the engine refused; nothing was changed. `code` is stable, `side` is operator or edge."""
 
