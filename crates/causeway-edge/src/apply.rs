@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::application::Active;
 use crate::count::{Counters, Totals};
@@ -17,11 +17,14 @@ use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
 use crate::resolve::{self, Names};
 use crate::snapshot::{Application, Family, Origins, Ports, Protocol, Settings, Snapshot};
 use crate::sys;
-use crate::udp::Sockets;
+use crate::udp::{Shared, Sockets};
 use crate::worker::{Place, Step, Worker};
 
 /// Listeners may take this share of the file descriptors; the rest is for flows.
 const LISTENER_SHARE: usize = 2;
+
+/// A worker that hangs must not take the control of all others with it.
+const WORKER_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the workers do now.
 #[derive(Debug, Default)]
@@ -32,7 +35,7 @@ pub struct Running {
     order: Vec<String>,
     places: HashMap<Place, String>,
     /// Of UDP places, also those that only drain: wanted again, they get the same sockets (see `udp`).
-    sockets: HashMap<Place, Weak<[OwnedFd]>>,
+    sockets: HashMap<Place, Weak<Shared>>,
     refused: HashMap<Place, Reason>,
     names: Option<Names>,
     /// Counts of applications that are gone, so that the totals of the edge never go back.
@@ -105,7 +108,7 @@ impl Running {
         self.sockets.retain(|_, sockets| sockets.strong_count() > 0);
         self.refused = change.refused;
         self.names = names;
-        let listeners = change.fates.report(&self.applications);
+        let listeners = change.fates.reports;
         Ok(Change { outcome: if is_unchanged { Outcome::Unchanged } else { Outcome::Applied }, listeners })
     }
 
@@ -217,7 +220,7 @@ fn compile(
                 Family::A => resolve::Family::A,
                 Family::Aaaa => resolve::Family::Aaaa,
             };
-            let ttl = std::time::Duration::from_secs(*ttl_s);
+            let ttl = Duration::from_secs(*ttl_s);
             OriginSet::Name { watched: names.watch(name, family, ttl), ports: *ports }
         }
         (Origins::Dns { .. }, None) => OriginSet::addresses(Vec::new()), // names_for made one: not reached
@@ -247,9 +250,10 @@ struct Preparation {
     workers: usize,
     steps: Vec<Vec<Step>>,
     places: HashMap<Place, String>,
-    sockets: HashMap<Place, Weak<[OwnedFd]>>,
+    sockets: HashMap<Place, Weak<Shared>>,
     refused: HashMap<Place, Reason>,
     fates: Fates,
+    frees_ports: bool,
 }
 
 impl Preparation {
@@ -261,6 +265,7 @@ impl Preparation {
             sockets: HashMap::new(),
             refused: HashMap::new(),
             fates: Fates::default(),
+            frees_ports: false,
         }
     }
 
@@ -274,7 +279,7 @@ impl Preparation {
         }
     }
 
-    fn listen(&mut self, place: Place, active: &Arc<Active>, earlier: Option<&Weak<[OwnedFd]>>) -> Result<(), Reason> {
+    fn listen(&mut self, place: Place, active: &Arc<Active>, earlier: Option<&Weak<Shared>>) -> Result<(), Reason> {
         match place.protocol {
             Protocol::Tcp => {
                 let sockets = listen::bind(place, active, self.workers)?;
@@ -285,7 +290,7 @@ impl Preparation {
             Protocol::Udp => {
                 let sockets: Sockets = match earlier.and_then(Weak::upgrade) {
                     Some(draining) => draining,
-                    None => listen::bind(place, active, self.workers)?.into(),
+                    None => Shared::new(listen::bind(place, active, self.workers)?),
                 };
                 self.sockets.insert(place, Arc::downgrade(&sockets));
                 for steps in &mut self.steps {
@@ -297,6 +302,7 @@ impl Preparation {
     }
 
     fn retire(&mut self, gone: &[Place], removed: &[Arc<Active>]) {
+        self.frees_ports = gone.iter().any(|place| place.protocol == Protocol::Udp);
         for steps in &mut self.steps {
             steps.extend(gone.iter().map(|place| Step::Unlisten { place: *place }));
             steps.extend(removed.iter().map(|active| Step::Retire {
@@ -321,10 +327,15 @@ impl Preparation {
             })
             .collect();
         for refusals in pending {
-            for (place, error) in refusals.recv().unwrap_or_default() {
+            for (place, error) in refusals.recv_timeout(WORKER_ANSWERS_WITHIN).unwrap_or_default() {
+                self.places.remove(&place);
                 self.refused.insert(place, listen::reason(place, &error));
                 self.fates.refuse(place, listen::reason(place, &error));
             }
+        }
+        if self.frees_ports {
+            let pending: Vec<_> = workers.iter().map(|worker| worker.submit(vec![Step::FreePorts])).collect();
+            pending.iter().for_each(|done| drop(done.recv_timeout(WORKER_ANSWERS_WITHIN)));
         }
     }
 }
@@ -371,9 +382,5 @@ impl Fates {
             report.state = ListenerState::Refused;
             report.reason = Some(reason);
         }
-    }
-
-    fn report(self, _applications: &HashMap<String, Arc<Active>>) -> Vec<ListenerReport> {
-        self.reports
     }
 }

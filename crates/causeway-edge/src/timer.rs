@@ -20,6 +20,8 @@ pub struct Entry {
 pub enum Kind {
     Relay,
     Session,
+    /// A UDP port that goes away once nobody needs it.
+    Port,
 }
 
 #[derive(Debug, Default)]

@@ -21,6 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use slab::Slab;
 
@@ -37,8 +38,26 @@ use open::Refusals;
 use session::State;
 use table::Table;
 
-/// The sockets of one place, one for each worker in order.
-pub type Sockets = Arc<[OwnedFd]>;
+/// Batches that may wait in a socket when its port is taken again.
+const DISCARD_BATCHES: u32 = 16;
+/// How often a worker looks whether the others still need a port that is going away.
+const LOOK_AGAIN_MS: u64 = 250;
+
+/// The sockets of one place, and how many sessions of all workers live on them.
+#[derive(Debug)]
+pub struct Shared {
+    /// One for each worker, in order.
+    sockets: Box<[OwnedFd]>,
+    sessions: AtomicUsize,
+}
+
+pub type Sockets = Arc<Shared>;
+
+impl Shared {
+    pub fn new(sockets: Vec<OwnedFd>) -> Sockets {
+        Arc::new(Shared { sockets: sockets.into(), sessions: AtomicUsize::new(0) })
+    }
+}
 
 #[derive(Debug)]
 pub struct Listener {
@@ -52,7 +71,6 @@ pub struct Listener {
 struct Port {
     listener: Listener,
     fd: RawFd,
-    sessions: usize,
     /// Taken away: for sessions that exist already, nobody else.
     is_draining: bool,
 }
@@ -92,15 +110,17 @@ impl UdpPlane {
         })
     }
 
-    pub fn listen(&mut self, desk: &Desk, listener: Listener) -> io::Result<usize> {
+    pub fn listen(&mut self, desk: &mut Desk, listener: Listener) -> io::Result<usize> {
         let is_same = |port: &Port| Arc::ptr_eq(&port.listener.sockets, &listener.sockets);
         if let Some(slot) = self.ports.iter().find(|(_, port)| port.is_draining && is_same(port)).map(|(slot, _)| slot)
         {
+            // What waits in the socket came while nobody was there: it is turned away before somebody is.
+            (0..DISCARD_BATCHES).for_each(|_| self.on_listener(desk, slot));
             let port = &mut self.ports[slot];
             (port.listener, port.is_draining) = (listener, false);
             return Ok(slot);
         }
-        let Some(fd) = listener.sockets.get(desk.worker).map(AsRawFd::as_raw_fd) else {
+        let Some(fd) = listener.sockets.sockets.get(desk.worker).map(AsRawFd::as_raw_fd) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let address = listener.address;
@@ -109,7 +129,7 @@ impl UdpPlane {
         }
         // It may come back from draining, with datagrams for an application that is gone.
         self.batch.discard(fd);
-        let slot = self.ports.insert(Port { listener, fd, sessions: 0, is_draining: false });
+        let slot = self.ports.insert(Port { listener, fd, is_draining: false });
         desk.epoll.add(fd, sys::IN, Token::UdpListener.at(slot)).inspect_err(|_| {
             self.ports.remove(slot);
         })?;
@@ -129,12 +149,27 @@ impl UdpPlane {
         }
     }
 
-    fn free_drained(&mut self, desk: &Desk, slot: usize) {
-        if self.ports.get(slot).is_some_and(|port| port.is_draining && port.sessions == 0) {
-            let port = self.ports.remove(slot);
-            // Other workers may keep the socket open, so that closing does not take it out of the interest list.
-            let _ = desk.epoll.remove(port.fd);
+    /// Give a draining port back once no worker has a session on it; until then strangers are turned away here too,
+    /// since the kernel goes on to spread them over all workers.
+    fn free_drained(&mut self, desk: &mut Desk, slot: usize) {
+        let Some(port) = self.ports.get(slot).filter(|port| port.is_draining) else { return };
+        if port.listener.sockets.sessions.load(Ordering::Relaxed) > 0 {
+            let entry = Entry { kind: Kind::Port, slot: slot as u32, generation: 0 };
+            return desk.timers.at(desk.now_ms + LOOK_AGAIN_MS, entry);
         }
+        let port = self.ports.remove(slot);
+        // Other workers may keep the socket open, so that closing does not take it out of the interest list.
+        let _ = desk.epoll.remove(port.fd);
+    }
+
+    pub fn free_ports(&mut self, desk: &mut Desk) {
+        let draining: Vec<usize> =
+            self.ports.iter().filter(|(_, port)| port.is_draining).map(|(slot, _)| slot).collect();
+        draining.into_iter().for_each(|slot| self.free_drained(desk, slot));
+    }
+
+    pub fn on_port_timer(&mut self, desk: &mut Desk, slot: usize) {
+        self.free_drained(desk, slot);
     }
 
     pub fn open(&self) -> usize {
@@ -220,9 +255,11 @@ impl UdpPlane {
         session.socket = None;
         let port_slot = session.port;
         self.table.close(slot);
-        if let Some(port) = self.ports.get_mut(port_slot) {
-            port.sessions -= 1;
-            self.free_drained(desk, port_slot);
+        if let Some(port) = self.ports.get(port_slot) {
+            let left = port.listener.sockets.sessions.fetch_sub(1, Ordering::Relaxed) - 1;
+            if port.is_draining && left == 0 {
+                self.free_drained(desk, port_slot);
+            }
         }
     }
 

@@ -58,6 +58,8 @@ pub enum Step {
         policy: OnDelete,
         drain_ms: u64,
     },
+    /// After all workers have retired their sessions: UDP ports that nobody needs any more close now.
+    FreePorts,
     MostFlows(usize),
     Stop,
 }
@@ -264,6 +266,7 @@ impl Loop {
                     Kind::Session => {
                         self.contain(Token::Session.at(slot), |it| it.udp.on_timer(&mut it.desk, slot, generation))
                     }
+                    Kind::Port => self.udp.on_port_timer(&mut self.desk, slot),
                 }
             }
         }
@@ -322,6 +325,7 @@ impl Loop {
                 self.tcp.retire(desk, application, policy, cut_ms);
                 self.udp.retire(desk, application, policy, cut_ms);
             }
+            Step::FreePorts => self.udp.free_ports(desk),
             Step::MostFlows(most) => self.tcp.most_connections = most,
             Step::Stop => {}
         }

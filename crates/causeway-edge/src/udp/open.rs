@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use causeway_wire::Endpoints;
 
@@ -41,7 +42,7 @@ impl UdpPlane {
         counters.connections_total.add(1);
         counters.connections_open.add(1);
         let slot = self.table.insert(Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms));
-        self.ports[port_slot].sessions += 1;
+        self.ports[port_slot].listener.sockets.sessions.fetch_add(1, Ordering::Relaxed);
         self.open_socket(desk, slot);
         (self.table[slot].state != State::Closed).then_some(slot)
     }
