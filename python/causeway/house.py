@@ -65,16 +65,24 @@ class House:
             return
         try:
             if self._plane.database is None:
-                self._plane.open(Database.open(self._settings.data_dir / "causeway.sqlite3"))
-                zones.ensure_account(self._plane)
-                self._keyring.load(self._plane)
-                log.info("control is up, %d application(s)", len(self._plane.pieces))
+                self._take_up(Database.open(self._settings.data_dir / "causeway.sqlite3"))
             self._plane.settle()
-        except (StoreError, Problem, OSError) as error:
+        except Exception as error:  # whatever it is, the edge serves on
             why = f"control is not available: {error}. The edge serves its last good snapshot"
             if why != self._plane.unavailable:
-                log.error("%s", why)
-            self._plane.unavailable, self._plane.database = why, None
+                log.error("%s", why, exc_info=not isinstance(error, StoreError | Problem | OSError))
+            self._plane.unavailable = why
+
+    def _take_up(self, database: Database) -> None:
+        try:
+            self._plane.open(database)
+            zones.ensure_account(self._plane)
+            self._keyring.load(self._plane)
+        except BaseException:
+            self._plane.database = None
+            database.close()
+            raise
+        log.info("control is up, %d application(s)", len(self._plane.pieces))
 
     def is_new(self) -> bool:
         with suppress(Problem):
@@ -115,10 +123,12 @@ class House:
         """Drain, then end the API."""
         self._plane.unavailable = "causeway is stopping: the edge takes no changes any more"
         log.info("draining for up to %g s; the same signal again cuts what is left", drain_s)
-        cut = await asyncio.to_thread(self._agent.stop, drain_s)
-        log.info("the edge has stopped, %d flow(s) were cut", cut)
-        stopping.set()
-        server.should_exit = True
+        try:
+            cut = await asyncio.to_thread(self._agent.stop, drain_s)
+            log.info("the edge has stopped, %d flow(s) were cut", cut)
+        finally:
+            stopping.set()
+            server.should_exit = True
 
     async def _keep_control_up(self) -> None:
         while True:

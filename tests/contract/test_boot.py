@@ -110,13 +110,17 @@ def test_applications_outlive_the_process(alone: Alone, number: signal.Signals) 
         api.create()
 
 
-BROKEN = ["garbage", "directory", "newer"]
+BROKEN = ["garbage", "directory", "newer", "row"]
 
 
 def break_database(path: Path, how: str) -> None:
-    if how == "newer":
+    changes = {
+        "newer": "update alembic_version set version_num = '9999'",
+        "row": "update applications set body = '{}'",
+    }
+    if how in changes:
         with sqlite3.connect(path) as database:
-            database.execute("update alembic_version set version_num = '9999'")
+            database.execute(changes[how])
         database.close()
         return
     for part in path.parent.glob("causeway.sqlite3*"):

@@ -18,6 +18,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
+from causeway.store.rows import RowError
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 5.0  # another program holds the database: a shell, a backup
 _WRITING = "causeway_writing"
@@ -81,7 +83,7 @@ class Database:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except (SQLAlchemyError, sqlite3.Error, RowError) as error:
             cause = getattr(error, "orig", None) or error
             raise StoreError(f"the database {self._name} failed: {cause}") from error
 

@@ -41,8 +41,23 @@ def to_row(application: Application) -> dict[str, object]:
     }
 
 
+class RowError(Exception):
+    """A row holds something that this program did not write."""
+
+
 def from_row(row: Row) -> Application:
-    """The application of a row of `applications`."""
+    """The application of a row of `applications`.
+
+    Raises:
+        RowError: somebody else wrote there.
+    """
+    try:
+        return _application(row)
+    except (ValueError, LookupError, TypeError) as error:  # ValueError: also of msgspec
+        raise RowError(f"application {row.id} cannot be read ({error!r})") from error
+
+
+def _application(row: Row) -> Application:
     body = msgspec.json.decode(row.body)
     return Application(
         id=row.id,
