@@ -1,6 +1,7 @@
 """The official Cloudflare SDK, unmodified but for its base URL, against a running server."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import cloudflare
@@ -100,6 +101,59 @@ def test_a_wrong_token_raises_its_authentication_error(running: Server) -> None:
         stranger.accounts.list()
     with running.sdk("x" * 40) as stranger, pytest.raises(cloudflare.AuthenticationError):
         stranger.user.tokens.verify()
+
+
+def test_a_token_that_may_only_read_is_not_permitted_to_write(sdk: Cloudflare, api: Api, running: Server) -> None:
+    made = api.create()
+    token = api.http.post("/api/v1/tokens", json={"name": "reader", "scope": "read"}).json()["result"]
+    body = {"dns": {"type": "CNAME", "name": f"no.{ZONE}"}, "origin_direct": ["tcp://192.0.2.1:1"]}
+    before = api.state()
+    with running.sdk(token["value"]) as reader:
+        assert [one.id for one in reader.spectrum.apps.list(zone_id=api.zone_id)] == [made["id"]]
+        with pytest.raises(cloudflare.PermissionDeniedError, match="'reader' may only read"):
+            reader.spectrum.apps.create(zone_id=api.zone_id, protocol="tcp/21050", **body)
+        with pytest.raises(cloudflare.PermissionDeniedError):
+            reader.spectrum.apps.update(made["id"], zone_id=api.zone_id, protocol="tcp/21050", **body)
+        with pytest.raises(cloudflare.PermissionDeniedError):
+            reader.spectrum.apps.delete(made["id"], zone_id=api.zone_id)
+        with pytest.raises(cloudflare.PermissionDeniedError):
+            reader.zones.delete(zone_id=api.zone_id)
+        assert api.state() == before
+        assert api.http.delete(f"/api/v1/tokens/{token['id']}").status_code == 200
+        with pytest.raises(cloudflare.AuthenticationError):
+            reader.spectrum.apps.get(made["id"], zone_id=api.zone_id)
+
+
+def test_guessing_ends_in_a_rate_limit_that_spares_the_right_token(alone: Callable[..., Server]) -> None:
+    server = alone().start()
+    with server.sdk("x" * 40, max_retries=0) as stranger, server.sdk() as operator:
+        with pytest.raises(cloudflare.RateLimitError) as refused:
+            for _ in range(50):
+                with suppress(cloudflare.AuthenticationError):
+                    stranger.accounts.list()
+        assert 0 < int(refused.value.response.headers["Retry-After"]) <= 60
+        assert len(list(operator.accounts.list())) == 1
+
+
+def test_an_edit_changes_the_named_field_alone(sdk: Cloudflare, api: Api) -> None:
+    """The generated SDK has no `edit` for applications; its own `patch` sends one."""
+    made = api.create(ip_firewall=True, x_causeway={"name": "kept"})
+    answer = sdk.patch(
+        f"/zones/{api.zone_id}/spectrum/apps/{made['id']}", body={"proxy_protocol": "v2"}, cast_to=object
+    )
+    assert isinstance(answer, dict)
+    changed = answer["result"]
+    assert changed["modified_on"] > made["modified_on"]
+    assert changed == made | {"proxy_protocol": "v2", "modified_on": changed["modified_on"]}
+
+
+def test_order_and_direction(sdk: Cloudflare, api: Api) -> None:
+    names = [f"{letter}.{ZONE}" for letter in "bca"]
+    for name in names:
+        api.create(dns={"type": "CNAME", "name": name})
+    for direction, expected in (("asc", sorted(names)), ("desc", sorted(names, reverse=True))):
+        listed = sdk.spectrum.apps.list(zone_id=api.zone_id, order="dns", direction=direction, per_page=2, page=1)
+        assert [one.dns.name for one in listed] == expected
 
 
 def test_the_global_key_pair_gets_a_clear_error(running: Server) -> None:

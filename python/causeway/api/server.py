@@ -9,6 +9,8 @@ import time
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from causeway import __version__
 from causeway.api import own, spectrum, tail, zones
@@ -49,10 +51,23 @@ def build(plane: Plane, keyring: Keyring, stopping: asyncio.Event) -> FastAPI:
     _add_pages(app, plane)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     app.add_middleware(BodyLimit)
+    app.add_middleware(HeadIsGet)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
     return app
+
+
+class HeadIsGet:
+    """Route HEAD as GET, as monitors expect; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 def _add_pages(app: FastAPI, plane: Plane) -> None:
@@ -84,12 +99,25 @@ def _on_http(request: Request, error: Exception) -> Json:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 405:
-        return refusal(
-            Problem(Code.NO_METHOD, f"{request.method} is not a method of {path}: see /api/docs", side="client")
-        )
+        allowed = ", ".join(_methods(request))
+        why = f"{request.method} is not a method of {path}, which has {allowed}"
+        answer = refusal(Problem(Code.NO_METHOD, why, side="client"))
+        answer.headers["Allow"] = allowed
+        return answer
     if error.status_code == 404:
         return refusal(Problem(Code.NO_ROUTE, f"no route for {path}: see /api/docs", side="client"))
     return refusal(Problem(Code.INVALID_VALUE, str(error.detail), side="client"), status=error.status_code)
+
+
+def _methods(request: Request) -> list[str]:
+    """Of the path, whichever route has them."""
+
+    def is_routed(method: str) -> bool:
+        asked = {**request.scope, "method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
+
+    found = [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if is_routed(method)]
+    return [*found, "HEAD"] if "GET" in found else found
 
 
 def _on_bug(request: Request, error: Exception) -> Json:

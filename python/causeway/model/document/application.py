@@ -29,6 +29,7 @@ from causeway.model.document.reading import (
     as_object,
     as_text,
     invalid,
+    or_default,
     refuse_unknown,
     shown,
 )
@@ -80,7 +81,7 @@ def parse_application(
         edge_ips=edge_ips,
         proxy_protocol=_proxy_protocol(fields.get("proxy_protocol"), transport),
         # True is kept and obeyed: no IP Access Rules exist yet, so there is nothing to apply.
-        ip_firewall=as_bool(fields.get("ip_firewall") or False, "/ip_firewall"),
+        ip_firewall=as_bool(fields.get("ip_firewall"), "/ip_firewall"),
         extension=parse_extension(fields.get("x_causeway"), transport),
         created_on=created_on,
         modified_on=now,
@@ -104,17 +105,18 @@ def _edge_ips(value: object) -> EdgeIps:
         return EdgeIps()
     fields = as_object(value, "/edge_ips")
     refuse_unknown(fields, ("type", "connectivity", "ips"), "/edge_ips")
-    kind = as_text(fields.get("type") or "dynamic", "/edge_ips/type").lower()
+    kind = as_text(or_default(fields.get("type"), "dynamic"), "/edge_ips/type").lower()
+    given = fields.get("ips")
+    ips = as_list([] if given is None else given, "/edge_ips/ips", most=_MOST_EDGE_IPS)
     if kind == "dynamic":
-        if fields.get("ips"):
+        if ips:
             raise invalid("/edge_ips/ips", "edge_ips.ips goes with type static, not dynamic")
-        connectivity = fields.get("connectivity") or "all"
+        connectivity = or_default(fields.get("connectivity"), Connectivity.ALL)
         return EdgeIps(connectivity=as_choice(connectivity, "/edge_ips/connectivity", Connectivity))
     if kind != "static":
         raise invalid("/edge_ips/type", f"edge_ips.type must be 'dynamic' or 'static', not {shown(fields.get('type'))}")
-    if fields.get("connectivity"):
+    if or_default(fields.get("connectivity"), "") != "":
         raise invalid("/edge_ips/connectivity", "edge_ips.connectivity goes with type dynamic, not static")
-    ips = as_list(fields.get("ips") or [], "/edge_ips/ips", most=_MOST_EDGE_IPS)
     if not ips:
         raise invalid("/edge_ips/ips", "edge_ips of type static needs at least one address in ips")
     return EdgeIps(static=tuple(dict.fromkeys(_address(ip, f"/edge_ips/ips/{n}") for n, ip in enumerate(ips))))
@@ -138,7 +140,7 @@ def _dns(value: object, edge_ips: EdgeIps) -> Dns:
             f"dns.name {shown(given)} is not a hostname such as ssh.example.net (other scripts as punycode)",
         )
     fitting = DnsType.ADDRESS if edge_ips.is_static else DnsType.CNAME
-    kind = as_choice(fields.get("type") or fitting, "/dns/type", DnsType)
+    kind = as_choice(or_default(fields.get("type"), fitting), "/dns/type", DnsType)
     if kind is not fitting:
         mode = "static" if edge_ips.is_static else "dynamic"
         raise Problem(
@@ -150,7 +152,7 @@ def _dns(value: object, edge_ips: EdgeIps) -> Dns:
 
 
 def _proxy_protocol(value: object, transport: Transport) -> ProxyProtocol:
-    chosen = as_choice("off" if value is None else value, "/proxy_protocol", ProxyProtocol)
+    chosen = as_choice(or_default(value, ProxyProtocol.OFF), "/proxy_protocol", ProxyProtocol)
     misfits = {ProxyProtocol.V1: Transport.UDP, ProxyProtocol.SIMPLE: Transport.TCP}
     if misfits.get(chosen) is transport:
         raise invalid(

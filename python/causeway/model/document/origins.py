@@ -8,7 +8,16 @@ import re
 from ipaddress import IPv6Address, ip_address
 
 from causeway.model.application import DirectOrigin, NamedOrigin, OriginFamily, Ports, Transport
-from causeway.model.document.reading import Body, as_choice, as_list, as_object, as_whole, refuse_unknown, shown
+from causeway.model.document.reading import (
+    Body,
+    as_choice,
+    as_list,
+    as_object,
+    as_whole,
+    or_default,
+    refuse_unknown,
+    shown,
+)
 from causeway.model.hostname import hostname
 from causeway.model.problem import Code, Problem
 
@@ -27,14 +36,15 @@ def parse_origins(fields: Body, transport: Transport, edge_ports: Ports) -> tupl
         Problem: 11000, 11001 or 11002.
     """
     direct, named = fields.get("origin_direct"), fields.get("origin_dns")
-    if bool(direct) == bool(named):
-        told = "both were given" if direct else "neither was given"
+    is_direct, is_named = direct not in (None, []), named not in (None, {})
+    if is_direct == is_named:
+        told = "both were given" if is_direct else "neither was given"
         raise Problem(
             Code.ORIGIN_CHOICE,
             f"exactly one of origin_direct and origin_dns is needed, {told}",
             pointer="/origin_direct",
         )
-    if named:
+    if is_named:
         return _named(as_object(named, "/origin_dns"), fields.get("origin_port"), edge_ports)
     if fields.get("origin_port") not in (None, 0, ""):
         raise Problem(
@@ -86,7 +96,7 @@ def _named(fields: Body, port: object, edge_ports: Ports) -> NamedOrigin:
         return Problem(Code.ORIGIN_DNS, why, pointer=pointer)
 
     refuse_unknown(fields, ("name", "type", "ttl"), "/origin_dns")
-    kind = fields.get("type") or ""
+    kind = or_default(fields.get("type"), "")
     if isinstance(kind, str) and kind.upper() == "SRV":
         raise Problem(
             Code.NOT_BUILT,

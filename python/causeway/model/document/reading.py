@@ -38,6 +38,11 @@ def refuse_unknown(body: Body, known: Collection[str], pointer: str) -> None:
             )
 
 
+def or_default(value: object, default: str) -> object:
+    """Missing, `null` and the empty text, which some clients send for what they do not set, mean the default."""
+    return default if value is None or value == "" else value
+
+
 def as_text(value: object, pointer: str, *, longest: int = 255) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
         raise invalid(pointer, f"{pointer} must be printable text of 1 to {longest} characters, not {shown(value)}")
@@ -45,6 +50,9 @@ def as_text(value: object, pointer: str, *, longest: int = 255) -> str:
 
 
 def as_bool(value: object, pointer: str) -> bool:
+    """False where nothing is said."""
+    if value is None:
+        return False
     if not isinstance(value, bool):
         raise invalid(pointer, f"{pointer} must be true or false, not {shown(value)}")
     return value

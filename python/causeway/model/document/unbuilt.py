@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from causeway.model.document.reading import Body, as_bool, as_choice, as_text, shown
+from causeway.model.document.reading import Body, as_bool, as_choice, as_text, or_default, shown
 from causeway.model.problem import Code, Problem
 
 
@@ -33,16 +33,16 @@ def refuse_unbuilt(fields: Body) -> None:
     def refused(name: str, what: str) -> Problem:
         return Problem(Code.NOT_BUILT, f"{name} {shown(fields[name])}: {what}", pointer=f"/{name}")
 
-    tls, traffic_type = fields.get("tls"), fields.get("traffic_type")
-    if tls is not None and as_choice(tls, "/tls", Tls) is not Tls.OFF:
+    if as_choice(or_default(fields.get("tls"), Tls.OFF), "/tls", Tls) is not Tls.OFF:
         raise refused("tls", "TLS at the edge is not built yet; leave it 'off', the origin's own TLS passes through")
-    if traffic_type is not None and as_choice(traffic_type, "/traffic_type", TrafficType) is not TrafficType.DIRECT:
+    traffic_type = as_choice(or_default(fields.get("traffic_type"), TrafficType.DIRECT), "/traffic_type", TrafficType)
+    if traffic_type is not TrafficType.DIRECT:
         raise refused("traffic_type", "only 'direct' is built; bytes pass as they are")
-    if as_bool(fields.get("argo_smart_routing") or False, "/argo_smart_routing"):
+    if as_bool(fields.get("argo_smart_routing"), "/argo_smart_routing"):
         raise refused("argo_smart_routing", "smart routing is not built yet; leave it false")
-    if fields.get("origin_worker_id"):
+    if or_default(fields.get("origin_worker_id"), "") != "":
         raise refused("origin_worker_id", "workers are not built; leave it out")
-    if fields.get("virtual_network_id"):
+    if or_default(fields.get("virtual_network_id"), "") != "":
         _refuse_virtual_network(fields)
 
 
