@@ -29,7 +29,7 @@ from causeway.store.database import Database, StoreError
 log = logging.getLogger("causeway")
 
 DRAIN_S = 30.0
-_AGAIN_S = 5.0  # between attempts to bring control up
+_AGAIN_S = 2.0  # between attempts to bring control up
 
 
 def site(settings: Settings, api_port: int) -> Site:

@@ -7,7 +7,6 @@ from sqlalchemy import Connection
 from causeway.control.plane import Plane
 from causeway.control.zones import zone_in
 from causeway.model.application import Application, DirectOrigin, NamedOrigin
-from causeway.model.hostname import is_within
 from causeway.model.problem import Code, Problem
 from causeway.store import zones
 
@@ -27,8 +26,7 @@ def check(plane: Plane, connection: Connection, application: Application) -> Non
 
 def _check_hostname(connection: Connection, application: Application, zone: str) -> None:
     name = application.dns.name
-    owners = [other.name for other in zones.every(connection) if is_within(name, other.name)]
-    owner = max(owners, key=len, default=None)  # the most specific zone owns a name
+    owner = zones.owner(connection, name)
     if owner != zone:
         why = f"belongs to zone {owner}" if owner else "belongs to no zone here"
         raise Problem(Code.HOSTNAME, f"hostname {name} {why}: use a name within {zone}", pointer="/dns/name")
@@ -43,6 +41,8 @@ def _check_edge_addresses(plane: Plane, application: Application) -> None:
             "start it with a fitting --edge-ip",
             pointer="/edge_ips/connectivity",
         )
+    if not application.edge_ips.is_static:
+        return
     reserved = {
         address: piece.application
         for piece in plane.pieces.values()

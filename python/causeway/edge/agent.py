@@ -24,7 +24,7 @@ _EVENTS_PER_LOOK = 8_192
 _FULL_BYTES = _EVENTS_PER_LOOK * 250  # no event is shorter: there is more where this came from
 _BUSY_BYTES = _FULL_BYTES // 4
 _LOOK_S, _LIVE_LOOK_S = 1.0, 0.1  # nobody watches; somebody does, or much happens
-_RETRY_S = 5.0  # a port that was taken may be free by then
+_RETRY_S = 2.0  # a port that was taken may be free by then
 
 
 class Engine(Protocol):

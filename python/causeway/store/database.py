@@ -11,15 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from causeway.store.rows import RowError
 
+NEWEST_SCHEMA = "0001"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 5.0  # another program holds the database: a shell, a backup
 _WRITING = "causeway_writing"
@@ -102,11 +99,19 @@ def _begin(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection, name: str) -> None:
+    is_old = inspect(connection).has_table("alembic_version")
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if is_old else None
+    if found == NEWEST_SCHEMA:
+        return
+    # Only now: it takes half a second to import, and most starts find nothing to do.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    found = MigrationContext.configure(connection).get_current_revision()
     if found is not None and found not in known:
         raise StoreError(f"the database {name} has schema {found}, which is newer than this program: upgrade causeway")
     command.upgrade(config, "head")

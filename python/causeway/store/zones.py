@@ -67,6 +67,14 @@ def named(connection: Connection, name: str) -> Zone | None:
     return _zone(row) if row else None
 
 
+def owner(connection: Connection, hostname: str) -> str | None:
+    """The name of the zone that a hostname belongs to: of those that it is in, the most specific one."""
+    labels = hostname.split(".")
+    above = [".".join(labels[n:]) for n in range(len(labels))]
+    query = select(zones.c.name).where(zones.c.name.in_(above)).order_by(func.length(zones.c.name).desc())
+    return connection.execute(query).scalars().first()
+
+
 def page(
     connection: Connection, wanted: ZoneFilter, *, order: str, is_descending: bool, skip: int, most: int
 ) -> tuple[list[Zone], int]:

@@ -1,6 +1,8 @@
 """The database: what its transactions promise, and what happens when it cannot keep it."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from causeway.model.zone import Account, Scope, Token, Zone
 from causeway.store import repeats, sequences, tokens, zones
-from causeway.store.database import Database, StoreError
+from causeway.store.database import NEWEST_SCHEMA, Database, StoreError
 from causeway.store.tables import metadata
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,6 +51,21 @@ def test_it_survives_a_power_cut_and_checks_references(database: Database) -> No
 def test_the_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_newest_schema_is_the_one_that_the_migrations_lead_to(database: Database) -> None:
+    with database.read() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == NEWEST_SCHEMA
+
+
+def test_a_start_with_nothing_to_migrate_does_not_import_what_migrates(tmp_path: Path, database: Database) -> None:
+    code = (
+        "import sys, pathlib; from causeway.store.database import Database; "
+        "Database.open(pathlib.Path(sys.argv[1])).close(); print('alembic' in sys.modules)"
+    )
+    for file, is_needed in (("causeway.sqlite3", "False"), ("fresh.sqlite3", "True")):
+        command = [sys.executable, "-c", code, str(tmp_path / file)]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == is_needed
 
 
 def test_opening_twice_migrates_once(tmp_path: Path, database: Database) -> None:
@@ -112,6 +129,25 @@ def test_a_damaged_file_is_said_so(tmp_path: Path, content: bytes) -> None:
 def test_a_folder_with_percent_signs_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "50%25 off").mkdir()
     Database.open(tmp_path / "50%25 off/causeway.sqlite3").close()
+
+
+OWNERS = [  # hostname                     belongs to
+    ("example.net", "example.net"),
+    ("a.example.net", "example.net"),
+    ("a.sub.example.net", "sub.example.net"),
+    ("sub.example.net", "sub.example.net"),
+    ("xsub.example.net", "example.net"),
+    ("notexample.net", None),
+    ("net", None),
+    ("a.example.net.org", None),
+]
+
+
+def test_a_hostname_belongs_to_the_most_specific_zone(database: Database) -> None:
+    with database.write() as connection:
+        for number, name in enumerate(("sub.example.net", "example.net", "net.org.example", "other.net")):
+            zones.add(connection, zone(name, number))
+        assert [(name, zones.owner(connection, name)) for name, _ in OWNERS] == OWNERS
 
 
 def test_a_served_request_is_remembered_for_a_day(database: Database) -> None:
