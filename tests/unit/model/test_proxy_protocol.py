@@ -73,9 +73,7 @@ def test_header_is_decided_at_its_byte_and_by_nothing_behind_it(case: Case) -> N
         assert isinstance(expected, Header)
         assert (expected.consumed, expected.endpoints) == (case["consumed"], endpoints_of(case))
         if "tlvs" in case:
-            assert [(tlv.kind, tlv.value) for tlv in expected.tlvs] == [
-                (int(k, 16), unhex(v)) for k, v in case["tlvs"]
-            ]
+            assert [(tlv.kind, tlv.value) for tlv in expected.tlvs] == [(int(k, 16), unhex(v)) for k, v in case["tlvs"]]
     for end in cuts(data, decided_at):
         assert answer(data[:end]) == (expected if end >= decided_at else NEED_MORE), f"first {end} bytes"
     for trailer in TRAILERS:
