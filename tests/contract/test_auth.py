@@ -34,7 +34,7 @@ HEADERS = [  # sent                                                   the senten
 
 
 def public(server: Server) -> httpx.Client:
-    return httpx.Client(base_url=server.url, trust_env=False)
+    return httpx.Client(base_url=server.url, trust_env=False, verify=False)
 
 
 @pytest.mark.parametrize("path", WITHOUT_TOKEN)
