@@ -110,6 +110,18 @@ CASES: list[tuple[str, dict[str, Any], int, int, str]] = [
 ]
 
 
+def offender(pointer: str, changes: dict[str, Any]) -> str:
+    """What the sentence has to name: the value at the pointer if it is text or a number, else the field."""
+    value: Any = changes
+    for step in pointer.split("/")[1:]:
+        value = value[int(step)] if isinstance(value, list) else value.get(step) if isinstance(value, dict) else None
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else field_of(pointer)
+
+
+def field_of(pointer: str) -> str:
+    return next(step for step in reversed(pointer.split("/")) if not step.isdigit())
+
+
 @pytest.mark.parametrize(("changes", "code", "status", "pointer"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 @pytest.mark.parametrize("verb", ["POST", "PUT"])
 def test_a_refused_body_says_why_and_changes_nothing(
@@ -122,6 +134,7 @@ def test_a_refused_body_says_why_and_changes_nothing(
     error = answer.json()["errors"][0]
     assert (answer.status_code, error["code"], error["source"]["pointer"]) == (status, code, pointer), error
     assert error["side"] == "operator"
+    assert (field_of(pointer) if code == 10012 else offender(pointer, changes)) in error["message"]
     assert answer.json() | {"errors": []} == {"success": False, "errors": [], "messages": [], "result": None}
     assert api.state() == before
 

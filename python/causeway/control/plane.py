@@ -183,8 +183,9 @@ class Plane:
         try:
             self._deliver(self.pieces)
             self.out_of_step = None
-        except EdgeRefused as error:
-            self.out_of_step = f"the edge refused the stored state ({error.code}): {error}"
+        except Exception as error:  # whatever it is, nobody may think that the edge agrees
+            code = error.code if isinstance(error, EdgeRefused) else type(error).__name__
+            self.out_of_step = f"the edge refused the stored state ({code}): {error}"
             log.error("%s; it goes on with what it had", self.out_of_step)
 
     def _open(self) -> Database:

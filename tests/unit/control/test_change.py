@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -60,12 +61,12 @@ class World:
 
         return make
 
-    def create(self, port: int) -> Application:
-        return applications.create(self.plane, self.zone.id, self.draft(port))
+    def create(self, port: int, **changes: Any) -> Application:
+        return applications.create(self.plane, self.zone.id, self.draft(port, **changes))
 
     def move(self, application: Application, port: int) -> Application:
         def draft(before: Application, now: datetime) -> Application:
-            return self.draft(port)(before.id, now)
+            return replace(self.draft(port)(before.id, now), created_on=before.created_on)
 
         return applications.change(self.plane, self.zone.id, application.id, draft)
 

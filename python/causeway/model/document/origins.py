@@ -49,7 +49,7 @@ def parse_origins(fields: Body, transport: Transport, edge_ports: Ports) -> tupl
     if fields.get("origin_port") not in (None, 0, ""):
         raise Problem(
             Code.ORIGIN_CHOICE,
-            "origin_port goes with origin_dns; origin_direct has its ports inside",
+            f"origin_port {shown(fields['origin_port'])} goes with origin_dns; origin_direct has its ports inside",
             pointer="/origin_port",
         )
     entries = as_list(direct, "/origin_direct", most=MOST_ORIGINS)
@@ -87,7 +87,8 @@ def _direct(value: object, transport: Transport, edge_ports: Ports, pointer: str
         raise refused("an IPv6 address goes in brackets, an IPv4 address without")
     if isinstance(address, IPv6Address) and address.scope_id:
         raise refused("an address with a zone index is not allowed")
-    _check_length(edge_ports, ports, pointer, Code.ORIGIN_ADDRESS)
+    if len(ports) != len(edge_ports):
+        raise refused(_unequal(edge_ports, ports))
     return DirectOrigin(address, ports)
 
 
@@ -127,15 +128,14 @@ def _origin_port(value: object, edge_ports: Ports) -> Ports:
             f"origin_dns needs origin_port, a port from 1 to 65535 or a range such as '3000-4000', not {shown(value)}",
             pointer="/origin_port",
         )
-    _check_length(edge_ports, ports, "/origin_port", Code.ORIGIN_DNS)
+    if len(ports) != len(edge_ports):
+        why = _unequal(edge_ports, ports)
+        raise Problem(Code.ORIGIN_DNS, f"origin_port {shown(value)}: {why}", pointer="/origin_port")
     return ports
 
 
-def _check_length(edge: Ports, origin: Ports, pointer: str, code: Code) -> None:
-    if len(edge) != len(origin):
-        raise Problem(
-            code,
-            f"{len(edge)} edge port(s) ({edge}) cannot map to {len(origin)} origin port(s) ({origin}): "
-            "both ranges need the same length",
-            pointer=pointer,
-        )
+def _unequal(edge: Ports, origin: Ports) -> str:
+    return (
+        f"{len(edge)} edge port(s) ({edge}) cannot map to {len(origin)} origin port(s) ({origin}), "
+        "both ranges need the same length"
+    )

@@ -62,10 +62,16 @@ def _refuse_virtual_network(fields: Body) -> None:
         raise refused(Code.VIRTUAL_NETWORK_ORIGIN, "/origin_direct", "needs origin_direct")
     if len(origins) != 1:
         raise refused(
-            Code.VIRTUAL_NETWORK_SINGLE, "/origin_direct", f"needs exactly one origin, {len(origins)} were given"
+            Code.VIRTUAL_NETWORK_SINGLE,
+            "/origin_direct",
+            f"needs exactly one origin in origin_direct, not {len(origins)}",
         )
     if "-" in str(fields.get("protocol")) or "-" in str(origins[0]).rpartition(":")[2]:
-        raise refused(Code.VIRTUAL_NETWORK_RANGE, "/protocol", "needs a single port, not a range")
+        raise refused(
+            Code.VIRTUAL_NETWORK_RANGE,
+            "/protocol",
+            f"needs a single port, protocol {shown(fields.get('protocol'))} to {shown(origins[0])} is a range",
+        )
     raise refused(
         Code.VIRTUAL_NETWORK_ROUTE,
         "/virtual_network_id",
