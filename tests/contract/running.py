@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ def ask(port: int, host: str = "127.0.0.1") -> bytes:
 class Server:
     """One `causeway.up`, started, stopped and started again on the same folder."""
 
+    prefix: Sequence[str] = ()  # what runs the program
+
     def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
         self.folder = folder
         self.flags = flags
@@ -94,7 +96,7 @@ class Server:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("CAUSEWAY_", "CLOUDFLARE_"))}
         with (self.folder / "log").open("ab") as log:
             place = ["--api", f"127.0.0.1:{self.port}", "--workers", "1"]
-            command = [sys.executable, "-m", "causeway.up", *place, *self.flags]
+            command = [*self.prefix, sys.executable, "-m", "causeway.up", *place, *self.flags]
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=kept | self.environment, stdout=log, stderr=log
             )

@@ -63,6 +63,14 @@ def test_a_taken_api_port_is_an_error_before_anything_starts(alone: Alone) -> No
     assert not (server.folder / "causeway-data/edge").exists()
 
 
+def test_help_starts_nothing(alone: Alone) -> None:
+    server = alone("--help")
+    assert server.launch().wait(timeout=30) == 0
+    for flag in ("--data-dir", "--api", "--edge-ip", "--workers", "--allow-loopback-origins", "--deny-origins"):
+        assert flag in server.log
+    assert not (server.folder / "causeway-data").exists()
+
+
 FLAGS = [
     (["--api", "nonsense"], 2),
     (["--edge-ip", "example.net"], 2),
