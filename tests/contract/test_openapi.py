@@ -40,6 +40,21 @@ def test_every_route_is_described(document: Any) -> None:
                 assert operation["requestBody"]["content"]["application/json"]["examples"], path
 
 
+def test_operations_have_names_for_generated_clients(document: Any) -> None:
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(set(names)) == len(names)
+    assert {"list_applications", "create_application", "patch_application", "verify_token"} <= set(names)
+    assert not [name for name in names if not re.fullmatch("[a-z_]+", name)]
+
+
+def test_parameters_of_paths_and_queries_are_described_once(document: Any) -> None:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            found = [(p["in"], p["name"]) for p in operation.get("parameters", [])]
+            assert len(set(found)) == len(found), path
+            assert {name for where, name in found if where == "path"} == set(re.findall(r"{(\w+)}", path))
+
+
 def test_the_described_fields_are_those_that_are_read() -> None:
     assert set(APPLICATION["properties"]) == set(WRITABLE)
     assert set(APPLICATION["properties"]["x_causeway"]["properties"]) == set(EXTENSION_FIELDS)
@@ -55,6 +70,27 @@ def test_every_example_of_an_application_is_accepted(api: Api, document: Any) ->
     for name, example in content["application/json"]["examples"].items():
         answer = api.http.post(api.apps, params={"dry_run": "true"}, json=example["value"])
         assert answer.status_code == 200, (name, answer.text)
+
+
+def examples(document: Any, verb: str, path: str) -> list[Any]:
+    content = document["paths"][path][verb]["requestBody"]["content"]["application/json"]
+    return [example["value"] for example in content["examples"].values()]
+
+
+def test_every_other_example_is_accepted_too(api: Api, document: Any) -> None:
+    one = f"{api.apps}/{api.create()['id']}"
+    for body in examples(document, "patch", "/client/v4/zones/{zone_id}/spectrum/apps/{app_id}"):
+        assert api.http.patch(one, params={"dry_run": "true"}, json=body).status_code == 200, body
+    for body in examples(document, "post", "/api/v1/tokens"):
+        made = api.http.post("/api/v1/tokens", json=body)
+        assert api.http.delete(f"/api/v1/tokens/{made.json()['result']['id']}").status_code == 200, made.text
+    account = api.http.get("/client/v4/accounts").json()["result"][0]["id"]
+    for body in examples(document, "post", "/client/v4/zones"):
+        asked = body | {"name": f"of-the-page.{body['name']}", "account": {"id": account}}
+        assert set(asked) == set(body) | {"account"}
+        made = api.http.post("/client/v4/zones", json=asked)
+        assert made.status_code == 200, made.text
+        assert api.http.delete(f"/client/v4/zones/{made.json()['result']['id']}").status_code == 200
 
 
 def test_the_described_defaults_are_those_that_are_used(api: Api) -> None:

@@ -191,7 +191,9 @@ LIST_QUERY: dict[str, Any] = {
         _DIRECTION,
     ]
 }
-PAGE_QUERY: dict[str, Any] = {"parameters": [*_PAGING, query("name", {"type": "string"}, "of this name only")]}
+PAGE_QUERY: dict[str, Any] = {
+    "parameters": [*_PAGING, query("name", {"type": "string"}, "of this name only"), _DIRECTION]
+}
 _SEVERAL = {"type": "array", "items": {"type": "string"}}
 ZONE_QUERY: dict[str, Any] = {
     "parameters": [

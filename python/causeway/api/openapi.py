@@ -49,7 +49,9 @@ _REFUSALS = {
     "401": "no token, or a wrong one",
     "403": "the token may only read",
     "404": "there is no such thing",
+    "413": "the body is too large",
     "429": "too many failed logins; Retry-After says how long to wait",
+    "500": "an error of ours, told in the log; traffic goes on",
     "503": "control is not available; traffic goes on",
 }
 
@@ -67,6 +69,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             operation["responses"].pop("422", None)  # refusals are 400 and in the envelope
             if path.startswith(("/client/v4", "/api/v1")):
                 _describe(path, operation)
+    made["paths"]["/readyz"]["get"]["responses"]["503"] = {"description": "not yet, or not any more: `reason` says why"}
     app.openapi_schema = made
     return made
 

@@ -40,6 +40,7 @@ def build(plane: Plane, keyring: Keyring, stopping: asyncio.Event) -> FastAPI:
         version=__version__,
         description=_DESCRIPTION,
         openapi_url="/api/openapi.json",
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         docs_url=None,  # the stock page loads scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
