@@ -54,7 +54,11 @@ APPLICATION: dict[str, Any] = {
             "oneOf": [{"type": "integer"}, {"type": "string"}],
             "description": 'with origin_dns: a port, or a range such as "3000-4000"',
         },
-        "ip_firewall": {"type": "boolean", "default": False, "description": "apply IP Access Rules; none can be made yet, so true changes nothing until then"},
+        "ip_firewall": {
+            "type": "boolean",
+            "default": False,
+            "description": "apply IP Access Rules; none can be made yet, so true changes nothing until then",
+        },
         "proxy_protocol": {"enum": ["off", "v1", "v2", "simple"], "default": "off"},
         "tls": {"enum": ["off"], "default": "off", "description": "other modes are not built yet"},
         "traffic_type": {
