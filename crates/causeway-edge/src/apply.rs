@@ -16,8 +16,8 @@ use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
 use crate::resolve::{self, Names};
 use crate::snapshot::{Application, Family, Origins, Ports, Protocol, Settings, Snapshot};
+use crate::sockets::{Shared, Sockets};
 use crate::sys;
-use crate::udp::{Shared, Sockets};
 use crate::worker::{Place, Step, Worker};
 
 /// Listeners may take this share of the file descriptors; the rest is for flows.
@@ -34,8 +34,8 @@ pub struct Running {
     applications: HashMap<String, Arc<Active>>,
     order: Vec<String>,
     places: HashMap<Place, String>,
-    /// Of UDP places, also those that only drain: wanted again, they get the same sockets (see `udp`).
-    sockets: HashMap<Place, Weak<Shared>>,
+    /// Of every place, also of UDP ports that only drain: wanted again, they get the same sockets (see `udp`).
+    pub sockets: HashMap<Place, Weak<Shared>>,
     refused: HashMap<Place, Reason>,
     names: Option<Names>,
     /// Counts of applications that are gone, so that the totals of the edge never go back.
@@ -280,23 +280,13 @@ impl Preparation {
     }
 
     fn listen(&mut self, place: Place, active: &Arc<Active>, earlier: Option<&Weak<Shared>>) -> Result<(), Reason> {
-        match place.protocol {
-            Protocol::Tcp => {
-                let sockets = listen::bind(place, active, self.workers)?;
-                for (steps, fd) in self.steps.iter_mut().zip(sockets) {
-                    steps.push(Step::Listen { place, fd, active: active.clone() });
-                }
-            }
-            Protocol::Udp => {
-                let sockets: Sockets = match earlier.and_then(Weak::upgrade) {
-                    Some(draining) => draining,
-                    None => Shared::new(listen::bind(place, active, self.workers)?),
-                };
-                self.sockets.insert(place, Arc::downgrade(&sockets));
-                for steps in &mut self.steps {
-                    steps.push(Step::Receive { place, sockets: sockets.clone(), active: active.clone() });
-                }
-            }
+        let sockets: Sockets = match earlier.and_then(Weak::upgrade) {
+            Some(held) => held,
+            None => Shared::new(listen::bind(place, active, self.workers)?),
+        };
+        self.sockets.insert(place, Arc::downgrade(&sockets));
+        for steps in &mut self.steps {
+            steps.push(Step::Listen { place, sockets: sockets.clone(), active: active.clone() });
         }
         Ok(())
     }

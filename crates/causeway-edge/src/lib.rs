@@ -19,6 +19,7 @@ mod relay;
 mod report;
 pub mod resolve;
 pub mod snapshot;
+mod sockets;
 mod sys;
 mod tcp;
 mod timer;

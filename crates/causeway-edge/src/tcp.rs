@@ -10,7 +10,7 @@ mod run;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -20,6 +20,7 @@ use crate::count::Counters;
 use crate::event::{Cause, Event, Kind as EventKind};
 use crate::relay::{Half, Tools};
 use crate::snapshot::{OnDelete, Protocol};
+use crate::sockets::Sockets;
 use crate::sys;
 use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
@@ -31,15 +32,22 @@ const ACCEPT_BATCH: usize = 64;
 
 #[derive(Debug)]
 pub struct Listener {
-    pub fd: OwnedFd,
+    pub sockets: Sockets,
     pub address: SocketAddr,
     pub active: Arc<Active>,
+}
+
+/// A listener at work, with this worker's own socket.
+#[derive(Debug)]
+struct Listening {
+    fd: RawFd,
+    listener: Listener,
 }
 
 /// All TCP of one worker.
 #[derive(Debug)]
 pub struct TcpPlane {
-    listeners: Slab<Listener>,
+    listeners: Slab<Listening>,
     connections: Slab<Connection>,
     tools: Tools,
     /// Closed in this turn of the loop; their slots are free after it, so that a stale notice finds nobody.
@@ -68,8 +76,8 @@ impl TcpPlane {
     }
 
     pub fn listen(&mut self, desk: &Desk, listener: Listener) -> io::Result<usize> {
-        let fd = listener.fd.as_raw_fd();
-        let slot = self.listeners.insert(listener);
+        let Some(fd) = listener.sockets.of(desk.worker) else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let slot = self.listeners.insert(Listening { fd, listener });
         desk.epoll.add(fd, sys::IN, Token::TcpListener.at(slot)).inspect_err(|_| {
             self.listeners.remove(slot);
         })?;
@@ -77,13 +85,16 @@ impl TcpPlane {
     }
 
     pub fn replace(&mut self, slot: usize, active: Arc<Active>) {
-        if let Some(listener) = self.listeners.get_mut(slot) {
+        if let Some(Listening { listener, .. }) = self.listeners.get_mut(slot) {
             listener.active = active;
         }
     }
 
-    pub fn unlisten(&mut self, slot: usize) {
-        self.listeners.try_remove(slot);
+    pub fn unlisten(&mut self, desk: &Desk, slot: usize) {
+        if let Some(listening) = self.listeners.try_remove(slot) {
+            // Other workers may keep the socket open, so that closing does not take it out of the interest list.
+            let _ = desk.epoll.remove(listening.fd);
+        }
     }
 
     pub fn open(&self) -> usize {
@@ -96,8 +107,8 @@ impl TcpPlane {
 
     pub fn on_listener(&mut self, desk: &mut Desk, slot: usize) {
         for _ in 0..ACCEPT_BATCH {
-            let Some(listener) = self.listeners.get(slot) else { return };
-            match sys::accept(listener.fd.as_raw_fd()) {
+            let Some(listening) = self.listeners.get(slot) else { return };
+            match sys::accept(listening.fd) {
                 Ok((client, address)) => self.admit(desk, slot, client, address),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
@@ -112,8 +123,8 @@ impl TcpPlane {
     /// Out of descriptors: take the spare one, so that the client gets an answer instead of a hanging connect.
     fn refuse_one(&mut self, desk: &mut Desk, slot: usize) {
         self.spare = None;
-        if let Some(listener) = self.listeners.get(slot)
-            && let Ok((client, address)) = sys::accept(listener.fd.as_raw_fd())
+        if let Some(Listening { fd, listener }) = self.listeners.get(slot)
+            && let Ok((client, address)) = sys::accept(*fd)
         {
             let edge = listener.address;
             refuse(desk, &listener.active, client, address, edge);
@@ -122,7 +133,7 @@ impl TcpPlane {
     }
 
     fn admit(&mut self, desk: &mut Desk, slot: usize, client: OwnedFd, address: SocketAddr) {
-        let listener = &self.listeners[slot];
+        let Listening { listener, .. } = &self.listeners[slot];
         let mut edge_address = listener.address;
         if edge_address.ip().is_unspecified() {
             edge_address = sys::local_address(client.as_raw_fd()).unwrap_or(edge_address);

@@ -19,9 +19,9 @@ mod table;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use slab::Slab;
 
@@ -30,6 +30,7 @@ use crate::count::Counters;
 use crate::event::Cause;
 use crate::icmp::Icmp;
 use crate::snapshot::OnDelete;
+use crate::sockets::Sockets;
 use crate::sys;
 use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
@@ -42,22 +43,6 @@ use table::Table;
 const DISCARD_BATCHES: u32 = 16;
 /// How often a worker looks whether the others still need a port that is going away.
 const LOOK_AGAIN_MS: u64 = 250;
-
-/// The sockets of one place, and how many sessions of all workers live on them.
-#[derive(Debug)]
-pub struct Shared {
-    /// One for each worker, in order.
-    sockets: Box<[OwnedFd]>,
-    sessions: AtomicUsize,
-}
-
-pub type Sockets = Arc<Shared>;
-
-impl Shared {
-    pub fn new(sockets: Vec<OwnedFd>) -> Sockets {
-        Arc::new(Shared { sockets: sockets.into(), sessions: AtomicUsize::new(0) })
-    }
-}
 
 #[derive(Debug)]
 pub struct Listener {
@@ -120,7 +105,7 @@ impl UdpPlane {
             (port.listener, port.is_draining) = (listener, false);
             return Ok(slot);
         }
-        let Some(fd) = listener.sockets.sockets.get(desk.worker).map(AsRawFd::as_raw_fd) else {
+        let Some(fd) = listener.sockets.of(desk.worker) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let address = listener.address;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,10 +17,11 @@ use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
 use crate::snapshot::{OnDelete, Protocol};
+use crate::sockets::Sockets;
 use crate::sys::{Epoll, IN, Wake};
 use crate::tcp::{self, TcpPlane};
 use crate::timer::{Kind, Timers};
-use crate::udp::{self, Sockets, UdpPlane};
+use crate::udp::{self, UdpPlane};
 
 const NOTICES: usize = 256;
 
@@ -35,12 +36,6 @@ pub struct Place {
 #[derive(Debug)]
 pub enum Step {
     Listen {
-        place: Place,
-        fd: OwnedFd,
-        active: Arc<Active>,
-    },
-    /// The same for UDP, where the sockets of all workers close together (see `udp`).
-    Receive {
         place: Place,
         sockets: Sockets,
         active: Arc<Active>,
@@ -296,12 +291,12 @@ impl Loop {
     fn take(&mut self, step: Step) -> Result<(), (Place, io::Error)> {
         let desk = &mut self.desk;
         match step {
-            Step::Listen { place, fd, active } => {
-                let slot = self.tcp.listen(desk, tcp::Listener { fd, address: place.address, active });
-                self.places.insert(place, slot.map_err(|error| (place, error))?);
-            }
-            Step::Receive { place, sockets, active } => {
-                let slot = self.udp.listen(desk, udp::Listener { sockets, address: place.address, active });
+            Step::Listen { place, sockets, active } => {
+                let address = place.address;
+                let slot = match place.protocol {
+                    Protocol::Tcp => self.tcp.listen(desk, tcp::Listener { sockets, address, active }),
+                    Protocol::Udp => self.udp.listen(desk, udp::Listener { sockets, address, active }),
+                };
                 self.places.insert(place, slot.map_err(|error| (place, error))?);
             }
             Step::Replace { place, active } => {
@@ -315,7 +310,7 @@ impl Loop {
             Step::Unlisten { place } => {
                 if let Some(slot) = self.places.remove(&place) {
                     match place.protocol {
-                        Protocol::Tcp => self.tcp.unlisten(slot),
+                        Protocol::Tcp => self.tcp.unlisten(desk, slot),
                         Protocol::Udp => self.udp.unlisten(desk, slot),
                     }
                 }
