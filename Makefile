@@ -49,10 +49,11 @@ bench-deps: ## what the bench measures against and with: Debian packages, and En
 clean: ## remove what was built
 	rm -rf target .venv .tools
 
-RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+RUST_SOURCES := $(shell find crates bpf -name '*.rs' -o -name Cargo.toml -o -name '*.[ch]') Cargo.toml Cargo.lock
 
 $(UV):
 	@scripts/apt build
+	@scripts/apt kernel
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@command -v cargo >/dev/null || { echo "A Rust toolchain (1.88 or newer) is needed: install rustup, then run make setup again." >&2; exit 1; }
 	@echo "setup: uv"
