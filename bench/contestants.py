@@ -72,6 +72,7 @@ class Contestant:
     version: Callable[[], str]
     carries_udp: bool = True
     is_peer: bool = True
+    splices: bool = False  # bytes do not pass through user space
 
     def run(self, world: World, place: int, directory: Path, pin: tuple[str, ...]) -> Running:
         directory.mkdir()
@@ -143,23 +144,15 @@ def _envoy(place: Place) -> subprocess.Popen[bytes]:
     return _spawn(place, [_envoy_program(), "-c", str(config), *options])
 
 
-def _causeway(place: Place) -> subprocess.Popen[bytes]:
+def _causeway(place: Place, workers: int = 1) -> subprocess.Popen[bytes]:
     program = Path(sys.executable).parent / "causeway"
     if not program.exists():
         raise Unavailable(f"{program} does not exist; run: make setup")
     data = place.directory / f"data-{time.monotonic_ns()}"
-    options = [
-        "--data-dir",
-        str(data),
-        "--api",
-        "127.0.0.1:8787",
-        "--edge-ip",
-        place.listen,
-        "--workers",
-        "1",
-    ]
+    api = f"127.0.0.1:{8786 + workers}"  # two of them share the namespace, and with it 127.0.0.1
+    options = ["--data-dir", str(data), "--api", api, "--edge-ip", place.listen, "--workers", str(workers)]
     process = _spawn(place, [str(program), "up", *options])
-    provision = [sys.executable, str(HERE / "provision.py"), str(data / "token"), place.origin]
+    provision = [sys.executable, str(HERE / "provision.py"), f"http://{api}", str(data / "token"), place.origin]
     try:
         done = subprocess.run(
             [*inside(place.namespace), *provision], capture_output=True, text=True, timeout=PROVISION_S
@@ -182,6 +175,10 @@ def _said(*command: str) -> str:
     return found.group() if found else "unknown"
 
 
+def _causeway_version() -> str:
+    return _said(str(Path(sys.executable).parent / "causeway"), "--version")
+
+
 def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return " / ".join(lines[-3:])
@@ -195,13 +192,14 @@ CONTESTANTS = (
         _haproxy("haproxy-splice.cfg"),
         lambda: _said("/usr/sbin/haproxy", "-v"),
         carries_udp=False,
+        splices=True,
     ),
     Contestant("nginx", _nginx, lambda: _said("/usr/sbin/nginx", "-v")),
     Contestant("envoy", _envoy, lambda: _said(_envoy_program(), "--version")),
-    Contestant(
-        "causeway",
-        _causeway,
-        lambda: _said(str(Path(sys.executable).parent / "causeway"), "--version"),
-        is_peer=False,
-    ),
+    Contestant("causeway", _causeway, _causeway_version, is_peer=False),
 )
+
+
+def with_workers(count: int) -> Contestant:
+    """Return causeway with so many workers, to be measured beside that with one."""
+    return Contestant(f"causeway-{count}w", lambda place: _causeway(place, count), _causeway_version, is_peer=False)

@@ -39,6 +39,10 @@ def _tree(root: int) -> list[_Stat]:
     return found
 
 
+def tree_pids(root: int) -> list[int]:
+    return [stat.pid for stat in _tree(root)]
+
+
 def cpu_s(root: int) -> float:
     return sum(stat.cpu_s for stat in _tree(root))
 

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import httpx
 
-API = "http://127.0.0.1:8787"
 READY_S = 20
 PORTS = (("tcp", 7001), ("tcp", 7002), ("tcp", 7003), ("udp", 7004))
 
 
-def main(token_file: str, origin: str) -> None:
-    _wait_until_ready()
+def main(url: str, token_file: str, origin: str) -> None:
+    _wait_until_ready(url)
     token = Path(token_file).read_text().strip()
-    with httpx.Client(base_url=f"{API}/client/v4", headers={"Authorization": f"Bearer {token}"}, timeout=10) as api:
+    with httpx.Client(base_url=f"{url}/client/v4", headers={"Authorization": f"Bearer {token}"}, timeout=10) as api:
         account = _result(api.get("/accounts"))[0]["id"]
         zone = _result(api.post("/zones", json={"name": "bench.example", "account": {"id": account}}))["id"]
         for protocol, port in PORTS:
@@ -29,11 +28,11 @@ def main(token_file: str, origin: str) -> None:
             _result(api.post(f"/zones/{zone}/spectrum/apps", json=application))
 
 
-def _wait_until_ready() -> None:
+def _wait_until_ready(url: str) -> None:
     deadline, answer = time.monotonic() + READY_S, "no answer"
     while time.monotonic() < deadline:
         try:
-            response = httpx.get(f"{API}/readyz", timeout=1)
+            response = httpx.get(f"{url}/readyz", timeout=1)
             if response.status_code == 200:
                 return
             answer = f"{response.status_code} {response.text[:200]}"

@@ -1,124 +1,90 @@
-"""What the samples say: medians, spreads and ratios round by round, as tables and as JSON.
+"""What the samples say, as tables and as JSON. Pure: measures nothing."""
 
-Pure: measures nothing.
-"""
-
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import median
 
-from contestants import CONTESTANTS
-from sample import Sample
+import figures
+from figures import Ratio, Samples
 from workloads import Workload
 
-PEERS = frozenset(row.name for row in CONTESTANTS if row.is_peer)
-Samples = dict[str, list[Sample]]  # by contestant, a sample for each round
 
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """One contestant against another, above 1 is better: median over rounds and its range."""
-
-    against: str
-    median: float
-    least: float
-    most: float
-
-    def __str__(self) -> str:
-        return f"{self.against}: {self.median:.2f} [{self.least:.2f} - {self.most:.2f}]"
-
-
-def middle(samples: list[Sample]) -> float:
-    return median(sample.value for sample in samples)
-
-
-def spread(samples: list[Sample]) -> float:
-    values = [sample.value for sample in samples]
-    return (max(values) - min(values)) / middle(samples) if middle(samples) else 0.0
-
-
-def ratio(workload: Workload, samples: Samples, name: str, against: str) -> Ratio | None:
-    pairs = zip(samples.get(name, ()), samples.get(against, ()), strict=False)
-    both = [(a.value, b.value) for a, b in pairs if a.value > 0 and b.value > 0]
-    values = [b / a if workload.lower_is_better else a / b for a, b in both]
-    return Ratio(against, median(values), min(values), max(values)) if values else None
-
-
-def best_peer(workload: Workload, samples: Samples, other_than: str) -> str | None:
-    peers = [name for name in samples if name in PEERS and name != other_than and middle(samples[name]) > 0]
-    best = min if workload.lower_is_better else max
-    return best(peers, key=lambda name: middle(samples[name]), default=None)
-
-
-def against_best(workload: Workload, samples: Samples, name: str) -> Ratio | None:
-    best = best_peer(workload, samples, name)
-    return ratio(workload, samples, name, best) if best else None
-
-
-def _cost(samples: list[Sample]) -> float | None:
-    costs = [sample.cost for sample in samples if sample.cost is not None]
-    return median(costs) if costs else None
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 100 else f"{value:.3g}"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
-def _columns(results: dict[Workload, Samples]) -> list[str]:
-    return [row.name for row in CONTESTANTS if any(row.name in samples for samples in results.values())]
-
-
 def medians_table(results: dict[Workload, Samples]) -> str:
     names = _columns(results)
-    rows = [
-        [w.name, w.unit] + [f"{_number(middle(s[n]))} ±{spread(s[n]):.0%}" if n in s else "-" for n in names]
-        for w, s in results.items()
-    ]
-    return _table(["workload", "unit", *names], rows)
+    rows = []
+    for workload, samples in results.items():
+        series = figures.values(samples)
+        cells = [_with_spread(figures.middle(series, name), figures.spread(series, name)) for name in names]
+        rows.append([workload.name, workload.unit, *cells])
+    return table(["workload", "unit", *names], rows)
 
 
 def costs_table(results: dict[Workload, Samples]) -> str:
     names = [name for name in _columns(results) if name != "direct"]
     rows = []
     for workload, samples in results.items():
-        costs = [_cost(samples[name]) if name in samples else None for name in names]
-        if any(cost is not None for cost in costs):
-            rows.append([workload.name, workload.cost_unit, *("-" if c is None else _number(c) for c in costs)])
-    return _table(["workload", "proxy's cost", *names], rows) if rows else ""
+        series = figures.costs(samples)
+        cells = [figures.middle(series, name) for name in names]
+        if any(cell is not None for cell in cells):
+            rows.append([workload.name, workload.cost_unit, *("-" if c is None else number(c) for c in cells)])
+    return table(["workload", "proxy's cost", *names], rows) if rows else ""
 
 
 def added_latency_table(results: dict[Workload, Samples]) -> str:
-    names = _columns(results)
+    names = [name for name in _columns(results) if name != "direct"]
     rows = []
     for workload, samples in results.items():
         if not workload.is_latency or "direct" not in samples:
             continue
-        for figure, of in (("p50", lambda s: s.value), ("p99", lambda s: s.p99_us or 0)):
-            direct = [of(sample) for sample in samples["direct"]]
-            added = {
-                name: median(of(s) - base for s, base in zip(samples[name], direct, strict=False))
-                for name in names
-                if name in samples
-            }
-            rows.append([f"{workload.name} {figure}", *(f"{added[n]:.1f}" if n in added else "-" for n in names)])
-    return _table(["added over direct, us", *names], rows) if rows else ""
+        series = figures.added(samples)
+        cells = [figures.middle(series, name) for name in names]
+        rows.append([f"{workload.name} p50", *("-" if cell is None else f"{cell:.1f}" for cell in cells)])
+        base = [sample.p99_us or 0 for sample in samples["direct"]]
+        tails = {
+            name: median((sample.p99_us or 0) - least for sample, least in zip(samples[name], base, strict=False))
+            for name in names
+            if name in samples
+        }
+        rows.append([f"{workload.name} p99", *(f"{tails[n]:.1f}" if n in tails else "-" for n in names)])
+    return table(["added over direct, us", *names], rows) if rows else ""
 
 
 def ratios_table(results: dict[Workload, Samples]) -> str:
     rows = []
     for workload, samples in results.items():
         for name in samples:
-            if name != "direct":
-                best, direct = against_best(workload, samples, name), ratio(workload, samples, name, "direct")
-                rows.append([workload.name, name, str(best or "-"), str(direct or "-")])
-    return _table(["workload", "contestant", "against the best (other) peer", "against direct"], rows) if rows else ""
+            if name == "direct":
+                continue
+            series = figures.values(samples)
+            found = [
+                figures.rate_against_best(workload, samples, name),
+                figures.ratio(series, name, "direct"),
+                figures.cost_against_best(samples, name),
+            ]
+            rows.append([workload.name, name, *(str(ratio or "-") for ratio in found)])
+    return table(["workload", "contestant", "figure", "figure", "CPU per unit"], rows) if rows else ""
+
+
+def shares_table(results: dict[Workload, Samples]) -> str:
+    names = _columns(results)
+    rows = [
+        [workload.name, *(_shares(samples, name) for name in names)]
+        for workload, samples in results.items()
+        if workload.cost_unit
+    ]
+    return table(["proxy / client / origin", *names], rows) if rows else ""
 
 
 def troubles(results: dict[Workload, Samples]) -> list[str]:
@@ -140,32 +106,60 @@ def as_json(results: dict[Workload, Samples]) -> list[dict]:
             "unit": workload.unit,
             "lower_is_better": workload.lower_is_better,
             "cost_unit": workload.cost_unit or None,
-            "contestants": {
-                name: {
-                    "median": middle(taken),
-                    "spread": spread(taken),
-                    "cost": _cost(taken),
-                    "against_best_peer": _as_dict(against_best(workload, samples, name)),
-                    "against_direct": _as_dict(ratio(workload, samples, name, "direct")) if name != "direct" else None,
-                    "rounds": [asdict(sample) for sample in taken],
-                }
-                for name, taken in samples.items()
-            },
+            "contestants": {name: _contestant(workload, samples, name) for name in samples},
         }
         for workload, samples in results.items()
     ]
 
 
-def _as_dict(value: Ratio | None) -> dict | None:
-    return asdict(value) if value else None
+def _contestant(workload: Workload, samples: Samples, name: str) -> dict:
+    series, costs = figures.values(samples), figures.costs(samples)
+    added = figures.added(samples) if workload.is_latency else {}
+    return {
+        "median": figures.middle(series, name),
+        "spread": figures.spread(series, name),
+        "cost": figures.middle(costs, name),
+        "added": figures.middle(added, name),
+        "against_best_peer": _as_dict(figures.rate_against_best(workload, samples, name)),
+        "against_direct": _as_dict(figures.ratio(series, name, "direct")) if name != "direct" else None,
+        "cost_against_best_peer": _as_dict(figures.cost_against_best(samples, name)),
+        "added_against_best_peer": _as_dict(figures.against_best(added, name, lowest=True)),
+        "rounds": [asdict(sample) for sample in samples[name]],
+    }
 
 
 def text(results: dict[Workload, Samples]) -> str:
     parts = [
         ("Medians, with the spread (max - min) / median over rounds.", medians_table(results)),
         ("CPU of the proxy, user + system of its process tree.", costs_table(results)),
+        ("CPUs in use, median: where the client's is near 1 it is the limit.", shares_table(results)),
         ("Added latency, median over rounds of the difference in each.", added_latency_table(results)),
-        ("Ratios round by round, median [min - max]; above 1 is better.", ratios_table(results)),
+        (
+            "Ratios round by round, median [min - max], to the best other peer and to direct. Figures: above 1 is "
+            "better, but below it for latency and memory. CPU per unit: below 1 is better.",
+            ratios_table(results),
+        ),
     ]
     trouble = "Trouble: " + ("; ".join(troubles(results)) or "none")
     return "\n\n".join([f"{title}\n\n{table}" for title, table in parts if table] + [trouble])
+
+
+def _columns(results: dict[Workload, Samples]) -> list[str]:
+    return figures.in_order({name for samples in results.values() for name in samples})
+
+
+def _with_spread(value: float | None, spread: float) -> str:
+    return "-" if value is None else f"{number(value)} ±{spread:.0%}"
+
+
+def _shares(samples: Samples, name: str) -> str:
+    taken = samples.get(name)
+    if not taken:
+        return "-"
+    proxy = [sample.proxy_cpus for sample in taken if sample.proxy_cpus is not None]
+    parts = [proxy, [sample.client_cpus for sample in taken], [sample.origin_cpus for sample in taken]]
+    return " / ".join(f"{median(part):.2f}" if part else "-" for part in parts)
+
+
+def _as_dict(value: Ratio | None) -> dict | None:
+    return asdict(value) if value else None

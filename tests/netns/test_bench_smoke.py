@@ -53,7 +53,7 @@ def test_a_quick_bench_measures_everybody_and_keeps_what_it_found(tmp_path: Path
 
     [path] = tmp_path.glob("*.json")
     found = json.loads(path.read_text())
-    assert found["format"] == 1
+    assert (found["format"], found["kind"]) == (2, "peers")
     assert found["not_measured"] == {}
     assert found["strays"] == 0
     assert set(found["versions"]) == set(CONTESTANTS)
