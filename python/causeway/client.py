@@ -76,6 +76,14 @@ class Listener(TypedDict):
     reason: NotRequired[Reason | None]
 
 
+class PortPressure(TypedDict):
+    protocol: str
+    origin: str | None
+    used: int
+    available: int
+    share: float
+
+
 class EdgeStatus(TypedDict):
     name: str
     version: int
@@ -83,6 +91,7 @@ class EdgeStatus(TypedDict):
     refused: list[Listener]
     totals: dict[str, int]
     open_files: dict[str, int]
+    port_pressure: NotRequired[list[PortPressure]]
 
 
 class Status(TypedDict):

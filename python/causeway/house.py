@@ -40,6 +40,7 @@ def site(settings: Settings, api_port: int) -> Site:
         origin_deny_sockets=own,
         allow_loopback_origins=settings.allows_loopback,
         resolvers=settings.resolvers,
+        source_addresses=settings.source_addresses,
     )
     return Site(settings.edge_addresses, told, policy)
 

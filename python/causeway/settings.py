@@ -33,6 +33,7 @@ class Settings:
     api_host: Address
     api_port: int
     edge_addresses: tuple[Address, ...]
+    source_addresses: tuple[Address, ...]
     workers: int
     allows_loopback: bool
     denied: tuple[Network, ...]
@@ -54,6 +55,10 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
     for address in addresses:
         if address.is_unspecified and any(a != address and a.version == address.version for a in addresses):
             parser.error(f"--edge-ip {address} stands for all IPv{address.version} addresses: give no others with it")
+    sources = tuple(dict.fromkeys(read.source_ip))
+    for address in sources:
+        if address.is_unspecified or address.is_multicast:
+            parser.error(f"--source-ip {address} is not an address to connect from")
     given = os.environ.get(TOKEN_VARIABLE) or None
     if given and not is_token(given):
         raise StartError(f"{TOKEN_VARIABLE} must have 40 or more characters of 0-9 A-Z a-z _ -", status=2)
@@ -62,6 +67,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         api_host=read.api[0],
         api_port=read.api[1],
         edge_addresses=addresses,
+        source_addresses=sources,
         workers=read.workers,
         allows_loopback=read.allow_loopback_origins or all(address.is_loopback for address in addresses),
         denied=tuple(read.deny_origins),
@@ -83,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-dir", type=Path, default=Path("causeway-data"), metavar="DIR", help="state and token")
     add("--api", type=_socket, default=DEFAULT_API, metavar="HOST:PORT", help=f"default {DEFAULT_API}")
     add("--edge-ip", type=_address, action="append", metavar="IP", help="repeatable; default 127.0.0.1")
+    add("--source-ip", type=_address, action="append", default=[], metavar="IP", help="repeatable; default any")
     add("--workers", type=int, default=0, metavar="N", help="0: one per core")
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")

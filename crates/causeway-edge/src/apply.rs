@@ -30,7 +30,7 @@ const WORKER_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Running {
     pub version: u64,
-    settings: Settings,
+    pub settings: Settings,
     applications: HashMap<String, Arc<Active>>,
     order: Vec<String>,
     places: HashMap<Place, String>,

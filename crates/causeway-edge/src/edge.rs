@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::error::EdgeError;
 use crate::event::{EventReader, Record};
 use crate::keep::Keep;
+use crate::pressure::{PortPressure, PressureGauge};
 use crate::report::{ApplicationReport, ApplyReport, OpenFiles, Outcome, Report};
 use crate::snapshot::{OnDelete, Snapshot};
 use crate::sys;
@@ -66,6 +67,7 @@ struct State {
 struct Sight {
     readers: Vec<EventReader>,
     seq: u64,
+    pressure: PressureGauge,
 }
 
 impl Edge {
@@ -101,7 +103,7 @@ impl Edge {
         let edge = Edge {
             workers,
             state: Mutex::new(state),
-            sight: Mutex::new(Sight { readers, seq: 0 }),
+            sight: Mutex::new(Sight { readers, seq: 0, pressure: PressureGauge::default() }),
             clock,
             open_files: limit,
             max_snapshot_bytes: config.max_snapshot_bytes,
@@ -150,6 +152,7 @@ impl Edge {
     /// What the edge has seen; takes up to `max_events` records out of the rings.
     pub fn observe(&self, max_events: usize) -> Report {
         let (events, events_lost) = self.read_events(max_events);
+        let port_pressure = self.port_pressure();
         let mut state = self.state();
         state.running.settle_drained();
         let applications =
@@ -160,6 +163,7 @@ impl Edge {
             uptime_ms: self.clock.now_ms(),
             workers: self.workers.iter().filter(|worker| !worker.has_ended()).count(),
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
+            port_pressure,
             totals: state.running.totals(),
             applications,
             refused: state.running.refused(),
@@ -169,9 +173,14 @@ impl Edge {
         }
     }
 
+    fn port_pressure(&self) -> Vec<PortPressure> {
+        let sources = self.state().running.settings.source_addresses.clone();
+        self.sight().pressure.look(&sources, self.clock.now_ms(), || self.clock.now_ms()).to_vec()
+    }
+
     fn read_events(&self, most: usize) -> (Vec<Record>, u64) {
-        let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
-        let Sight { readers, seq } = &mut *sight;
+        let mut sight = self.sight();
+        let Sight { readers, seq, .. } = &mut *sight;
         let mut events = Vec::new();
         for reader in readers.iter_mut() {
             while events.len() < most {
@@ -219,6 +228,10 @@ impl Edge {
         for done in pending {
             let _ = done.recv_timeout(Duration::from_secs(5));
         }
+    }
+
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

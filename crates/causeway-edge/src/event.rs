@@ -48,6 +48,7 @@ pub enum Cause {
     ConnectUnreachable,
     ConnectFailed,
     PortsExhausted,
+    SourceMissing,
     OutOfResources,
     OriginDenied,
     NameNotFound,
@@ -103,7 +104,14 @@ impl Cause {
                 "ports_exhausted",
                 OriginError,
                 524,
-                "no free source port towards it: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1",
+                "no free source port towards it: give more source addresses (--source-ip), widen \
+                 net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1",
+            ),
+            Cause::SourceMissing => (
+                "source_missing",
+                OriginError,
+                524,
+                "cannot be reached: no source address (--source-ip) is an address of this machine",
             ),
             Cause::OutOfResources => {
                 ("out_of_resources", OriginError, 524, "this edge is out of file descriptors or memory")

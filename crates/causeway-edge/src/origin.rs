@@ -11,6 +11,7 @@ use crate::application::mapped_port;
 use crate::event::Cause;
 use crate::resolve::{Answer, ResolveCause, Watched};
 use crate::snapshot::{OriginAddress, Ports, Settings};
+use crate::source::Sources;
 
 /// A timed-out origin is tried last for this long, so that not every client waits for it.
 const PENALTY_MS: u64 = 10_000;
@@ -104,12 +105,17 @@ impl OriginAddress {
 pub struct Policy {
     settings: Settings,
     local: Vec<IpAddr>,
+    sources: Sources,
 }
 
 impl Policy {
     /// `local` are the addresses of this machine, for denied sockets on "any address".
     pub fn new(settings: Settings, local: Vec<IpAddr>) -> Policy {
-        Policy { settings, local }
+        Policy { sources: Sources::new(&settings.source_addresses), settings, local }
+    }
+
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     pub fn allows(&self, origin: SocketAddr) -> bool {
@@ -162,7 +168,7 @@ mod tests {
             origin_deny: serde_json::from_str(r#"["203.0.113.0/24","2001:db8:bad::/48"]"#).unwrap(),
             origin_deny_sockets: vec!["0.0.0.0:8787".parse().unwrap(), "198.51.100.1:22".parse().unwrap()],
             allow_loopback_origins,
-            resolvers: vec![],
+            ..Settings::default()
         };
         Policy::new(settings, vec!["192.0.2.7".parse().unwrap()])
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::count::Totals;
 use crate::error::Side;
 use crate::event::Record;
+use crate::pressure::PortPressure;
 use crate::snapshot::{Ports, Protocol};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -71,6 +72,8 @@ pub struct Report {
     pub uptime_ms: u64,
     pub workers: usize,
     pub open_files: OpenFiles,
+    /// Origins towards which half of the source ports or more are in use, the worst first.
+    pub port_pressure: Vec<PortPressure>,
     pub totals: Totals,
     pub applications: Vec<ApplicationReport>,
     pub refused: Vec<ListenerReport>,

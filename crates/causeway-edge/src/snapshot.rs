@@ -34,6 +34,10 @@ pub struct Settings {
     pub allow_loopback_origins: bool,
     /// Name servers; empty means the system's.
     pub resolvers: Vec<SocketAddr>,
+    /// Addresses of this machine to reach origins from; empty means the kernel's choice. May be absent, so that
+    /// a snapshot that an older engine kept still starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_addresses: Vec<IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -186,6 +190,10 @@ impl Snapshot {
     }
 
     fn check(&self) -> Result<(), EdgeError> {
+        if let Some(address) = self.settings.source_addresses.iter().find(|a| a.is_unspecified() || a.is_multicast()) {
+            let reason = format!("{address} is not an address to connect from");
+            return Err(EdgeError::Invalid { field: "settings.source_addresses".into(), reason });
+        }
         let mut ids = HashSet::with_capacity(self.applications.len());
         let mut claims = HashSet::new();
         for (index, application) in self.applications.iter().enumerate() {

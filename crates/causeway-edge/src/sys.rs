@@ -196,6 +196,18 @@ pub fn connect(fd: RawFd, peer: SocketAddr) -> io::Result<()> {
     }
 }
 
+pub fn bind(fd: RawFd, local: SocketAddr) -> io::Result<()> {
+    let address = RawAddress::from(local);
+    // SAFETY: address and length belong together.
+    check(unsafe { libc::bind(fd, address.as_ptr(), address.len()) }).map(drop)
+}
+
+/// Give `fd` an address of this machine and leave the port to `connect`, which can share it between peers.
+pub fn bind_source(fd: RawFd, source: IpAddr) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1i32)?;
+    bind(fd, SocketAddr::new(source, 0))
+}
+
 pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
     let mut address = RawAddress::empty();
     // SAFETY: the address and its length live through the call.

@@ -92,6 +92,8 @@ pub struct Desk {
     pub now_ms: u64,
     /// Index of this worker, which is also the index of its counters.
     pub worker: usize,
+    /// Turn of the source addresses, where there are any.
+    pub next_source: usize,
     wake: Arc<Wake>,
     flows: u64,
 }
@@ -139,6 +141,7 @@ impl Worker {
             events,
             now_ms: clock.now_ms(),
             worker: index,
+            next_source: index,
             wake: wake.clone(),
             flows: 0,
         };

@@ -48,12 +48,18 @@ fn every_prefix_of_a_snapshot_is_refused_whole_and_nothing_may_follow_one() {
     }
 }
 
+/// Younger than snapshots that engines have kept on disk, which must start.
+const LATER_FIELDS: [&str; 1] = ["source_addresses"];
+
 #[test]
 fn every_field_is_needed() {
     for case in cases("accept.json") {
         for path in fields(&case["snapshot"], "") {
             let mut without = case["snapshot"].clone();
             let (parent, name) = path.rsplit_once('/').unwrap();
+            if LATER_FIELDS.contains(&name) {
+                continue;
+            }
             without.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name);
             let refused = Snapshot::parse(&serde_json::to_vec(&without).unwrap(), LIMIT_BYTES).unwrap_err();
             assert_eq!(refused.code(), "snapshot_malformed", "{} without {path}", case["case"]);

@@ -32,6 +32,10 @@ def up(
         list[str] | None,
         typer.Option("--edge-ip", metavar="IP", help="Address to serve on (repeatable). Default: 127.0.0.1."),
     ] = None,
+    source_ip: Annotated[
+        list[str] | None,
+        typer.Option("--source-ip", metavar="IP", help="Address to reach origins from (repeatable). Default: any."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=0, metavar="N", help="Engine threads. Default: 0, one per core."),
@@ -57,6 +61,7 @@ def up(
         *_flag("--data-dir", data_dir),
         *_flag("--api", api),
         *_flags("--edge-ip", edge_ip),
+        *_flags("--source-ip", source_ip),
         *_flag("--workers", workers),
         *(["--allow-loopback-origins"] if allow_loopback_origins else []),
         *_flags("--deny-origins", deny_origins),

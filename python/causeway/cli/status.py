@@ -22,7 +22,7 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import EdgeStatus, Status
+    from causeway.client import EdgeStatus, PortPressure, Status
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -90,4 +90,11 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
             f"{totals.get('datagrams_dropped', 0)} datagrams dropped",
         ),
         ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
+        *(("source ports", _ports_text(pressure)) for pressure in edge.get("port_pressure", ())),
     ]
+
+
+def _ports_text(pressure: PortPressure) -> str:
+    towards = pressure["origin"] or "all origins"
+    used = f"{pressure['used']} of {pressure['available']} ({pressure['share']:.0%})"
+    return f"{used} in use for {pressure['protocol']} to {towards}"

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from causeway.edge.alarms import Alarms
 from causeway.exchange.bus import EdgeRefused, EdgeSide
 from causeway.model.report import ApplyReport, Report, decode_apply_report, decode_report
 from causeway.native import Edge, NativeError
@@ -66,6 +67,7 @@ class Agent:
         self._snapshot: bytes | None = None
         self._applying = threading.Lock()
         self._observing = threading.Lock()  # reports are published in the order in which they were taken
+        self._alarms = Alarms()
         self._woken = threading.Event()
         self._is_stopping = self._is_over = False
         self._thread = threading.Thread(target=self._run, name="edge-agent", daemon=True)
@@ -95,6 +97,8 @@ class Agent:
         with self._observing:
             report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
             self._exchange.publish(report)
+            for line in self._alarms.lines(report):
+                log.log(line.level, "%s", line.text)
         return report
 
     def wake(self) -> None:

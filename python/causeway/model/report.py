@@ -64,6 +64,16 @@ class OpenFiles(msgspec.Struct, frozen=True):
     limit: int
 
 
+class PortPressure(msgspec.Struct, frozen=True):
+    """Source ports in use towards one origin; UDP ports are one pool for all origins."""
+
+    protocol: str
+    origin: str | None
+    used: int
+    available: int
+    share: float
+
+
 class Report(msgspec.Struct, frozen=True):
     """`events` is the JSON list as it came; `decode_events` reads it."""
 
@@ -78,6 +88,7 @@ class Report(msgspec.Struct, frozen=True):
     events: msgspec.Raw
     events_lost: int
     rejected_snapshots: list[str]
+    port_pressure: list[PortPressure] = []
 
     @property
     def has_events(self) -> bool:

@@ -25,6 +25,7 @@ class Settings:
     origin_deny_sockets: tuple[tuple[Address, int], ...] = ()
     allow_loopback_origins: bool = False
     resolvers: tuple[tuple[Address, int], ...] = ()
+    source_addresses: tuple[Address, ...] = ()  # where origins are reached from; none: the kernel chooses
 
 
 def encode_application(application: Application, edge_addresses: tuple[Address, ...]) -> bytes:
@@ -55,12 +56,14 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
 
 def encode_snapshot(version: int, settings: Settings, applications: Iterable[bytes]) -> bytes:
     """The whole document, keys sorted."""
+    sources = [str(address) for address in settings.source_addresses]
     head = _encode(
         {
             "origin_deny": [str(network) for network in settings.origin_deny],
             "origin_deny_sockets": [socket_text(*socket) for socket in settings.origin_deny_sockets],
             "allow_loopback_origins": settings.allow_loopback_origins,
             "resolvers": [socket_text(*socket) for socket in settings.resolvers],
+            **({"source_addresses": sources} if sources else {}),
         }
     )
     body = b",".join(applications)

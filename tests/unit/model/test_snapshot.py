@@ -34,6 +34,7 @@ def encoded(case: dict[str, Any]) -> bytes:
         origin_deny_sockets=tuple((ip_address(host), port) for host, port in told["origin_deny_sockets"]),
         allow_loopback_origins=told["allow_loopback_origins"],
         resolvers=tuple((ip_address(host), port) for host, port in told["resolvers"]),
+        source_addresses=tuple(ip_address(text) for text in told.get("source_addresses", ())),
     )
     return encode_snapshot(case["snapshot"]["version"], settings, pieces)
 

@@ -12,6 +12,7 @@ use crate::event::Cause;
 use crate::origin::Choice;
 use crate::relay::Readiness;
 use crate::snapshot::ProxyProtocol;
+use crate::source;
 use crate::sys;
 use crate::worker::{Desk, Token};
 
@@ -38,7 +39,7 @@ impl TcpPlane {
                 }
             };
             connection.origin_address = Some(origin);
-            let failure = match start_connect(&active, origin) {
+            let failure = match start_connect(&active, origin, &mut desk.next_source) {
                 Ok(socket) => {
                     let fd = socket.as_raw_fd();
                     connection.origin = Some(socket);
@@ -100,15 +101,21 @@ impl TcpPlane {
     }
 }
 
-fn start_connect(active: &Active, origin: SocketAddr) -> Result<OwnedFd, Cause> {
+fn start_connect(active: &Active, origin: SocketAddr, next_source: &mut usize) -> Result<OwnedFd, Cause> {
     if !active.may_connect(origin) {
         return Err(Cause::OriginDenied);
     }
     let errno = |error: io::Error| connect_cause(error.raw_os_error().unwrap_or(libc::EIO));
-    let socket = sys::stream_socket(origin).map_err(errno)?;
-    sys::set_stream_options(socket.as_raw_fd(), active.user_timeout()).map_err(errno)?;
-    sys::connect(socket.as_raw_fd(), origin).map_err(errno)?;
-    Ok(socket)
+    active.policy.sources().connect(origin, next_source, |source| {
+        let socket = sys::stream_socket(origin).map_err(errno)?;
+        let fd = socket.as_raw_fd();
+        sys::set_stream_options(fd, active.user_timeout()).map_err(errno)?;
+        if let Some(source) = source {
+            sys::bind_source(fd, source).map_err(|error| source::cause(&error).unwrap_or_else(|| errno(error)))?;
+        }
+        sys::connect(fd, origin).map_err(errno)?;
+        Ok(socket)
+    })
 }
 
 pub fn connect_cause(errno: i32) -> Cause {

@@ -14,6 +14,7 @@ use super::{UdpPlane, counters};
 use crate::application::Active;
 use crate::event::Cause;
 use crate::origin::Choice;
+use crate::source;
 use crate::sys;
 use crate::worker::{Desk, Token};
 
@@ -151,16 +152,23 @@ fn choose(session: &mut Session, refusals: &Refusals, now_ms: u64) -> Choice {
     }
 }
 
-fn connect(desk: &Desk, slot: usize, active: &Active, origin: SocketAddr) -> Result<OwnedFd, Cause> {
+fn connect(desk: &mut Desk, slot: usize, active: &Active, origin: SocketAddr) -> Result<OwnedFd, Cause> {
     if !active.may_connect(origin) {
         return Err(Cause::OriginDenied);
     }
     let cause = |error: io::Error| connect_cause(error.raw_os_error().unwrap_or(libc::EIO));
-    let socket = batch::socket(origin).map_err(cause)?;
-    let fd = socket.as_raw_fd();
-    let _ = sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &SOCKET_BUFFER_BYTES); // what the kernel grants
-    sys::connect(fd, origin).map_err(cause)?;
-    desk.epoll.add(fd, sys::IN, Token::Session.at(slot)).map_err(|_| Cause::OutOfResources)?;
+    let socket = active.policy.sources().connect(origin, &mut desk.next_source, |source| {
+        let socket = batch::socket(origin).map_err(cause)?;
+        let fd = socket.as_raw_fd();
+        let _ = sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &SOCKET_BUFFER_BYTES); // what the kernel grants
+        if let Some(source) = source {
+            let local = SocketAddr::new(source, 0);
+            sys::bind(fd, local).map_err(|error| source::cause(&error).unwrap_or_else(|| cause(error)))?;
+        }
+        sys::connect(fd, origin).map_err(cause)?;
+        Ok(socket)
+    })?;
+    desk.epoll.add(socket.as_raw_fd(), sys::IN, Token::Session.at(slot)).map_err(|_| Cause::OutOfResources)?;
     Ok(socket)
 }
 

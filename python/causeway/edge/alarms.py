@@ -1,0 +1,49 @@
+"""What an operator must hear of before it fails: sentences for the log, each said once until it is over.
+
+Pure: reports in, lines out. An alarm that has been raised ends well below where it began, so that it does not flap.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from causeway.model.report import PortPressure, Report
+
+_PORTS_FROM, _PORTS_UNTIL = 0.8, 0.7
+_WHAT_TO_DO = "give more source addresses (--source-ip) or widen net.ipv4.ip_local_port_range"
+
+
+class Line(NamedTuple):
+    level: int
+    text: str
+
+
+@dataclass(slots=True)
+class Alarms:
+    """What has been said and is not over."""
+
+    _ports: set[str] = field(default_factory=set)
+
+    def lines(self, report: Report) -> list[Line]:
+        """What this report gives reason to say."""
+        return [*self._port_lines(report.port_pressure)]
+
+    def _port_lines(self, pressures: list[PortPressure]) -> list[Line]:
+        lines = []
+        for pressure in pressures:
+            name = _name(pressure)
+            if pressure.share >= _PORTS_FROM and name not in self._ports:
+                self._ports.add(name)
+                used = f"{pressure.used} of {pressure.available} source ports ({pressure.share:.0%})"
+                lines.append(Line(logging.WARNING, f"{name}: {used} are in use: {_WHAT_TO_DO}"))
+        high = {_name(pressure) for pressure in pressures if pressure.share > _PORTS_UNTIL}
+        for name in sorted(self._ports - high):
+            self._ports.remove(name)
+            lines.append(Line(logging.INFO, f"{name}: enough source ports are free again"))
+        return lines
+
+
+def _name(pressure: PortPressure) -> str:
+    return f"{pressure.protocol} to {pressure.origin}" if pressure.origin else f"{pressure.protocol} to all origins"

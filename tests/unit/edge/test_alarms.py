@@ -1,0 +1,50 @@
+"""The alarms of an edge: said once, over well below where they began."""
+
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+
+from causeway.edge.alarms import Alarms, Line
+from causeway.model.report import Report, decode_report
+
+QUIET: dict[str, Any] = {
+    "version": 1, "is_draining": False, "uptime_ms": 1, "workers": 1, "open_files": {"used": 1, "limit": 2},
+    "totals": {}, "applications": [], "refused": [], "events": [], "events_lost": 0, "rejected_snapshots": [],
+}  # fmt: skip
+
+
+def report(**changes: object) -> Report:
+    return decode_report(msgspec.json.encode(QUIET | changes))
+
+
+def ports(used: int, origin: str | None = "192.0.2.1:22") -> dict[str, object]:
+    protocol = "tcp" if origin else "udp"
+    return {"protocol": protocol, "origin": origin, "used": used, "available": 200, "share": used / 200}
+
+
+PORTS = [  # in use of 200, one report after another       what is said of each
+    ([100, 159, 160, 180, 200], [None, None, "160 of 200", None, None]),
+    ([160, 150, 160, 141, 140, 0], [True, None, None, None, "free again", None]),
+    ([170, 0, 170], [True, "free again", True]),
+]
+
+
+@pytest.mark.parametrize(("used", "said"), PORTS)
+def test_source_ports_are_told_at_80_percent_and_again_below_70(used: list[int], said: list[object]) -> None:
+    alarms = Alarms()
+    for count, expected in zip(used, said, strict=True):
+        lines = alarms.lines(report(port_pressure=[ports(count)] if count else []))
+        assert bool(lines) == bool(expected), (count, lines)
+        if isinstance(expected, str):
+            assert expected in lines[0].text and "tcp to 192.0.2.1:22" in lines[0].text
+
+
+def test_the_line_says_what_to_do_and_udp_is_one_pool() -> None:
+    [line] = Alarms().lines(report(port_pressure=[ports(190, origin=None)]))
+    assert line == Line(
+        logging.WARNING,
+        "udp to all origins: 190 of 200 source ports (95%) are in use: "
+        "give more source addresses (--source-ip) or widen net.ipv4.ip_local_port_range",
+    )
