@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-apply fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test check bench bench-apply instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -25,6 +25,9 @@ bench: setup bench-deps ## measure against HAProxy, nginx and Envoy, interleaved
 
 bench-apply: setup ## time how long a change takes to serve
 	@$(BIN)/python bench/apply/run.py $(ARGS)
+
+instructions: test-deps ## count instructions of a unit of work anew and keep them
+	@$(PYTHON) bench/instructions.py --write
 
 fmt: setup ## format Rust and Python
 	@cargo fmt --all && $(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q .
