@@ -91,6 +91,8 @@ class EdgeStatus(TypedDict):
     refused: list[Listener]
     totals: dict[str, int]
     open_files: dict[str, int]
+    workers: NotRequired[int]
+    workers_replaced_total: NotRequired[int]
     port_pressure: NotRequired[list[PortPressure]]
 
 

@@ -23,9 +23,6 @@ use crate::worker::{Place, Step, Worker};
 /// Listeners may take this share of the file descriptors; the rest is for flows.
 const LISTENER_SHARE: usize = 2;
 
-/// A worker that hangs must not take the control of all others with it.
-const WORKER_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-
 /// What the workers do now.
 #[derive(Debug, Default)]
 pub struct Running {
@@ -41,6 +38,7 @@ pub struct Running {
     /// Counts of applications that are gone, so that the totals of the edge never go back.
     retired: Totals,
     draining: Vec<Arc<Active>>,
+    most_flows: usize,
 }
 
 /// A finished change.
@@ -94,7 +92,13 @@ impl Running {
         let is_unchanged = change.is_empty() && order == self.order && is_same_policy;
         let flows =
             open_files.saturating_sub(change.places.len() * workers.len()).saturating_sub(open_files.min(8192) / 8);
-        change.send(workers, flows);
+        self.most_flows = change.send(workers, flows);
+        for place in gone.iter().filter(|place| place.protocol == Protocol::Tcp) {
+            // Nobody has them now but a worker that hangs: without it they would take clients in and leave them there.
+            if let Some(held) = self.sockets.remove(place).and_then(|sockets| sockets.upgrade()) {
+                held.shut();
+            }
+        }
 
         // Retire: what is gone keeps its counts.
         self.draining.extend(removed);
@@ -110,6 +114,23 @@ impl Running {
         self.names = names;
         let listeners = change.fates.reports;
         Ok(Change { outcome: if is_unchanged { Outcome::Unchanged } else { Outcome::Applied }, listeners })
+    }
+
+    /// All that a worker must do which takes the place of another. UDP ports that drain stay with those that have
+    /// sessions on them.
+    pub fn takeover(&mut self, workers: usize) -> Vec<Step> {
+        let mut steps = vec![Step::MostFlows(self.most_flows)];
+        for (place, id) in &self.places {
+            let Some(active) = self.applications.get(id) else { continue };
+            let held = self.sockets.get(place).and_then(Weak::upgrade);
+            // With no other worker, a thread that has ended took the sockets along.
+            let sockets = held.or_else(|| listen::bind(*place, active, workers).ok().map(Shared::new));
+            if let Some(sockets) = sockets {
+                self.sockets.insert(*place, Arc::downgrade(&sockets));
+                steps.push(Step::Listen { place: *place, sockets, active: active.clone() });
+            }
+        }
+        steps
     }
 
     fn prepare(&self, active: &Arc<Active>, has_changed: bool, change: &mut Preparation, open_files: usize) {
@@ -303,7 +324,8 @@ impl Preparation {
         }
     }
 
-    fn send(&mut self, workers: &[Worker], flows: usize) {
+    /// Answers how many flows each worker may have.
+    fn send(&mut self, workers: &[Worker], flows: usize) -> usize {
         // A relay has two descriptors; the kernel spreads connections unevenly, so each worker gets a quarter more.
         let share = flows / 2 / workers.len().max(1);
         let most = if workers.len() > 1 { share + share / 4 } else { share };
@@ -317,7 +339,7 @@ impl Preparation {
             })
             .collect();
         for refusals in pending {
-            for (place, error) in refusals.recv_timeout(WORKER_ANSWERS_WITHIN).unwrap_or_default() {
+            for (place, error) in refusals.wait() {
                 self.places.remove(&place);
                 self.refused.insert(place, listen::reason(place, &error));
                 self.fates.refuse(place, listen::reason(place, &error));
@@ -325,8 +347,9 @@ impl Preparation {
         }
         if self.frees_ports {
             let pending: Vec<_> = workers.iter().map(|worker| worker.submit(vec![Step::FreePorts])).collect();
-            pending.iter().for_each(|done| drop(done.recv_timeout(WORKER_ANSWERS_WITHIN)));
+            pending.into_iter().for_each(|done| drop(done.wait()));
         }
+        most
     }
 }
 

@@ -1,7 +1,10 @@
 //! The edge: workers, what they run, and the three calls of the outside: apply, observe, drain.
 
+mod cut;
+mod succession;
+
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -15,7 +18,9 @@ use crate::pressure::{PortPressure, PressureGauge};
 use crate::report::{ApplicationReport, ApplyReport, OpenFiles, Outcome, Report};
 use crate::snapshot::{OnDelete, Snapshot};
 use crate::sys;
-use crate::worker::{Step, Worker};
+use crate::watch::{Patient, Watch};
+use crate::worker::{Answer, Step, Terms, Worker};
+use succession::Succession;
 
 /// How an edge is started.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,9 +52,10 @@ impl Default for Config {
 /// A running data plane. Dropping it stops it at once; [`Edge::drain`] first is kinder.
 #[derive(Debug)]
 pub struct Edge {
-    workers: Vec<Worker>,
-    state: Mutex<State>,
-    sight: Mutex<Sight>,
+    /// First, so that it ends first: it replaces workers.
+    watch: Option<Watch>,
+    state: Arc<Mutex<State>>,
+    sight: Arc<Mutex<Sight>>,
     clock: Clock,
     open_files: u64,
     max_snapshot_bytes: usize,
@@ -57,6 +63,8 @@ pub struct Edge {
 
 #[derive(Debug)]
 struct State {
+    workers: Vec<Worker>,
+    workers_replaced: u64,
     running: Running,
     keep: Option<Keep>,
     is_draining: bool,
@@ -66,6 +74,8 @@ struct State {
 #[derive(Debug)]
 struct Sight {
     readers: Vec<EventReader>,
+    /// Of readers that are gone.
+    lost: u64,
     seq: u64,
     pressure: PressureGauge,
 }
@@ -88,10 +98,11 @@ impl Edge {
         let clock = Clock::start();
         // Sessions hold one descriptor each and must leave room for relays.
         let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
+        let terms = Terms { clock, event_capacity: config.event_capacity, most_sessions: sessions };
         let (mut workers, mut readers) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (worker, reader) = Worker::start(index, clock, config.event_capacity, sessions)
-                .map_err(EdgeError::resources(format!("starting worker {index}")))?;
+            let (worker, reader) =
+                Worker::start(index, 0, terms).map_err(EdgeError::resources(format!("starting worker {index}")))?;
             workers.push(worker);
             readers.push(reader);
         }
@@ -99,11 +110,23 @@ impl Edge {
             Some(dir) => Some(Keep::open(dir).map_err(|error| EdgeError::Config(error.to_string()))?),
             None => None,
         };
-        let state = State { running: Running::default(), keep, is_draining: false, rejected_snapshots: Vec::new() };
-        let edge = Edge {
+        let patients = workers.iter().map(Patient::of).collect();
+        let state = State {
             workers,
-            state: Mutex::new(state),
-            sight: Mutex::new(Sight { readers, seq: 0, pressure: PressureGauge::default() }),
+            workers_replaced: 0,
+            running: Running::default(),
+            keep,
+            is_draining: false,
+            rejected_snapshots: Vec::new(),
+        };
+        let sight = Sight { readers, lost: 0, seq: 0, pressure: PressureGauge::default() };
+        let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
+        let succession = Succession { state: state.clone(), sight: sight.clone(), terms, former: Vec::new() };
+        let watch = Watch::start(clock, patients, succession).map_err(EdgeError::resources("starting the watchdog"))?;
+        let edge = Edge {
+            watch: Some(watch),
+            state,
+            sight,
             clock,
             open_files: limit,
             max_snapshot_bytes: config.max_snapshot_bytes,
@@ -114,7 +137,7 @@ impl Edge {
 
     fn serve_last_good(&self) {
         let mut state = self.state();
-        let State { running, keep, rejected_snapshots, .. } = &mut *state;
+        let State { workers, running, keep, rejected_snapshots, .. } = &mut *state;
         let Some(keep) = keep else { return };
         let limit_bytes = self.max_snapshot_bytes;
         let (_, rejected) = keep.load_newest(limit_bytes, |version, json| {
@@ -122,7 +145,7 @@ impl Edge {
             if snapshot.version != version {
                 return Err(format!("holds version {}, its name says {version}", snapshot.version));
             }
-            running.apply(snapshot, &self.workers, self.open_files as usize).map_err(|error| error.to_string())
+            running.apply(snapshot, workers, self.open_files as usize).map_err(|error| error.to_string())
         });
         *rejected_snapshots = rejected.iter().map(|r| format!("{}: {}", r.file.display(), r.reason)).collect();
     }
@@ -139,7 +162,8 @@ impl Edge {
             return Err(EdgeError::Stopped);
         }
         let running_version = state.running.version;
-        let change = state.running.apply(snapshot, &self.workers, self.open_files as usize)?;
+        let State { workers, running, .. } = &mut *state;
+        let change = running.apply(snapshot, workers, self.open_files as usize)?;
         let is_new = change.outcome == Outcome::Applied || version != running_version;
         // Kept after it runs: what is on disk has been proven to start.
         let not_kept = match &mut state.keep {
@@ -161,7 +185,8 @@ impl Edge {
             version: state.running.version,
             is_draining: state.is_draining,
             uptime_ms: self.clock.now_ms(),
-            workers: self.workers.iter().filter(|worker| !worker.has_ended()).count(),
+            workers: state.workers.iter().filter(|worker| !worker.has_ended()).count(),
+            workers_replaced_total: state.workers_replaced,
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
             port_pressure,
             totals: state.running.totals(),
@@ -180,7 +205,7 @@ impl Edge {
 
     fn read_events(&self, most: usize) -> (Vec<Record>, u64) {
         let mut sight = self.sight();
-        let Sight { readers, seq, .. } = &mut *sight;
+        let Sight { readers, lost, seq, .. } = &mut *sight;
         let mut events = Vec::new();
         for reader in readers.iter_mut() {
             while events.len() < most {
@@ -188,6 +213,11 @@ impl Edge {
                 events.push(event);
             }
         }
+        readers.retain(|reader| {
+            let is_over = reader.is_over();
+            *lost += if is_over { reader.lost() } else { 0 };
+            !is_over
+        });
         events.sort_by_key(|event| event.time_ms);
         let records = events
             .iter()
@@ -196,7 +226,7 @@ impl Edge {
                 Record::new(*seq, event)
             })
             .collect();
-        (records, readers.iter().map(EventReader::lost).sum())
+        (records, *lost + readers.iter().map(EventReader::lost).sum::<u64>())
     }
 
     /// Close every listener, wait for flows to end, cut those that are left after `deadline`.
@@ -208,26 +238,26 @@ impl Edge {
             let mut state = self.state();
             state.is_draining = true;
             let places = state.running.places();
-            self.everywhere(|| places.iter().map(|place| Step::Unlisten { place: *place }).collect());
+            state.everywhere(|| places.iter().map(|place| Step::Unlisten { place: *place }).collect());
         }
         while self.open_flows() > 0 && begin.elapsed() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
         let left = self.open_flows();
-        self.everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Close, drain_ms: 0 }]);
+        self.state().everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Close, drain_ms: 0 }]);
         left
     }
 
     fn open_flows(&self) -> usize {
-        self.workers.iter().map(Worker::open_flows).sum()
+        self.state().workers.iter().map(Worker::open_flows).sum()
     }
 
-    /// Give every worker the same steps and wait until all have taken them.
-    fn everywhere(&self, steps: impl Fn() -> Vec<Step>) {
-        let pending: Vec<_> = self.workers.iter().map(|worker| worker.submit(steps())).collect();
-        for done in pending {
-            let _ = done.recv_timeout(Duration::from_secs(5));
-        }
+    /// Hang a worker until what this answers is dropped.
+    #[cfg(test)]
+    pub fn hang(&self, worker: usize) -> std::sync::mpsc::SyncSender<()> {
+        let (release, until) = std::sync::mpsc::sync_channel(0);
+        drop(self.state().workers[worker].submit(vec![Step::Hang(until)]));
+        release
     }
 
     fn sight(&self) -> MutexGuard<'_, Sight> {
@@ -241,10 +271,20 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        for worker in &self.workers {
+        self.watch = None;
+        let mut state = self.state();
+        for worker in &state.workers {
             drop(worker.submit(vec![Step::Stop]));
         }
-        self.workers.iter_mut().for_each(Worker::join);
+        state.workers.iter_mut().for_each(Worker::join);
+    }
+}
+
+impl State {
+    /// Give every worker the same steps and wait until all have taken them.
+    fn everywhere(&self, steps: impl Fn() -> Vec<Step>) {
+        let pending: Vec<Answer> = self.workers.iter().map(|worker| worker.submit(steps())).collect();
+        pending.into_iter().for_each(|answer| drop(answer.wait()));
     }
 }
 

@@ -59,6 +59,7 @@ pub enum Cause {
     SessionEvicted,
     OriginPortUnreachable,
     Panic,
+    WorkerReplaced,
 }
 
 impl Cause {
@@ -134,6 +135,12 @@ impl Cause {
             Cause::OriginPortUnreachable => {
                 ("origin_port_unreachable", Disconnect, 447, "the origin answered that the port is closed")
             }
+            Cause::WorkerReplaced => (
+                "worker_replaced",
+                Disconnect,
+                500,
+                "the worker that served it hung and was replaced: please report it",
+            ),
             Cause::Panic => {
                 ("internal_error", Disconnect, 500, "an error of ours ended this connection: please report it")
             }
@@ -204,6 +211,11 @@ impl Events {
 impl EventReader {
     pub fn read(&mut self) -> Option<Event> {
         self.ring.pop().ok()
+    }
+
+    /// Its worker has ended and everything was read.
+    pub fn is_over(&self) -> bool {
+        self.ring.is_abandoned() && self.ring.is_empty()
     }
 
     /// Records dropped because the ring was full, since the start.

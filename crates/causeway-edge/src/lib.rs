@@ -16,6 +16,7 @@ mod listen;
 mod origin;
 mod pressure;
 pub mod probe;
+mod pulse;
 mod relay;
 mod report;
 pub mod resolve;
@@ -26,6 +27,7 @@ mod sys;
 mod tcp;
 mod timer;
 mod udp;
+mod watch;
 mod worker;
 
 pub use edge::{Config, Edge};

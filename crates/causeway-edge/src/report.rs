@@ -71,6 +71,8 @@ pub struct Report {
     pub is_draining: bool,
     pub uptime_ms: u64,
     pub workers: usize,
+    /// Workers that hung or failed and were replaced, since the start.
+    pub workers_replaced_total: u64,
     pub open_files: OpenFiles,
     /// Origins towards which half of the source ports or more are in use, the worst first.
     pub port_pressure: Vec<PortPressure>,

@@ -38,6 +38,10 @@ impl Epoll {
         own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Epoll)
     }
 
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     pub fn add(&self, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, interest, token)
     }
@@ -208,6 +212,25 @@ pub fn bind_source(fd: RawFd, source: IpAddr) -> io::Result<()> {
     bind(fd, SocketAddr::new(source, 0))
 }
 
+/// End a TCP connection at once, by RST, without closing `fd` (connect(2), AF_UNSPEC).
+pub fn disconnect(fd: RawFd) -> io::Result<()> {
+    let nobody = RawAddress::empty(); // all zero is AF_UNSPEC
+    // SAFETY: address and length belong together.
+    check(unsafe { libc::connect(fd, nobody.as_ptr(), nobody.len()) }).map(drop)
+}
+
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a number that is nobody's is an error.
+    own(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })
+}
+
+pub fn inode(fd: RawFd) -> Option<u64> {
+    // SAFETY: all zeroes is a valid stat, which the kernel fills.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is writable.
+    (unsafe { libc::fstat(fd, &raw mut stat) } == 0).then_some(stat.st_ino)
+}
+
 pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
     let mut address = RawAddress::empty();
     // SAFETY: the address and its length live through the call.
@@ -229,6 +252,12 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 pub fn shutdown_write(fd: RawFd) {
     // SAFETY: no pointers. ENOTCONN means that the other side is gone already.
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// A listening TCP socket does not listen any more, whoever else holds it.
+pub fn shutdown_all(fd: RawFd) {
+    // SAFETY: no pointers. An error means that it did not listen.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
 /// Make the close of `fd` an RST.

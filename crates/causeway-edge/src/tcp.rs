@@ -223,6 +223,18 @@ impl TcpPlane {
         }
     }
 
+    /// This worker has lost its place: end what it has, and say whose connections they were.
+    pub fn leave(&mut self, desk: &mut Desk) -> Vec<Arc<Active>> {
+        let open = self.connections.iter().map(|(_, connection)| connection).filter(|c| c.state != State::Closed);
+        open.map(|connection| {
+            desk.events.write(connection.event(Cause::WorkerReplaced, 0));
+            let sockets = [&connection.client, &connection.origin];
+            sockets.into_iter().flatten().for_each(|fd| sys::reset_on_close(fd.as_raw_fd()));
+            connection.active.clone()
+        })
+        .collect()
+    }
+
     fn close(&mut self, desk: &mut Desk, slot: usize, cause: Cause, reset: Reset) {
         let connection = &mut self.connections[slot];
         if connection.state == State::Closed {

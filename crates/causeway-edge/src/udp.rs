@@ -21,7 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use slab::Slab;
 
@@ -56,6 +56,8 @@ pub struct Listener {
 struct Port {
     listener: Listener,
     fd: RawFd,
+    /// Sessions of this worker on it.
+    sessions: Arc<AtomicUsize>,
     /// Taken away: for sessions that exist already, nobody else.
     is_draining: bool,
 }
@@ -114,7 +116,8 @@ impl UdpPlane {
         }
         // It may come back from draining, with datagrams for an application that is gone.
         self.batch.discard(fd);
-        let slot = self.ports.insert(Port { listener, fd, is_draining: false });
+        let sessions = listener.sockets.counted_by(desk.worker);
+        let slot = self.ports.insert(Port { listener, fd, sessions, is_draining: false });
         desk.epoll.add(fd, sys::IN, Token::UdpListener.at(slot)).inspect_err(|_| {
             self.ports.remove(slot);
         })?;
@@ -138,7 +141,7 @@ impl UdpPlane {
     /// since the kernel goes on to spread them over all workers.
     fn free_drained(&mut self, desk: &mut Desk, slot: usize) {
         let Some(port) = self.ports.get(slot).filter(|port| port.is_draining) else { return };
-        if port.listener.sockets.sessions.load(Ordering::Relaxed) > 0 {
+        if port.listener.sockets.sessions() > 0 {
             let entry = Entry { kind: Kind::Port, slot: slot as u32, generation: 0 };
             return desk.timers.at(desk.now_ms + LOOK_AGAIN_MS, entry);
         }
@@ -241,11 +244,21 @@ impl UdpPlane {
         let port_slot = session.port;
         self.table.close(slot);
         if let Some(port) = self.ports.get(port_slot) {
-            let left = port.listener.sockets.sessions.fetch_sub(1, Ordering::Relaxed) - 1;
-            if port.is_draining && left == 0 {
+            port.sessions.fetch_sub(1, Ordering::Relaxed);
+            if port.is_draining && port.listener.sockets.sessions() == 0 {
                 self.free_drained(desk, port_slot);
             }
         }
+    }
+
+    /// This worker has lost its place: end what it has, and say whose sessions they were.
+    pub fn leave(&mut self, desk: &mut Desk) -> Vec<Arc<Active>> {
+        let open = self.table.iter().map(|(_, session)| session).filter(|session| session.state != State::Closed);
+        open.map(|session| {
+            desk.events.write(session.event(Cause::WorkerReplaced));
+            session.active.clone()
+        })
+        .collect()
     }
 
     pub fn free_closed(&mut self) {

@@ -9,21 +9,27 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
+use crate::pulse::Pulse;
 use crate::snapshot::{OnDelete, Protocol};
 use crate::sockets::Sockets;
-use crate::sys::{Epoll, IN, Wake};
+use crate::sys::{self, Epoll, IN, Wake};
 use crate::tcp::{self, TcpPlane};
 use crate::timer::{Kind, Timers};
 use crate::udp::{self, UdpPlane};
 
 const NOTICES: usize = 256;
+
+/// A change waits for a worker at most so long, and not at all for one that was given up.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const GIVEN_UP_LOOK: Duration = Duration::from_millis(20);
 
 /// Where a listener is: the identity by which snapshots are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +62,11 @@ pub enum Step {
     /// After all workers have retired their sessions: UDP ports that nobody needs any more close now.
     FreePorts,
     MostFlows(usize),
+    /// Flows that the worker before this one has ended, one for each: it was given up and may not count any more.
+    Settle(Vec<Arc<Active>>),
+    /// Hang until the other end is gone.
+    #[cfg(test)]
+    Hang(Receiver<()>),
     Stop,
 }
 
@@ -111,30 +122,55 @@ impl Desk {
     }
 }
 
+/// What every worker of an edge is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub clock: Clock,
+    pub event_capacity: usize,
+    pub most_sessions: usize,
+}
+
+/// What a worker says to a batch: which listeners it could not take.
+#[derive(Debug)]
+pub struct Answer {
+    result: Receiver<Vec<(Place, io::Error)>>,
+    pulse: Arc<Pulse>,
+}
+
+impl Answer {
+    /// Nothing of a worker that ends, is given up or does not answer in time.
+    pub fn wait(self) -> Vec<(Place, io::Error)> {
+        let begin = Instant::now();
+        while !self.pulse.is_abandoned() && begin.elapsed() < ANSWERS_WITHIN {
+            match self.result.recv_timeout(GIVEN_UP_LOOK) {
+                Ok(refused) => return refused,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Vec::new()
+    }
+}
+
 /// The handle that the rest of the engine has of a worker.
 #[derive(Debug)]
 pub struct Worker {
     inbox: Sender<Batch>,
-    wake: Arc<Wake>,
-    open: Arc<AtomicUsize>,
-    has_ended: Arc<AtomicBool>,
+    pub wake: Arc<Wake>,
+    pub pulse: Arc<Pulse>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    pub fn start(
-        index: usize,
-        clock: Clock,
-        event_capacity: usize,
-        most_sessions: usize,
-    ) -> io::Result<(Worker, EventReader)> {
+    /// `turn` counts the workers that had this `index` before.
+    pub fn start(index: usize, turn: u64, terms: Terms) -> io::Result<(Worker, EventReader)> {
+        let Terms { clock, event_capacity, most_sessions } = terms;
         let wake = Arc::new(Wake::new()?);
         let epoll = Epoll::new()?;
         epoll.add(wake.as_raw_fd(), IN, Token::Wake.at(0))?;
         let (inbox, batches) = channel();
         let (events, reader) = ring(event_capacity);
-        let open = Arc::new(AtomicUsize::new(0));
-        let has_ended = Arc::new(AtomicBool::new(false));
+        let pulse = Arc::new(Pulse::new(sys::duplicate(epoll.as_raw_fd())?));
         let desk = Desk {
             epoll,
             timers: Timers::default(),
@@ -143,7 +179,7 @@ impl Worker {
             worker: index,
             next_source: index,
             wake: wake.clone(),
-            flows: 0,
+            flows: turn << 40,
         };
         let state = Loop {
             desk,
@@ -152,35 +188,37 @@ impl Worker {
             tcp: TcpPlane::new(),
             udp: UdpPlane::new(most_sessions)?,
             places: HashMap::new(),
-            open: open.clone(),
+            pulse: pulse.clone(),
         };
-        let ended = has_ended.clone();
-        let thread = std::thread::Builder::new().name(format!("edge-worker-{index}")).spawn(move || {
-            state.run();
-            ended.store(true, Ordering::Release);
-        })?;
-        Ok((Worker { inbox, wake, open, has_ended, thread: Some(thread) }, reader))
+        let thread = std::thread::Builder::new().name(format!("edge-worker-{index}")).spawn(move || state.serve())?;
+        Ok((Worker { inbox, wake, pulse, thread: Some(thread) }, reader))
     }
 
-    /// Hand over a batch; the receiver hears which listeners could not be taken. Does not wait.
-    pub fn submit(&self, steps: Vec<Step>) -> Receiver<Vec<(Place, io::Error)>> {
+    /// Hand over a batch; the answer says which listeners could not be taken. Does not wait.
+    pub fn submit(&self, steps: Vec<Step>) -> Answer {
         let (done, result) = std::sync::mpsc::sync_channel(1);
-        // A worker that has ended drops the batch, and the receiver hears that as a disconnect.
+        // A worker that has ended drops the batch, and the answer hears that as a disconnect.
         let _ = self.inbox.send(Batch { steps, done });
         self.wake.wake();
-        result
+        Answer { result, pulse: self.pulse.clone() }
     }
 
     pub fn open_flows(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.pulse.open_flows.load(Ordering::Relaxed)
     }
 
     pub fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Acquire)
+        self.pulse.has_ended()
     }
 
+    /// Wait for its end; one that hangs is left to itself.
     pub fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        let begin = Instant::now();
+        while !thread.is_finished() && begin.elapsed() < ANSWERS_WITHIN {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.is_finished() {
             let _ = thread.join();
         }
     }
@@ -193,34 +231,67 @@ struct Loop {
     tcp: TcpPlane,
     udp: UdpPlane,
     places: HashMap<Place, usize>,
-    open: Arc<AtomicUsize>,
+    pulse: Arc<Pulse>,
+}
+
+/// Why a loop has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Stopped,
+    /// The place of this worker is another's, or will be: it has failed or hung.
+    Lost,
 }
 
 impl Loop {
-    fn run(mut self) {
+    fn serve(mut self) {
+        self.pulse.begin();
+        let end = catch_unwind(AssertUnwindSafe(|| self.run())).unwrap_or(End::Lost);
+        let pulse = self.pulse.clone();
+        let mut left = Vec::new();
+        if end == End::Lost {
+            let leave = AssertUnwindSafe(|| {
+                left.extend(self.tcp.leave(&mut self.desk));
+                left.extend(self.udp.leave(&mut self.desk));
+            });
+            let _ = catch_unwind(leave); // what it did not come to is closed below
+        }
+        drop(self);
+        pulse.end(left);
+    }
+
+    fn run(&mut self) -> End {
         let mut notices = vec![libc::epoll_event { events: 0, u64: 0 }; NOTICES];
         loop {
             let sleep_ms = if self.tcp.has_unfinished() { 0 } else { self.desk.timers.sleep_ms(self.clock.now_ms()) };
             // EBADF or EINVAL would be an error of ours; going on would spin.
-            let Ok(n) = self.desk.epoll.wait(&mut notices, sleep_ms) else { return };
+            let Ok(n) = self.desk.epoll.wait(&mut notices, sleep_ms) else { return End::Lost };
             self.desk.now_ms = self.clock.now_ms();
             for notice in &notices[..n] {
+                if !self.pulse.beat() {
+                    return End::Lost;
+                }
                 let (token, events) = (notice.u64, notice.events);
                 if token >> 56 == Token::Wake as u64 {
                     if self.on_wake() {
-                        return;
+                        return End::Stopped;
                     }
                 } else {
                     self.contain(token, |it| it.dispatch(token, events));
                 }
             }
             for slot in self.tcp.take_unfinished() {
+                if !self.pulse.beat() {
+                    return End::Lost;
+                }
                 self.contain(Token::Client.at(slot), |it| it.tcp.on_turn(&mut it.desk, slot));
+            }
+            if !self.pulse.beat() {
+                return End::Lost;
             }
             self.run_timers();
             self.tcp.free_closed();
             self.udp.free_closed();
-            self.open.store(self.tcp.open() + self.udp.open(), Ordering::Relaxed);
+            self.pulse.open_flows.store(self.tcp.open() + self.udp.open(), Ordering::Relaxed);
         }
     }
 
@@ -255,6 +326,7 @@ impl Loop {
 
     fn run_timers(&mut self) {
         while let Some(entries) = self.desk.timers.pop_due(self.desk.now_ms) {
+            self.pulse.beat();
             for entry in entries {
                 let (slot, generation) = (entry.slot as usize, entry.generation);
                 match entry.kind {
@@ -276,6 +348,7 @@ impl Loop {
         while let Ok(batch) = self.batches.try_recv() {
             let mut refused = Vec::new();
             for step in batch.steps {
+                self.pulse.beat();
                 if matches!(step, Step::Stop) {
                     let _ = batch.done.send(refused);
                     return true;
@@ -325,6 +398,11 @@ impl Loop {
             }
             Step::FreePorts => self.udp.free_ports(desk),
             Step::MostFlows(most) => self.tcp.most_connections = most,
+            Step::Settle(ended) => {
+                ended.iter().for_each(|active| active.counters[desk.worker].connections_open.sub(1));
+            }
+            #[cfg(test)]
+            Step::Hang(until) => drop(until.recv()),
             Step::Stop => {}
         }
         Ok(())

@@ -90,8 +90,13 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
             f"{totals.get('datagrams_dropped', 0)} datagrams dropped",
         ),
         ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
+        *([("workers", _workers_text(edge))] if edge.get("workers_replaced_total") else []),
         *(("source ports", _ports_text(pressure)) for pressure in edge.get("port_pressure", ())),
     ]
+
+
+def _workers_text(edge: EdgeStatus) -> str:
+    return f"{edge.get('workers', 0)}, {edge.get('workers_replaced_total', 0)} hung and replaced since the start"
 
 
 def _ports_text(pressure: PortPressure) -> str:

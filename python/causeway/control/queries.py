@@ -35,6 +35,7 @@ def edge_states(plane: Plane) -> list[dict[str, object]]:
             "is_draining": report.is_draining,
             "uptime_s": report.uptime_ms / 1000,
             "workers": report.workers,
+            "workers_replaced_total": report.workers_replaced_total,
             "refused": msgspec.to_builtins(report.refused),
             "totals": report.totals,
             "open_files": msgspec.to_builtins(report.open_files),

@@ -25,10 +25,11 @@ class Alarms:
     """What has been said and is not over."""
 
     _ports: set[str] = field(default_factory=set)
+    _replaced: int = 0
 
     def lines(self, report: Report) -> list[Line]:
         """What this report gives reason to say."""
-        return [*self._port_lines(report.port_pressure)]
+        return [*self._port_lines(report.port_pressure), *self._worker_lines(report.workers_replaced_total)]
 
     def _port_lines(self, pressures: list[PortPressure]) -> list[Line]:
         lines = []
@@ -43,6 +44,13 @@ class Alarms:
             self._ports.remove(name)
             lines.append(Line(logging.INFO, f"{name}: enough source ports are free again"))
         return lines
+
+    def _worker_lines(self, replaced: int) -> list[Line]:
+        fresh, self._replaced = replaced - self._replaced, replaced
+        if fresh <= 0:
+            return []
+        what = f"{fresh} worker(s) of the edge hung and were replaced, {replaced} since the start"
+        return [Line(logging.ERROR, f"{what}: connections on them were reset, others went on. Please report this")]
 
 
 def _name(pressure: PortPressure) -> str:

@@ -89,6 +89,7 @@ class Report(msgspec.Struct, frozen=True):
     events_lost: int
     rejected_snapshots: list[str]
     port_pressure: list[PortPressure] = []
+    workers_replaced_total: int = 0
 
     @property
     def has_events(self) -> bool:

@@ -48,3 +48,11 @@ def test_the_line_says_what_to_do_and_udp_is_one_pool() -> None:
         "udp to all origins: 190 of 200 source ports (95%) are in use: "
         "give more source addresses (--source-ip) or widen net.ipv4.ip_local_port_range",
     )
+
+
+def test_a_worker_that_was_replaced_is_an_error_told_once() -> None:
+    alarms = Alarms()
+    said = [alarms.lines(report(workers_replaced_total=count)) for count in (0, 1, 1, 3)]
+    assert [bool(lines) for lines in said] == [False, True, False, True]
+    assert said[1][0].level == logging.ERROR
+    assert said[3][0].text.startswith("2 worker(s) of the edge hung and were replaced, 3 since the start")

@@ -43,7 +43,7 @@ impl UdpPlane {
         counters.connections_total.add(1);
         counters.connections_open.add(1);
         let slot = self.table.insert(Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms));
-        self.ports[port_slot].listener.sockets.sessions.fetch_add(1, Ordering::Relaxed);
+        self.ports[port_slot].sessions.fetch_add(1, Ordering::Relaxed);
         self.open_socket(desk, slot);
         (self.table[slot].state != State::Closed).then_some(slot)
     }
