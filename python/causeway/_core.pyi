@@ -25,6 +25,9 @@ class Edge:
     def observe(self, max_events: int) -> bytes:
         """A Report; takes up to `max_events` records out of the event rings."""
 
+    def skip_events(self, keep: int) -> int:
+        """Pass over the records that wait, but for the last `keep` of each worker; answers how many."""
+
     def drain(self, deadline_ms: int) -> int:
         """Close listeners, wait for flows, cut what is left; answers how many were cut."""
 

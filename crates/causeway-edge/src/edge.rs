@@ -229,6 +229,15 @@ impl Edge {
         (records, *lost + readers.iter().map(EventReader::lost).sum::<u64>())
     }
 
+    /// Pass over the records that wait, but for the last `keep` of each worker: nobody is there to read them, and
+    /// putting them into words is most of what they cost. Their numbers are passed over too.
+    pub fn skip_events(&self, keep: usize) -> u64 {
+        let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = sight.readers.iter_mut().map(|reader| reader.skip_to_last(keep)).sum();
+        sight.seq += skipped;
+        skipped
+    }
+
     /// Close every listener, wait for flows to end, cut those that are left after `deadline`.
     ///
     /// Answers how many were cut. The edge takes no snapshot afterwards.

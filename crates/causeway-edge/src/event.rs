@@ -218,6 +218,18 @@ impl EventReader {
         self.ring.is_abandoned() && self.ring.is_empty()
     }
 
+    /// Pass over all but the last `most` and answer how many those were.
+    pub fn skip_to_last(&mut self, most: usize) -> u64 {
+        let older = self.ring.slots().saturating_sub(most);
+        match self.ring.read_chunk(older) {
+            Ok(chunk) => {
+                chunk.commit_all();
+                older as u64
+            }
+            Err(_) => 0,
+        }
+    }
+
     /// Records dropped because the ring was full, since the start.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)

@@ -180,6 +180,9 @@ impl TcpPlane {
             return;
         }
         connection.armed_ms = NEVER;
+        if connection.state == State::Open {
+            connection.tune(); // the timer of the connect goes off once in every connection that lives on
+        }
         if connection.due_ms() > desk.now_ms {
             return self.arm(desk, slot);
         }
@@ -248,12 +251,18 @@ impl TcpPlane {
         }
         let client = connection.client.take();
         let origin = connection.origin.take();
-        let rtt = |socket: &Option<OwnedFd>| socket.as_ref().map_or(0, |fd| sys::rtt_ns(fd.as_raw_fd()));
-        let mut event = connection.event(cause, if connection.state == State::Open { rtt(&origin) } else { 0 });
-        event.client_rtt_ns = rtt(&client);
+        let mut event = connection.event(cause, 0);
+        if connection.is_worth_measuring() {
+            let rtt = |socket: &Option<OwnedFd>| socket.as_ref().map_or(0, |fd| sys::rtt_ns(fd.as_raw_fd()));
+            event.origin_rtt_ns = if connection.state == State::Open { rtt(&origin) } else { 0 };
+            event.client_rtt_ns = rtt(&client);
+        }
         desk.events.write(event);
         if reset == Reset::Both {
-            [&client, &origin].into_iter().flatten().for_each(|fd| sys::reset_on_close(fd.as_raw_fd()));
+            // A side that has reset is gone: there is nobody to tell.
+            let [is_client_gone, is_origin_gone] = [Cause::ClientReset, Cause::OriginReset].map(|gone| gone == cause);
+            let told = [client.as_ref().filter(|_| !is_client_gone), origin.as_ref().filter(|_| !is_origin_gone)];
+            told.into_iter().flatten().for_each(|fd| sys::reset_on_close(fd.as_raw_fd()));
         }
         connection.state = State::Closed;
         connection.up = Half::default();

@@ -58,6 +58,10 @@ impl Edge {
         json(py, &report)
     }
 
+    fn skip_events(&self, py: Python<'_>, keep: usize) -> u64 {
+        py.detach(|| self.engine.skip_events(keep))
+    }
+
     fn drain(&self, py: Python<'_>, deadline_ms: u64) -> usize {
         py.detach(|| self.engine.drain(Duration::from_millis(deadline_ms)))
     }

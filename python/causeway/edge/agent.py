@@ -22,9 +22,11 @@ from causeway.native import Edge, NativeError
 log = logging.getLogger(__name__)
 
 _EVENTS_PER_LOOK = 8_192
+_KEPT_UNREAD = 200  # of each worker at each look, for whoever comes next
 _FULL_BYTES = _EVENTS_PER_LOOK * 250  # no event is shorter: there is more where this came from
 _BUSY_BYTES = _FULL_BYTES // 4
 _LOOK_S, _LIVE_LOOK_S = 1.0, 0.1  # nobody watches; somebody does, or much happens
+_SKIPPING_LOOK_S = 0.25  # nobody watches, but the rings must not run over
 _RETRY_S = 2.0  # a port that was taken may be free by then
 
 
@@ -33,6 +35,7 @@ class Engine(Protocol):
 
     def apply(self, snapshot: bytes) -> bytes: ...
     def observe(self, max_events: int) -> bytes: ...
+    def skip_events(self, keep: int) -> int: ...
     def drain(self, deadline_ms: int) -> int: ...
 
 
@@ -69,7 +72,7 @@ class Agent:
         self._observing = threading.Lock()  # reports are published in the order in which they were taken
         self._alarms = Alarms()
         self._woken = threading.Event()
-        self._is_stopping = self._is_over = False
+        self._is_stopping = self._is_over = self._is_skipping = False
         self._thread = threading.Thread(target=self._run, name="edge-agent", daemon=True)
 
     def start(self) -> None:
@@ -95,6 +98,8 @@ class Agent:
     def observe(self) -> Report:
         """Take what the engine has seen and publish it."""
         with self._observing:
+            if not self._exchange.has_readers:
+                self._is_skipping = self._engine.skip_events(_KEPT_UNREAD) > 0
             report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
             self._exchange.publish(report)
             for line in self._alarms.lines(report):
@@ -142,6 +147,8 @@ class Agent:
     def _pause_s(self, events_bytes: int) -> float:
         if events_bytes > _FULL_BYTES:
             return 0.0
+        if self._is_skipping and not self._exchange.has_readers:
+            return _SKIPPING_LOOK_S
         return _LIVE_LOOK_S if self._exchange.has_readers or events_bytes > _BUSY_BYTES else _LOOK_S
 
     def _retry(self) -> None:

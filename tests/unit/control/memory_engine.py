@@ -53,6 +53,11 @@ class MemoryEngine:
             for is_busy in [application["edge_ports"]["first"] in self.busy]
         ]
 
+    def skip_events(self, keep: int) -> int:
+        skipped = max(0, len(self.events) - keep)
+        del self.events[:skipped]
+        return skipped
+
     def observe(self, max_events: int) -> bytes:
         events, self.events = self.events[:max_events], self.events[max_events:]
         return json.dumps(

@@ -42,6 +42,11 @@ class FakeEngine:
         listener = {"application": "a", "protocol": "tcp", "address": "::1", "ports": ports, "state": state}
         return json.dumps({"version": 1, "outcome": "applied", "listeners": [listener]}).encode()
 
+    def skip_events(self, keep: int) -> int:
+        skipped = max(0, len(self.pending) - keep)
+        del self.pending[:skipped]
+        return skipped
+
     def observe(self, max_events: int) -> bytes:
         self.looks.append(time.monotonic())
         taken, self.pending = self.pending[:max_events], self.pending[max_events:]
@@ -106,10 +111,22 @@ def test_a_full_look_is_followed_by_the_next_at_once(engine: FakeEngine) -> None
     exchange = LocalExchange()
     agent = Agent(engine, exchange)
     engine.pending = [event(n) for n in range(30_000)]
-    agent.start()
-    eventually(lambda: not engine.pending)
+    with exchange.events(lambda: None):
+        agent.start()
+        eventually(lambda: not engine.pending)
     looks = engine.looks[:5]
     assert looks[-1] - looks[1] < 1.0
+    engine.released.set()
+    agent.stop(1.0)
+
+
+def test_what_nobody_reads_is_passed_over_but_for_the_newest(engine: FakeEngine) -> None:
+    exchange = LocalExchange()
+    agent = Agent(engine, exchange)
+    engine.pending = [event(n) for n in range(30_000)]
+    agent.start()
+    assert [found.seq for found in exchange.recent()][-1] == 29_999
+    assert len(exchange.recent()) < 1_000
     engine.released.set()
     agent.stop(1.0)
 

@@ -109,7 +109,6 @@ fn start_connect(active: &Active, origin: SocketAddr, next_source: &mut usize) -
     active.policy.sources().connect(origin, next_source, |source| {
         let socket = sys::stream_socket(origin).map_err(errno)?;
         let fd = socket.as_raw_fd();
-        sys::set_stream_options(fd, active.user_timeout()).map_err(errno)?;
         if let Some(source) = source {
             sys::bind_source(fd, source).map_err(|error| source::cause(&error).unwrap_or_else(|| errno(error)))?;
         }

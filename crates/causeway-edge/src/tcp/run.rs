@@ -34,7 +34,7 @@ impl TcpPlane {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let Some(fd) = connection.origin.as_ref().map(AsRawFd::as_raw_fd) else { return };
         connection.ready[1].note(notice);
-        if notice & (sys::ERR | sys::HUP) != 0
+        if notice & sys::ERR != 0
             && let Some(errno) = sys::take_error(fd)
         {
             if connection.state == State::Connecting {
@@ -77,6 +77,9 @@ impl TcpPlane {
         connection.count_bytes(desk);
         if up.has_progress || down.has_progress {
             connection.since_ms = desk.now_ms;
+        }
+        if up.has_progress {
+            connection.on_written();
         }
         if up.is_done && down.is_done {
             return self.close(desk, slot, Cause::Closed, Reset::None);
