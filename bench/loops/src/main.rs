@@ -1,0 +1,62 @@
+//! `causeway-loops tokio|epoll|uring LISTEN ORIGIN PORT…`: a TCP relay of one thread with nothing but the loop.
+//!
+//! No counters, no timers, no logs, no limits. What it costs bounds what a proxy over the same loop can reach;
+//! decision 1 has the numbers. Ends when its input closes.
+
+mod epoll_loop;
+mod tokio_loop;
+mod uring_loop;
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Socket, Type};
+
+/// A listening socket and where its connections go.
+pub struct Way {
+    pub listener: TcpListener,
+    pub origin: SocketAddr,
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, listen, origin, ports @ ..] = words.as_slice() else { usage() };
+    let address = |word: &String| word.parse::<IpAddr>().unwrap_or_else(|_| usage());
+    let (listen, origin) = (address(listen), address(origin));
+    let ways = ports.iter().map(|port| {
+        let port: u16 = port.parse().unwrap_or_else(|_| usage());
+        open(SocketAddr::new(listen, port)).map(|listener| Way { listener, origin: SocketAddr::new(origin, port) })
+    });
+    let ways: Vec<Way> = ways.collect::<Result<_, _>>().unwrap_or_else(|error| {
+        eprintln!("causeway-loops: {error}");
+        std::process::exit(1)
+    });
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    let result = match kind.as_str() {
+        "tokio" => tokio_loop::run(ways),
+        "epoll" => epoll_loop::run(&ways),
+        "uring" => uring_loop::run(&ways),
+        _ => usage(),
+    };
+    if let Err(error) = result {
+        eprintln!("causeway-loops {kind}: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+fn usage() -> ! {
+    eprintln!("usage: causeway-loops tokio|epoll|uring LISTEN-IP ORIGIN-IP PORT…");
+    std::process::exit(2)
+}
