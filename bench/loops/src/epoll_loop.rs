@@ -63,7 +63,12 @@ fn accept(epoll: &OwnedFd, way: &Way, relays: &mut Slab<Relay>) -> io::Result<()
         let Ok(client) = own(client) else { return Ok(()) };
         let origin = connect(way.origin)?;
         let (client_fd, origin_fd) = (client.as_raw_fd(), origin.as_raw_fd());
-        let slot = relays.insert(Relay { fds: [client, origin], has_ended: [false; 2], is_ending: [false; 2], held: Default::default() });
+        let slot = relays.insert(Relay {
+            fds: [client, origin],
+            has_ended: [false; 2],
+            is_ending: [false; 2],
+            held: Default::default(),
+        });
         // The client's bytes wait until the origin is there: its notice of writability starts them.
         add(epoll, origin_fd, EDGE | libc::EPOLLOUT as u32, ORIGIN | slot as u64)?;
         add(epoll, client_fd, EDGE | libc::EPOLLOUT as u32, slot as u64)?;
@@ -126,9 +131,7 @@ fn one_way(relay: &mut Relay, from: usize, buffer: &mut [u8]) -> io::Result<()> 
 /// True if all went out.
 fn send(relay: &mut Relay, to: usize, bytes: &[u8]) -> io::Result<bool> {
     // SAFETY: pointer and length describe `bytes`.
-    let n = unsafe {
-        libc::send(relay.fds[to].as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
-    };
+    let n = unsafe { libc::send(relay.fds[to].as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
     if n < 0 {
         blocked()?;
     }

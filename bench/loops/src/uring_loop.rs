@@ -117,8 +117,7 @@ pub fn run(ways: &[Way]) -> io::Result<()> {
     }
     let buffers = Buffers::new(&ring)?;
     let addresses = ways.iter().map(|way| raw_v4(way.origin)).collect();
-    let mut it =
-        Loop { ring, ways, addresses, relays: Slab::new(), buffers, backlog: VecDeque::new() };
+    let mut it = Loop { ring, ways, addresses, relays: Slab::new(), buffers, backlog: VecDeque::new() };
     (0..ways.len()).for_each(|way| it.accept(way));
     it.serve()
 }

@@ -35,6 +35,8 @@ pub struct Config {
     /// Records held per worker until somebody observes them.
     pub event_capacity: usize,
     pub max_snapshot_bytes: usize,
+    /// Let the messages of one turn leave together, through io_uring, where the kernel has it.
+    pub gather_sends: bool,
 }
 
 impl Default for Config {
@@ -45,6 +47,7 @@ impl Default for Config {
             max_udp_sessions: 65_536,
             event_capacity: 32_768,
             max_snapshot_bytes: 64 * 1024 * 1024,
+            gather_sends: true,
         }
     }
 }
@@ -98,7 +101,7 @@ impl Edge {
         let clock = Clock::start();
         // Sessions hold one descriptor each and must leave room for relays.
         let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
-        let terms = Terms { clock, event_capacity: config.event_capacity, most_sessions: sessions };
+        let terms = Terms { clock, event_capacity: config.event_capacity, most_sessions: sessions, may_gather: config.gather_sends };
         let (mut workers, mut readers) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (worker, reader) =

@@ -14,6 +14,7 @@ mod icmp;
 pub mod keep;
 mod listen;
 mod origin;
+mod outbox;
 mod pressure;
 pub mod probe;
 mod pulse;

@@ -1,15 +1,19 @@
 //! Two joined TCP streams: bytes of one socket to the other, in order, with back-pressure.
 //!
 //! Small messages go through one buffer that the worker owns; a stream that keeps filling it moves to
-//! `splice(2)`, where bytes never enter user space. An idle relay holds neither buffer nor pipe.
+//! `splice(2)`, where bytes never enter user space. An idle relay holds neither buffer nor pipe. Small messages that
+//! are met in one turn of the loop leave together at its end (see `outbox`).
 
 use std::io;
 use std::os::fd::RawFd;
 
+use crate::outbox::{Outbox, Sent};
 use crate::sys::{self, Pipe};
 
 /// One read of a message; also the most that one direction ever holds in user memory.
 pub const BUFFER_BYTES: usize = 64 * 1024;
+/// Room for the messages of one turn.
+const ROOM_BYTES: usize = 256 * 1024;
 const PIPE_BYTES: usize = 1024 * 1024;
 const POOLED_PIPES: usize = 32;
 /// Reads in a row that filled the buffer before a stream counts as bulk.
@@ -51,18 +55,45 @@ pub struct Half {
     is_bulk: bool,
     has_read_end: bool,
     pub has_sent_end: bool,
+    /// Where in the worker's buffer a message lies that leaves at the end of this turn.
+    leaving: Option<(u32, u32)>,
 }
 
 /// Buffer and pipes of one worker, lent to whichever relay runs.
 #[derive(Debug)]
 pub struct Tools {
     pub buffer: Box<[u8]>,
+    /// So far it holds messages of this turn.
+    filled: usize,
+    pub outbox: Outbox,
     pipes: Vec<Pipe>,
 }
 
 impl Tools {
-    pub fn new() -> Tools {
-        Tools { buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), pipes: Vec::new() }
+    pub fn new(may_gather: bool) -> Tools {
+        Tools {
+            buffer: vec![0; ROOM_BYTES + BUFFER_BYTES].into_boxed_slice(),
+            filled: 0,
+            outbox: Outbox::new(may_gather),
+            pipes: Vec::new(),
+        }
+    }
+
+    /// Bytes of the buffer that nothing leaves from, for use within this call.
+    pub fn scratch(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.filled..self.filled + BUFFER_BYTES]
+    }
+
+    /// What was gathered leaves; answers how it went. To be followed by [`Half::on_sent`] for each, then [`Tools::told`].
+    pub fn tell(&mut self) -> Vec<Sent> {
+        self.outbox.tell()
+    }
+
+    pub fn told(&mut self, sent: Vec<Sent>) {
+        self.outbox.keep(sent);
+        if self.outbox.is_empty() {
+            self.filled = 0;
+        }
     }
 
     fn take_pipe(&mut self) -> Option<Pipe> {
@@ -118,7 +149,30 @@ impl Half {
         !self.held.is_empty() || self.in_pipe > 0
     }
 
-    /// Move what can be moved now.
+    /// The message that was leaving is gone, in part or whole, or its target has failed. True if there is more to do.
+    pub fn on_sent(
+        &mut self,
+        result: Result<usize, i32>,
+        source: &Readiness,
+        target: &mut Readiness,
+        buffer: &[u8],
+    ) -> Result<bool, Fault> {
+        let Some((from, len)) = self.leaving.take() else { return Ok(false) };
+        let (from, len) = (from as usize, len as usize);
+        let sent = match result {
+            Ok(sent) => sent.min(len),
+            Err(libc::EAGAIN) => 0,
+            Err(errno) => return Err(Fault::Target(io::Error::from_raw_os_error(errno))),
+        };
+        if sent < len {
+            target.is_writable = false;
+            self.held = buffer[from + sent..from + len].to_vec();
+            self.held_from = 0;
+        }
+        Ok(sent < len || source.is_readable)
+    }
+
+    /// Move what can be moved now. `token` comes back with the fate of a message that leaves later.
     ///
     /// # Errors
     /// The first failure of either socket; what was read before it is lost, as it is with the kernel's own buffers.
@@ -127,8 +181,12 @@ impl Half {
         (from, source): (RawFd, &mut Readiness),
         (to, target): (RawFd, &mut Readiness),
         tools: &mut Tools,
+        token: u64,
     ) -> Result<Moved, Fault> {
         let mut moved = Moved::default();
+        if self.leaving.is_some() {
+            return Ok(moved);
+        }
         let mut turns = TURNS;
         loop {
             if !self.held.is_empty() || self.in_pipe > 0 {
@@ -154,9 +212,12 @@ impl Half {
             let bytes = if self.is_bulk {
                 self.fill(from, source, tools)?
             } else {
-                self.copy(from, source, to, target, tools)?
+                self.copy(from, source, to, target, tools, token)?
             };
             moved.has_progress |= bytes > 0;
+            if self.leaving.is_some() {
+                break;
+            }
         }
         if self.in_pipe == 0
             && let Some(pipe) = self.pipe.take()
@@ -210,8 +271,12 @@ impl Half {
         to: RawFd,
         target: &mut Readiness,
         tools: &mut Tools,
+        token: u64,
     ) -> Result<usize, Fault> {
-        let n = match sys::recv(from, &mut tools.buffer) {
+        let may_leave_later = tools.filled <= ROOM_BYTES - BUFFER_BYTES && tools.outbox.gathers();
+        let filled = tools.filled;
+        let buffer = tools.scratch();
+        let n = match sys::recv(from, buffer) {
             Ok(0) => {
                 self.has_read_end = true;
                 return Ok(0);
@@ -224,22 +289,31 @@ impl Half {
             Err(error) => return Err(Fault::Source(error)),
         };
         self.bytes += n as u64;
-        if n < tools.buffer.len() {
+        if n < BUFFER_BYTES {
             // A short read has emptied the socket (epoll(7)), unless an end waits behind the bytes.
             source.is_readable = source.is_ending;
             self.streak = 0;
+            if may_leave_later {
+                // SAFETY: this part of the buffer is left alone until `told`; a relay closes its sockets through the
+                // outbox too, after what it gathered.
+                unsafe { tools.outbox.send(to, tools.buffer.as_ptr().add(filled), n, token) };
+                self.leaving = Some((filled as u32, n as u32));
+                tools.filled = (filled + n).next_multiple_of(64);
+                return Ok(n);
+            }
         } else {
             self.streak += 1;
             self.is_bulk = self.streak >= BULK_AFTER;
         }
-        let sent = match sys::send(to, &tools.buffer[..n]) {
+        let buffer = &tools.scratch()[..n];
+        let sent = match sys::send(to, buffer) {
             Ok(sent) => sent,
             Err(error) if would_block(&error) => 0,
             Err(error) => return Err(Fault::Target(error)),
         };
         if sent < n {
             target.is_writable = false;
-            self.held = tools.buffer[sent..n].to_vec();
+            self.held = buffer[sent..].to_vec();
             self.held_from = 0;
         }
         Ok(n)

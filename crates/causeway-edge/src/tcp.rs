@@ -61,11 +61,11 @@ pub struct TcpPlane {
 }
 
 impl TcpPlane {
-    pub fn new() -> TcpPlane {
+    pub fn new(may_gather: bool) -> TcpPlane {
         TcpPlane {
             listeners: Slab::new(),
             connections: Slab::new(),
-            tools: Tools::new(),
+            tools: Tools::new(may_gather),
             closed: Vec::new(),
             unfinished: Vec::new(),
             resolving: Vec::new(),
@@ -264,6 +264,7 @@ impl TcpPlane {
             let told = [client.as_ref().filter(|_| !is_client_gone), origin.as_ref().filter(|_| !is_origin_gone)];
             told.into_iter().flatten().for_each(|fd| sys::reset_on_close(fd.as_raw_fd()));
         }
+        [client, origin].into_iter().flatten().for_each(|socket| self.tools.outbox.close(socket));
         connection.state = State::Closed;
         connection.up = Half::default();
         connection.down = Half::default();

@@ -18,6 +18,7 @@ use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
 use crate::pulse::Pulse;
+use crate::relay::Side;
 use crate::snapshot::{OnDelete, Protocol};
 use crate::sockets::Sockets;
 use crate::sys::{self, Epoll, IN, Wake};
@@ -128,6 +129,7 @@ pub struct Terms {
     pub clock: Clock,
     pub event_capacity: usize,
     pub most_sessions: usize,
+    pub may_gather: bool,
 }
 
 /// What a worker says to a batch: which listeners it could not take.
@@ -164,7 +166,7 @@ pub struct Worker {
 impl Worker {
     /// `turn` counts the workers that had this `index` before.
     pub fn start(index: usize, turn: u64, terms: Terms) -> io::Result<(Worker, EventReader)> {
-        let Terms { clock, event_capacity, most_sessions } = terms;
+        let Terms { clock, event_capacity, most_sessions, may_gather } = terms;
         let wake = Arc::new(Wake::new()?);
         let epoll = Epoll::new()?;
         epoll.add(wake.as_raw_fd(), IN, Token::Wake.at(0))?;
@@ -185,7 +187,7 @@ impl Worker {
             desk,
             clock,
             batches,
-            tcp: TcpPlane::new(),
+            tcp: TcpPlane::new(may_gather),
             udp: UdpPlane::new(most_sessions)?,
             places: HashMap::new(),
             pulse: pulse.clone(),
@@ -260,6 +262,7 @@ impl Loop {
     }
 
     fn run(&mut self) -> End {
+        self.tcp.begin();
         let mut notices = vec![libc::epoll_event { events: 0, u64: 0 }; NOTICES];
         loop {
             let sleep_ms = if self.tcp.has_unfinished() { 0 } else { self.desk.timers.sleep_ms(self.clock.now_ms()) };
@@ -273,10 +276,14 @@ impl Loop {
                 let (token, events) = (notice.u64, notice.events);
                 if token >> 56 == Token::Wake as u64 {
                     if self.on_wake() {
+                        self.tell();
                         return End::Stopped;
                     }
                 } else {
                     self.contain(token, |it| it.dispatch(token, events));
+                }
+                if self.tcp.has_gathered_enough() {
+                    self.tell();
                 }
             }
             for slot in self.tcp.take_unfinished() {
@@ -289,9 +296,23 @@ impl Loop {
                 return End::Lost;
             }
             self.run_timers();
+            self.tell();
             self.tcp.free_closed();
             self.udp.free_closed();
             self.pulse.open_flows.store(self.tcp.open() + self.udp.open(), Ordering::Relaxed);
+        }
+    }
+
+    /// Let what the relays have gathered leave, and go on with those for which that was not the end.
+    fn tell(&mut self) {
+        while self.tcp.has_gathered() {
+            let sent = self.tcp.tell();
+            for fate in &sent {
+                let slot = (fate.token & u64::from(u32::MAX)) as usize;
+                let side = if fate.token >> 56 == Token::Client as u64 { Side::Client } else { Side::Origin };
+                self.contain(fate.token, |it| it.tcp.on_sent(&mut it.desk, slot, side, fate.result));
+            }
+            self.tcp.told(sent);
         }
     }
 

@@ -122,16 +122,16 @@ impl Connection {
         }
     }
 
-    pub fn pump_up(&mut self, tools: &mut Tools) -> Result<Moved, Fault> {
+    pub fn pump_up(&mut self, tools: &mut Tools, slot: usize) -> Result<Moved, Fault> {
         let [client, origin] = &mut self.ready;
         let (Some(from), Some(to)) = (&self.client, &self.origin) else { return Ok(Moved::default()) };
-        self.up.pump((from.as_raw_fd(), client), (to.as_raw_fd(), origin), tools)
+        self.up.pump((from.as_raw_fd(), client), (to.as_raw_fd(), origin), tools, Token::Client.at(slot))
     }
 
-    pub fn pump_down(&mut self, tools: &mut Tools) -> Result<Moved, Fault> {
+    pub fn pump_down(&mut self, tools: &mut Tools, slot: usize) -> Result<Moved, Fault> {
         let [client, origin] = &mut self.ready;
         let (Some(from), Some(to)) = (&self.origin, &self.client) else { return Ok(Moved::default()) };
-        self.down.pump((from.as_raw_fd(), origin), (to.as_raw_fd(), client), tools)
+        self.down.pump((from.as_raw_fd(), origin), (to.as_raw_fd(), client), tools, Token::Origin.at(slot))
     }
 
     pub fn endpoints(&self) -> Endpoints {

@@ -19,7 +19,8 @@ impl TcpPlane {
         let Some(client) = &connection.client else { return };
         loop {
             let room = (accept::MAX_HEADER + BUFFER_BYTES / 4).saturating_sub(connection.early.len());
-            let n = match sys::recv(client.as_raw_fd(), &mut self.tools.buffer[..room]) {
+            let buffer = &mut self.tools.scratch()[..room];
+            let n = match sys::recv(client.as_raw_fd(), buffer) {
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     connection.ready[0].is_readable = false;
@@ -27,7 +28,7 @@ impl TcpPlane {
                 }
                 Err(_) => return self.close(desk, slot, Cause::ClientGone, Reset::Both),
             };
-            connection.early.extend_from_slice(&self.tools.buffer[..n]);
+            connection.early.extend_from_slice(&buffer[..n]);
             match accept::parse(&connection.early) {
                 Ok(accept::Parsed::Header { consumed, endpoints }) => {
                     connection.told = endpoints.map(Box::new);
@@ -63,10 +64,11 @@ impl TcpPlane {
         first.append(&mut connection.early);
         connection.early = Vec::new();
         if let Some(client) = &connection.client
-            && let Ok(n) = sys::recv(client.as_raw_fd(), &mut self.tools.buffer[..BUFFER_BYTES - 512])
+            && let buffer = &mut self.tools.scratch()[..BUFFER_BYTES - 512]
+            && let Ok(n) = sys::recv(client.as_raw_fd(), buffer)
             && n > 0
         {
-            first.extend_from_slice(&self.tools.buffer[..n]);
+            first.extend_from_slice(&buffer[..n]);
             connection.up.bytes += n as u64;
         }
         connection.up.hold(first);

@@ -6,6 +6,7 @@ use super::TcpPlane;
 use super::connect::connect_cause;
 use super::connection::{Connection, NEVER, Reset, State};
 use crate::event::Cause;
+use crate::outbox::Sent;
 use crate::relay::{Fault, Side};
 use crate::sys;
 use crate::worker::Desk;
@@ -55,7 +56,7 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         if connection.state == State::Open {
             let half = if side == Side::Client { Connection::pump_up } else { Connection::pump_down };
-            let _ = half(connection, &mut self.tools);
+            let _ = half(connection, &mut self.tools, slot);
         }
         let cause = match (connection.state, side) {
             (State::Open, _) => fault_cause(side, errno),
@@ -66,11 +67,11 @@ impl TcpPlane {
 
     pub(super) fn run(&mut self, desk: &mut Desk, slot: usize) {
         let connection = &mut self.connections[slot];
-        let up = match Connection::pump_up(connection, &mut self.tools) {
+        let up = match Connection::pump_up(connection, &mut self.tools, slot) {
             Ok(moved) => moved,
             Err(fault) => return self.on_pump_fault(desk, slot, Side::Client, fault),
         };
-        let down = match Connection::pump_down(connection, &mut self.tools) {
+        let down = match Connection::pump_down(connection, &mut self.tools, slot) {
             Ok(moved) => moved,
             Err(fault) => return self.on_pump_fault(desk, slot, Side::Origin, fault),
         };
@@ -100,6 +101,44 @@ impl TcpPlane {
         }
         if must_arm || connection.armed_ms == NEVER {
             self.arm(desk, slot);
+        }
+    }
+
+    /// To be called once by the thread that serves, before descriptors are scarce.
+    pub fn begin(&mut self) {
+        self.tools.outbox.gathers();
+    }
+
+    pub fn has_gathered(&self) -> bool {
+        !self.tools.outbox.is_empty()
+    }
+
+    pub fn has_gathered_enough(&self) -> bool {
+        self.tools.outbox.is_full()
+    }
+
+    /// Let what was gathered leave; the fates are for [`TcpPlane::on_sent`].
+    pub fn tell(&mut self) -> Vec<Sent> {
+        self.tools.tell()
+    }
+
+    pub fn told(&mut self, sent: Vec<Sent>) {
+        self.tools.told(sent);
+    }
+
+    /// `side` is where the message came from.
+    pub fn on_sent(&mut self, desk: &mut Desk, slot: usize, side: Side, result: Result<usize, i32>) {
+        let Some(connection) = self.connections.get_mut(slot).filter(|c| c.state == State::Open) else { return };
+        let [client, origin] = &mut connection.ready;
+        let buffer = &self.tools.buffer;
+        let more = match side {
+            Side::Client => connection.up.on_sent(result, client, origin, buffer),
+            Side::Origin => connection.down.on_sent(result, origin, client, buffer),
+        };
+        match more {
+            Ok(false) => {}
+            Ok(true) => self.run(desk, slot),
+            Err(fault) => self.on_pump_fault(desk, slot, side, fault),
         }
     }
 
