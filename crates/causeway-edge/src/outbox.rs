@@ -105,13 +105,11 @@ impl Outbox {
         let mut done = std::mem::take(&mut self.done);
         done.clear();
         let mut orders = std::mem::take(&mut self.orders);
-        match &mut self.way {
-            Way::Ring(ring) if orders.len() >= WORTH_IT => {
-                if ring.tell(&mut orders, &mut done).is_err() {
-                    self.way = Way::Calls;
-                }
-            }
-            _ => {}
+        if let Way::Ring(ring) = &mut self.way
+            && orders.len() >= WORTH_IT
+            && ring.tell(&mut orders, &mut done).is_err()
+        {
+            self.way = Way::Calls;
         }
         for order in orders.drain(..) {
             if let Order::Send { fd, from, len, token } = order {
