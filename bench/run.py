@@ -1,7 +1,7 @@
 """make bench: causeway beside HAProxy, nginx, Envoy and no proxy, interleaved, in network namespaces of their own.
 
 Method and how to read the numbers: docs/benchmarks.md. Ends with 0; with --check, 1 where a gate fails twice;
-2 when it cannot measure at all.
+2 on wrong usage; 3 when it cannot measure at all.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> int:
     options = _options()
     if reason := _cannot_run() or (options.syscalls and syscalls.cannot_count()):
         print(f"bench: cannot measure: {reason}", file=sys.stderr)
-        return 2
+        return 3
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.strftime("%Y-%m-%dT%H-%M-%S")
     more = with_workers(options.workers) if options.workers > 1 else None

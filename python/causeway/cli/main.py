@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from causeway import __version__
-from causeway.cli import apps, machine, status, tail, tokens, zones
+from causeway.cli import apps, bench, machine, status, tail, tokens, zones
 from causeway.cli.command import Group
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.registered_commands += [
     *machine.app.registered_commands,
     *status.app.registered_commands,
     *tail.app.registered_commands,
+    *bench.app.registered_commands,
 ]
 app.add_typer(apps.app)
 app.add_typer(zones.app)

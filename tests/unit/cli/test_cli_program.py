@@ -35,6 +35,7 @@ COMMANDS = [
     "doctor",
     "status",
     "tail",
+    "bench",
     *(f"apps {verb}" for verb in ("create", "list", "show", "update", "delete")),
     *(f"zones {verb}" for verb in ("create", "list", "delete")),
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
