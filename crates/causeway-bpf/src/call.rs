@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 const MAP_DELETE: libc::c_long = 3;
+const MAP_NEXT_KEY: libc::c_long = 4;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
 const ATTACH_SK_LOOKUP: u32 = 36;
@@ -57,6 +58,18 @@ pub fn delete<K>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     match call(MAP_DELETE, &mut element(map, key)) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other.map(drop),
+    }
+}
+
+/// The key after `key`, or the first one.
+pub fn next_key<K: Copy>(map: BorrowedFd<'_>, key: Option<&K>, mut next: K) -> io::Result<Option<K>> {
+    let mut element = element(map, &next);
+    element.key = key.map_or(0, |key| std::ptr::from_ref(key) as u64);
+    element.value = std::ptr::from_mut(&mut next) as u64;
+    match call(MAP_NEXT_KEY, &mut element) {
+        Ok(_) => Ok(Some(next)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

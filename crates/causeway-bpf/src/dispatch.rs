@@ -94,6 +94,19 @@ impl Dispatch {
         }
     }
 
+    /// Everything that is claimed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn spots(&self) -> io::Result<Vec<Spot>> {
+        let mut spots = Vec::new();
+        let room = Spot::tcp(std::net::Ipv4Addr::UNSPECIFIED.into());
+        while let Some(next) = call::next_key(self.0.ports.as_fd(), spots.last(), room)? {
+            spots.push(next);
+        }
+        Ok(spots)
+    }
+
     /// Let `socket`, and the others of its `SO_REUSEPORT` group, have the flows of `slot`.
     ///
     /// # Errors

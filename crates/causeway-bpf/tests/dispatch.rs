@@ -153,6 +153,7 @@ fn hundreds_of_claims_one_after_another_all_stand() {
     for n in 0..500 {
         dispatch.claim(spot(n), &PortSet::range(n as u16, 60_000)).unwrap();
     }
+    assert_eq!(dispatch.spots().unwrap().len(), 500);
     assert!((0..500).all(|n| dispatch.claimed(spot(n)).unwrap() == PortSet::range(n as u16, 60_000)));
 }
 

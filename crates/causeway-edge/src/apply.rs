@@ -3,22 +3,29 @@
 //! New sockets are bound before any worker hears of a change. A place that cannot be had is reported and
 //! the rest goes live. What did not change is not touched, so no connection notices.
 
-use std::collections::{HashMap, HashSet};
+mod fates;
+mod preparation;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use causeway_bpf::{PortSet, Spot};
+
 use crate::application::Active;
 use crate::count::{Counters, Totals};
+use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
 use crate::resolve::{self, Names};
-use crate::snapshot::{Application, Family, Origins, Ports, Protocol, Settings, Snapshot};
-use crate::sockets::{Shared, Sockets};
+use crate::snapshot::{Application, Family, Origins, Protocol, Settings, Snapshot};
+use crate::sockets::Shared;
 use crate::sys;
 use crate::worker::{Place, Step, Worker};
+use preparation::Preparation;
 
 /// Listeners may take this share of the file descriptors; the rest is for flows.
 const LISTENER_SHARE: usize = 2;
@@ -30,10 +37,11 @@ pub struct Running {
     pub settings: Settings,
     applications: HashMap<String, Arc<Active>>,
     order: Vec<String>,
-    places: HashMap<Place, String>,
+    places: BTreeMap<Place, String>,
+    pub dispatching: Dispatching,
     /// Of every place, also of UDP ports that only drain: wanted again, they get the same sockets (see `udp`).
     pub sockets: HashMap<Place, Weak<Shared>>,
-    refused: HashMap<Place, Reason>,
+    refused: Vec<ListenerReport>,
     names: Option<Names>,
     /// Counts of applications that are gone, so that the totals of the edge never go back.
     retired: Totals,
@@ -49,6 +57,12 @@ pub struct Change {
 }
 
 impl Running {
+    /// # Errors
+    /// The reason why dispatch cannot be had, if it must.
+    pub fn start(mode: Mode) -> Result<Running, String> {
+        Ok(Running { dispatching: Dispatching::start(mode)?, ..Running::default() })
+    }
+
     /// Make the workers do what `snapshot` says.
     ///
     /// # Errors
@@ -80,8 +94,17 @@ impl Running {
             wanted.insert(id, active);
         }
         let mut change = Preparation::new(workers.len());
+        for (place, sockets) in self.dispatching.take_adopted() {
+            change.add_listener(place, &sockets, None);
+        }
         for id in &order {
             self.prepare(&wanted[id], has_changed.contains(id), &mut change, open_files);
+        }
+        let routes = self.dispatching.routes_for(&change.claims, &wanted);
+        let is_routed_anew = !self.dispatching.is(&change.claims)
+            || change.claims.values().flatten().any(|(_, id)| has_changed.contains(id));
+        if is_routed_anew {
+            change.route(&routes);
         }
         let gone: Vec<Place> = self.places.keys().filter(|place| !change.places.contains_key(place)).copied().collect();
         let removed: Vec<Arc<Active>> =
@@ -92,7 +115,7 @@ impl Running {
         let is_unchanged = change.is_empty() && order == self.order && is_same_policy;
         let flows =
             open_files.saturating_sub(change.places.len() * workers.len()).saturating_sub(open_files.min(8192) / 8);
-        self.most_flows = change.send(workers, flows);
+        self.most_flows = change.send(workers, flows, &mut self.dispatching, routes);
         for place in gone.iter().filter(|place| place.protocol == Protocol::Tcp) {
             // Nobody has them now but a worker that hangs: without it they would take clients in and leave them there.
             if let Some(held) = self.sockets.remove(place).and_then(|sockets| sockets.upgrade()) {
@@ -107,12 +130,13 @@ impl Running {
         self.settings = snapshot.settings;
         self.applications = wanted;
         self.order = order;
-        self.places = change.places;
-        self.sockets.extend(change.sockets);
+        self.places = std::mem::take(&mut change.places);
+        self.sockets.extend(std::mem::take(&mut change.sockets));
         self.sockets.retain(|_, sockets| sockets.strong_count() > 0);
-        self.refused = change.refused;
         self.names = names;
-        let listeners = change.fates.reports;
+        let listeners = change.reports();
+        self.refused = listeners.iter().filter(|l| l.state == ListenerState::Refused).cloned().collect();
+        self.refused.sort_by_key(|listener| (listener.address, listener.ports));
         Ok(Change { outcome: if is_unchanged { Outcome::Unchanged } else { Outcome::Applied }, listeners })
     }
 
@@ -127,41 +151,89 @@ impl Running {
             let sockets = held.or_else(|| listen::bind(*place, active, workers).ok().map(Shared::new));
             if let Some(sockets) = sockets {
                 self.sockets.insert(*place, Arc::downgrade(&sockets));
-                steps.push(Step::Listen { place: *place, sockets, active: active.clone() });
+                steps.push(Step::Listen { place: *place, sockets, active: Some(active.clone()) });
             }
         }
+        for (place, sockets) in self.dispatching.bases_again(workers) {
+            self.sockets.insert(place, Arc::downgrade(&sockets));
+            steps.push(Step::Listen { place, sockets, active: None });
+        }
+        steps.push(Step::Routes(self.dispatching.routes.clone()));
         steps
     }
 
-    fn prepare(&self, active: &Arc<Active>, has_changed: bool, change: &mut Preparation, open_files: usize) {
+    fn prepare(&mut self, active: &Arc<Active>, has_changed: bool, change: &mut Preparation, open_files: usize) {
+        let is_dispatched = self.dispatching.takes(active);
+        let ports = active.spec.edge_ports;
         for address in &active.spec.edge_addresses {
-            for port in active.spec.edge_ports.iter() {
-                let place = Place { protocol: active.spec.protocol, address: SocketAddr::new(*address, port) };
-                let state = match self.places.get(&place) {
-                    Some(holder) => {
-                        let is_replaced = has_changed || *holder != active.spec.id;
-                        if is_replaced {
-                            change.replace(place, active);
-                        }
-                        Ok(if is_replaced { ListenerState::Running } else { ListenerState::Unchanged })
-                    }
-                    None if (change.places.len() + 1) * change.workers > open_files / LISTENER_SHARE => {
-                        Err(too_many(place, open_files))
-                    }
-                    None => change.listen(place, active, self.sockets.get(&place)).map(|()| ListenerState::Running),
-                };
-                match state {
-                    Ok(state) => {
-                        change.places.insert(place, active.spec.id.clone());
-                        change.fates.push(place, &active.spec.id, state, None);
-                    }
-                    Err(reason) => {
-                        change.fates.push(place, &active.spec.id, ListenerState::Refused, Some(reason.clone()));
-                        change.refused.insert(place, reason);
-                    }
+            let at = |port| Place { protocol: active.spec.protocol, address: SocketAddr::new(*address, port) };
+            if !is_dispatched {
+                ports.iter().for_each(|port| self.prepare_place(at(port), active, has_changed, change, open_files));
+                continue;
+            }
+            // What has sockets of its own keeps them: a port must never be without a listener, even for one SYN.
+            let bound: Vec<Place> =
+                self.places.range(at(ports.first)..=at(ports.last)).map(|(place, _)| *place).collect();
+            let mut rest = PortSet::range(ports.first, ports.last);
+            for place in bound {
+                rest.remove(place.address.port());
+                self.prepare_place(place, active, has_changed, change, open_files);
+            }
+            self.prepare_claim(dispatch::spot(active.spec.protocol, *address), &rest, active, has_changed, change);
+        }
+    }
+
+    fn prepare_place(
+        &mut self,
+        place: Place,
+        active: &Arc<Active>,
+        has_changed: bool,
+        change: &mut Preparation,
+        open_files: usize,
+    ) {
+        let fate = match self.places.get(&place) {
+            Some(holder) => {
+                let is_replaced = has_changed || *holder != active.spec.id;
+                if is_replaced {
+                    change.replace(place, active);
                 }
+                Ok(if is_replaced { ListenerState::Running } else { ListenerState::Unchanged })
+            }
+            None if (change.places.len() + 1) * change.workers > open_files / LISTENER_SHARE => {
+                Err(too_many(place, open_files, &self.dispatching.missing()))
+            }
+            None => self
+                .dispatching
+                .has(place, &change.claims)
+                .and_then(|()| change.listen(place, active, self.sockets.get(&place)))
+                .map(|()| ListenerState::Running),
+        };
+        change.settle(place, active, fate);
+    }
+
+    fn prepare_claim(
+        &mut self,
+        spot: Spot,
+        wanted: &PortSet,
+        active: &Arc<Active>,
+        has_changed: bool,
+        change: &mut Preparation,
+    ) {
+        let mut verdict = self.dispatching.judge(spot, wanted, &change.claims, &mut change.look);
+        if !verdict.new.is_empty() {
+            match self.dispatching.base(spot, change.workers) {
+                Ok(None) => {}
+                Ok(Some((place, sockets))) => change.add_listener(place, &sockets, None),
+                Err(reason) => verdict.refused.push((std::mem::take(&mut verdict.new), reason)),
             }
         }
+        let mut same = PortSet::default();
+        if !has_changed {
+            let owners = self.dispatching.owners(spot).iter().filter(|(_, id)| *id == active.spec.id);
+            owners.for_each(|(ports, _)| same.insert(ports.first, ports.last));
+            same.keep(&verdict.kept);
+        }
+        change.claim(spot, active, &same, verdict);
     }
 
     fn names_for(&self, snapshot: &Snapshot) -> Result<Option<Names>, EdgeError> {
@@ -177,6 +249,7 @@ impl Running {
 
     /// Counts of deleted applications whose last connection is gone move to the edge's own.
     pub fn settle_drained(&mut self) {
+        self.dispatching.settle(); // refusals are tried again with the next change
         let retired = &mut self.retired;
         self.draining.retain(|active| {
             let is_open = active.totals().connections_open > 0;
@@ -201,28 +274,12 @@ impl Running {
     }
 
     pub fn refused(&self) -> Vec<ListenerReport> {
-        let mut fates = Fates::default();
-        let mut places: Vec<_> = self.refused.iter().collect();
-        places.sort_by_key(|(place, _)| (place.address.ip(), place.address.port()));
-        for (place, reason) in places {
-            if let Some(active) = self.applications.values().find(|active| active.claims(*place)) {
-                fates.push(*place, &active.spec.id, ListenerState::Refused, Some(reason.clone()));
-            }
-        }
-        fates.reports
+        self.refused.clone()
     }
 
+    /// All places that have sockets: those bound for an application, and those of dispatch.
     pub fn places(&self) -> Vec<Place> {
-        self.places.keys().copied().collect()
-    }
-}
-
-impl Active {
-    fn claims(&self, place: Place) -> bool {
-        let ports = self.spec.edge_ports;
-        self.spec.protocol == place.protocol
-            && self.spec.edge_addresses.contains(&place.address.ip())
-            && (ports.first..=ports.last).contains(&place.address.port())
+        self.places.keys().copied().chain(self.dispatching.bases().map(|(_, place, _)| place)).collect()
     }
 }
 
@@ -253,147 +310,15 @@ fn compile(
     Arc::new(Active::new(application, origins, policy, counters))
 }
 
-fn too_many(place: Place, open_files: usize) -> Reason {
+fn too_many(place: Place, open_files: usize, missing: &str) -> Reason {
     Reason {
         code: "too_many_sockets",
         side: crate::error::Side::Operator,
         message: format!(
-            "port {} on {}: listeners may use half of the {open_files} file descriptors of this process: \
-             raise the limit (ulimit -n) or use fewer ports",
+            "port {} on {}: a socket for each port, and listeners may use half of the {open_files} file descriptors of \
+             this process; {missing}: switch it on (see causeway doctor), raise the limit (ulimit -n) or use fewer ports",
             place.address.port(),
             place.address.ip()
         ),
-    }
-}
-
-/// Steps for each worker, and the picture after them.
-struct Preparation {
-    workers: usize,
-    steps: Vec<Vec<Step>>,
-    places: HashMap<Place, String>,
-    sockets: HashMap<Place, Weak<Shared>>,
-    refused: HashMap<Place, Reason>,
-    fates: Fates,
-    frees_ports: bool,
-}
-
-impl Preparation {
-    fn new(workers: usize) -> Preparation {
-        Preparation {
-            workers,
-            steps: (0..workers).map(|_| Vec::new()).collect(),
-            places: HashMap::new(),
-            sockets: HashMap::new(),
-            refused: HashMap::new(),
-            fates: Fates::default(),
-            frees_ports: false,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.steps.iter().all(Vec::is_empty)
-    }
-
-    fn replace(&mut self, place: Place, active: &Arc<Active>) {
-        for steps in &mut self.steps {
-            steps.push(Step::Replace { place, active: active.clone() });
-        }
-    }
-
-    fn listen(&mut self, place: Place, active: &Arc<Active>, earlier: Option<&Weak<Shared>>) -> Result<(), Reason> {
-        let sockets: Sockets = match earlier.and_then(Weak::upgrade) {
-            Some(held) => held,
-            None => Shared::new(listen::bind(place, active, self.workers)?),
-        };
-        self.sockets.insert(place, Arc::downgrade(&sockets));
-        for steps in &mut self.steps {
-            steps.push(Step::Listen { place, sockets: sockets.clone(), active: active.clone() });
-        }
-        Ok(())
-    }
-
-    fn retire(&mut self, gone: &[Place], removed: &[Arc<Active>]) {
-        self.frees_ports = gone.iter().any(|place| place.protocol == Protocol::Udp);
-        for steps in &mut self.steps {
-            steps.extend(gone.iter().map(|place| Step::Unlisten { place: *place }));
-            steps.extend(removed.iter().map(|active| Step::Retire {
-                application: Some(active.id),
-                policy: active.spec.on_delete,
-                drain_ms: active.spec.drain_ms,
-            }));
-        }
-    }
-
-    /// Answers how many flows each worker may have.
-    fn send(&mut self, workers: &[Worker], flows: usize) -> usize {
-        // A relay has two descriptors; the kernel spreads connections unevenly, so each worker gets a quarter more.
-        let share = flows / 2 / workers.len().max(1);
-        let most = if workers.len() > 1 { share + share / 4 } else { share };
-        let pending: Vec<_> = workers
-            .iter()
-            .zip(self.steps.drain(..))
-            .filter(|(_, steps)| !steps.is_empty())
-            .map(|(worker, mut steps)| {
-                steps.insert(0, Step::MostFlows(most));
-                worker.submit(steps)
-            })
-            .collect();
-        for refusals in pending {
-            for (place, error) in refusals.wait() {
-                self.places.remove(&place);
-                self.refused.insert(place, listen::reason(place, &error));
-                self.fates.refuse(place, listen::reason(place, &error));
-            }
-        }
-        if self.frees_ports {
-            let pending: Vec<_> = workers.iter().map(|worker| worker.submit(vec![Step::FreePorts])).collect();
-            pending.into_iter().for_each(|done| drop(done.wait()));
-        }
-        most
-    }
-}
-
-/// Fates of places, neighbours merged.
-#[derive(Debug, Default)]
-struct Fates {
-    reports: Vec<ListenerReport>,
-}
-
-impl Fates {
-    fn push(&mut self, place: Place, application: &str, state: ListenerState, reason: Option<Reason>) {
-        let port = place.address.port();
-        if let Some(last) = self.reports.last_mut() {
-            let is_neighbour = last.application == application
-                && last.protocol == place.protocol
-                && last.address == place.address.ip()
-                && last.ports.last.checked_add(1) == Some(port)
-                && last.state == state
-                && last.reason.as_ref().map(|r| r.code) == reason.as_ref().map(|r| r.code);
-            if is_neighbour {
-                last.ports.last = port;
-                return;
-            }
-        }
-        self.reports.push(ListenerReport {
-            application: application.to_string(),
-            protocol: place.protocol,
-            address: place.address.ip(),
-            ports: Ports { first: port, last: port },
-            state,
-            reason,
-        });
-    }
-
-    fn refuse(&mut self, place: Place, reason: Reason) {
-        let port = place.address.port();
-        let concerned = |report: &&mut ListenerReport| {
-            report.protocol == place.protocol
-                && report.address == place.address.ip()
-                && (report.ports.first..=report.ports.last).contains(&port)
-        };
-        if let Some(report) = self.reports.iter_mut().find(concerned) {
-            report.state = ListenerState::Refused;
-            report.reason = Some(reason);
-        }
     }
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::apply::Running;
 use crate::clock::Clock;
+use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{EventReader, Record};
 use crate::keep::Keep;
@@ -37,6 +38,8 @@ pub struct Config {
     pub max_snapshot_bytes: usize,
     /// Let the messages of one turn leave together, through io_uring, where the kernel has it.
     pub gather_sends: bool,
+    /// Serve ports by dispatch in the kernel?
+    pub dispatch: Mode,
 }
 
 impl Default for Config {
@@ -48,6 +51,7 @@ impl Default for Config {
             event_capacity: 32_768,
             max_snapshot_bytes: 64 * 1024 * 1024,
             gather_sends: true,
+            dispatch: Mode::Auto,
         }
     }
 }
@@ -98,10 +102,17 @@ impl Edge {
         if !(64..=16_777_216).contains(&config.event_capacity) {
             return Err(EdgeError::Config(format!("event_capacity {} is not 64 to 16777216", config.event_capacity)));
         }
+        let running = Running::start(config.dispatch)
+            .map_err(|missing| EdgeError::Config(format!("dispatch is on, but {missing}")))?;
         let clock = Clock::start();
         // Sessions hold one descriptor each and must leave room for relays.
         let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
-        let terms = Terms { clock, event_capacity: config.event_capacity, most_sessions: sessions, may_gather: config.gather_sends };
+        let terms = Terms {
+            clock,
+            event_capacity: config.event_capacity,
+            most_sessions: sessions,
+            may_gather: config.gather_sends,
+        };
         let (mut workers, mut readers) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (worker, reader) =
@@ -114,14 +125,8 @@ impl Edge {
             None => None,
         };
         let patients = workers.iter().map(Patient::of).collect();
-        let state = State {
-            workers,
-            workers_replaced: 0,
-            running: Running::default(),
-            keep,
-            is_draining: false,
-            rejected_snapshots: Vec::new(),
-        };
+        let state =
+            State { workers, workers_replaced: 0, running, keep, is_draining: false, rejected_snapshots: Vec::new() };
         let sight = Sight { readers, lost: 0, seq: 0, pressure: PressureGauge::default() };
         let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
         let succession = Succession { state: state.clone(), sight: sight.clone(), terms, former: Vec::new() };
@@ -190,6 +195,7 @@ impl Edge {
             uptime_ms: self.clock.now_ms(),
             workers: state.workers.iter().filter(|worker| !worker.has_ended()).count(),
             workers_replaced_total: state.workers_replaced,
+            dispatch: state.running.dispatching.report(),
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
             port_pressure,
             totals: state.running.totals(),

@@ -159,6 +159,11 @@ fn bpf_maps() -> Capability {
 }
 
 fn sk_lookup() -> Capability {
+    if let Err(missing) = causeway_bpf::built() {
+        let detail =
+            format!("This build has no kernel programs ({missing}): every port of a range needs a socket of its own.");
+        return answer("sk_lookup", false, detail);
+    }
     let detail = match bpf::load_sk_lookup() {
         Ok(()) => {
             let detail = "An sk_lookup program could be loaded: any port range can sit on one socket.";

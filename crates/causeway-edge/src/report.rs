@@ -65,6 +65,18 @@ pub struct OpenFiles {
     pub limit: u64,
 }
 
+/// Dispatch in the kernel: is it at work, why not if it was wanted, and what became of the lookups it saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DispatchReport {
+    pub is_on: bool,
+    pub missing: Option<String>,
+    /// Went the kernel's usual way: not claimed.
+    pub passed: u64,
+    pub assigned: u64,
+    /// Claimed, but no socket could be had.
+    pub failed: u64,
+}
+
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub version: u64,
@@ -74,6 +86,7 @@ pub struct Report {
     /// Workers that hung or failed and were replaced, since the start.
     pub workers_replaced_total: u64,
     pub open_files: OpenFiles,
+    pub dispatch: DispatchReport,
     /// Origins towards which half of the source ports or more are in use, the worst first.
     pub port_pressure: Vec<PortPressure>,
     pub totals: Totals,

@@ -3,7 +3,7 @@
 //! Unknown fields are refused: an option this engine does not know must not be accepted and ignored.
 //! Units are in the names. `0` switches a timeout off where that is allowed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub struct Settings {
     pub source_addresses: Vec<IpAddr>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Tcp,
@@ -195,7 +195,7 @@ impl Snapshot {
             return Err(EdgeError::Invalid { field: "settings.source_addresses".into(), reason });
         }
         let mut ids = HashSet::with_capacity(self.applications.len());
-        let mut claims = HashSet::new();
+        let mut claims = Claims::default();
         for (index, application) in self.applications.iter().enumerate() {
             let at = |field: &str| format!("applications[{index}].{field}");
             let invalid = |field: &str, reason: String| EdgeError::Invalid { field: at(field), reason };
@@ -204,14 +204,33 @@ impl Snapshot {
                 return Err(invalid("id", format!("{} appears twice", application.id)));
             }
             for address in &application.edge_addresses {
-                for port in application.edge_ports.iter() {
-                    if !claims.insert((application.protocol, *address, port)) {
-                        let reason = format!("{address} port {port} is claimed by another application");
-                        return Err(invalid("edge_ports", reason));
-                    }
+                if let Err(port) = claims.insert(application.protocol, *address, application.edge_ports) {
+                    let reason = format!("{address} port {port} is claimed by another application");
+                    return Err(invalid("edge_ports", reason));
                 }
             }
         }
+        Ok(())
+    }
+}
+
+/// Ranges of ports seen so far, by where they begin.
+#[derive(Default)]
+struct Claims(BTreeMap<(Protocol, IpAddr, u16), u16>);
+
+impl Claims {
+    /// # Errors
+    /// The first port that is claimed already.
+    fn insert(&mut self, protocol: Protocol, address: IpAddr, ports: Ports) -> Result<(), u16> {
+        let at = |port| (protocol, address, port);
+        let before = self.0.range(at(0)..=at(ports.first)).next_back();
+        if before.is_some_and(|(_, last)| *last >= ports.first) {
+            return Err(ports.first);
+        }
+        if let Some(((.., first), _)) = self.0.range(at(ports.first)..=at(ports.last)).next() {
+            return Err(*first);
+        }
+        self.0.insert(at(ports.first), ports.last);
         Ok(())
     }
 }

@@ -299,6 +299,11 @@ pub fn set_stream_options(fd: RawFd, user_timeout: Option<Duration>) -> io::Resu
     set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1i32)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &60i32)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &15i32)?;
+    set_user_timeout(fd, user_timeout)
+}
+
+/// How long sent bytes may stay unacknowledged; none: as long as the kernel likes.
+pub fn set_user_timeout(fd: RawFd, user_timeout: Option<Duration>) -> io::Result<()> {
     let user_timeout_ms = user_timeout.map_or(0, |timeout| timeout.as_millis().min(u128::from(u32::MAX)) as u32);
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &user_timeout_ms)
 }

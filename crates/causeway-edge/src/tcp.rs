@@ -18,7 +18,9 @@ use slab::Slab;
 use crate::application::Active;
 use crate::count::Counters;
 use crate::event::{Cause, Event, Kind as EventKind};
+use crate::listen::BASE_USER_TIMEOUT;
 use crate::relay::{Half, Tools};
+use crate::routes::Routes;
 use crate::snapshot::{OnDelete, Protocol};
 use crate::sockets::Sockets;
 use crate::sys;
@@ -34,7 +36,8 @@ const ACCEPT_BATCH: usize = 64;
 pub struct Listener {
     pub sockets: Sockets,
     pub address: SocketAddr,
-    pub active: Arc<Active>,
+    /// None: of dispatch, so each connection's own address tells whose it is.
+    pub active: Option<Arc<Active>>,
 }
 
 /// A listener at work, with this worker's own socket.
@@ -48,6 +51,7 @@ struct Listening {
 #[derive(Debug)]
 pub struct TcpPlane {
     listeners: Slab<Listening>,
+    pub routes: Arc<Routes>,
     connections: Slab<Connection>,
     tools: Tools,
     /// Closed in this turn of the loop; their slots are free after it, so that a stale notice finds nobody.
@@ -64,6 +68,7 @@ impl TcpPlane {
     pub fn new(may_gather: bool) -> TcpPlane {
         TcpPlane {
             listeners: Slab::new(),
+            routes: Arc::default(),
             connections: Slab::new(),
             tools: Tools::new(may_gather),
             closed: Vec::new(),
@@ -86,7 +91,7 @@ impl TcpPlane {
 
     pub fn replace(&mut self, slot: usize, active: Arc<Active>) {
         if let Some(Listening { listener, .. }) = self.listeners.get_mut(slot) {
-            listener.active = active;
+            listener.active = Some(active);
         }
     }
 
@@ -126,19 +131,19 @@ impl TcpPlane {
         if let Some(Listening { fd, listener }) = self.listeners.get(slot)
             && let Ok((client, address)) = sys::accept(*fd)
         {
-            let edge = listener.address;
-            refuse(desk, &listener.active, client, address, edge);
+            match self.owner(listener, client.as_raw_fd()) {
+                Some((active, edge)) => refuse(desk, &active, client, address, edge),
+                None => sys::reset_on_close(client.as_raw_fd()),
+            }
         }
         self.spare = spare_descriptor();
     }
 
     fn admit(&mut self, desk: &mut Desk, slot: usize, client: OwnedFd, address: SocketAddr) {
         let Listening { listener, .. } = &self.listeners[slot];
-        let mut edge_address = listener.address;
-        if edge_address.ip().is_unspecified() {
-            edge_address = sys::local_address(client.as_raw_fd()).unwrap_or(edge_address);
-        }
-        let active = listener.active.clone();
+        let Some((active, edge_address)) = self.owner(listener, client.as_raw_fd()) else {
+            return sys::reset_on_close(client.as_raw_fd()); // its port was given up while it waited
+        };
         if self.open() >= self.most_connections {
             return refuse(desk, &active, client, address, edge_address);
         }
@@ -162,6 +167,21 @@ impl TcpPlane {
         } else {
             self.connect(desk, slot);
         }
+    }
+
+    /// Whose a new connection is, and the address that its client knows.
+    fn owner(&self, listener: &Listener, client: RawFd) -> Option<(Arc<Active>, SocketAddr)> {
+        if let Some(active) = &listener.active {
+            let is_any = listener.address.ip().is_unspecified();
+            let told = if is_any { sys::local_address(client).ok() } else { None };
+            return Some((active.clone(), told.unwrap_or(listener.address)));
+        }
+        let edge = sys::local_address(client).ok()?;
+        let (active, _) = self.routes.find(Protocol::Tcp, edge)?;
+        if active.user_timeout() != BASE_USER_TIMEOUT {
+            let _ = sys::set_user_timeout(client, active.user_timeout()); // the kernel's own stays
+        }
+        Some((active.clone(), edge))
     }
 
     fn arm(&mut self, desk: &mut Desk, slot: usize) {

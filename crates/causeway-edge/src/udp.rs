@@ -14,6 +14,7 @@ mod batch;
 pub mod control;
 mod open;
 mod pass;
+mod reply;
 mod session;
 mod table;
 
@@ -29,13 +30,15 @@ use crate::application::Active;
 use crate::count::Counters;
 use crate::event::Cause;
 use crate::icmp::Icmp;
-use crate::snapshot::OnDelete;
+use crate::routes::{Routes, Seat};
+use crate::snapshot::{OnDelete, Protocol};
 use crate::sockets::Sockets;
 use crate::sys;
 use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
 use batch::Batch;
 use open::Refusals;
+use reply::Replies;
 use session::State;
 use table::Table;
 
@@ -48,7 +51,8 @@ const LOOK_AGAIN_MS: u64 = 250;
 pub struct Listener {
     pub sockets: Sockets,
     pub address: SocketAddr,
-    pub active: Arc<Active>,
+    /// None: of dispatch, so each datagram's destination tells whose it is.
+    pub active: Option<Arc<Active>>,
 }
 
 /// A listener at work.
@@ -67,12 +71,39 @@ impl Port {
     fn is_wildcard(&self) -> bool {
         self.listener.address.ip().is_unspecified()
     }
+
+    fn is_of_dispatch(&self) -> bool {
+        self.listener.active.is_none()
+    }
+
+    /// Which edge address a datagram came to, if the socket `told` where it cannot be known otherwise.
+    fn edge(&self, told: Option<SocketAddr>) -> Option<SocketAddr> {
+        match self.listener.address {
+            _ if self.is_of_dispatch() => told,
+            any if self.is_wildcard() => told.map(|told| (told.ip(), any.port()).into()),
+            own => Some(own),
+        }
+    }
+
+    /// Whose a new session on `edge` would be.
+    fn owner(&self, routes: &Routes, edge: SocketAddr) -> Option<(Arc<Active>, Option<Seat>)> {
+        match &self.listener.active {
+            _ if self.is_draining => None,
+            Some(active) => Some((active.clone(), None)),
+            None => {
+                let (active, uses) = routes.find(Protocol::Udp, edge)?;
+                Some((active.clone(), Some(Seat::take(uses, edge.port()))))
+            }
+        }
+    }
 }
 
 /// All UDP of one worker.
 #[derive(Debug)]
 pub struct UdpPlane {
     ports: Slab<Port>,
+    pub routes: Arc<Routes>,
+    replies: Replies,
     table: Table,
     batch: Batch,
     icmp: Icmp,
@@ -87,6 +118,8 @@ impl UdpPlane {
     pub fn new(most_sessions: usize) -> io::Result<UdpPlane> {
         Ok(UdpPlane {
             ports: Slab::new(),
+            routes: Arc::default(),
+            replies: Replies::default(),
             table: Table::new(),
             batch: Batch::new(),
             icmp: Icmp::open(),
@@ -111,7 +144,9 @@ impl UdpPlane {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let address = listener.address;
-        if address.ip().is_unspecified() {
+        if listener.active.is_none() {
+            control::tell_destination_and_port(fd, address.is_ipv4())?;
+        } else if address.ip().is_unspecified() {
             control::tell_destination(fd, address.is_ipv4())?;
         }
         // It may come back from draining, with datagrams for an application that is gone.
@@ -126,7 +161,7 @@ impl UdpPlane {
 
     pub fn replace(&mut self, slot: usize, active: Arc<Active>) {
         if let Some(port) = self.ports.get_mut(slot) {
-            port.listener.active = active;
+            port.listener.active = Some(active);
         }
     }
 
@@ -241,6 +276,10 @@ impl UdpPlane {
         }
         desk.events.write(session.event(cause));
         session.socket = None;
+        session.seat = None;
+        if let Some(reply) = session.reply.take() {
+            self.replies.release(session.edge, reply);
+        }
         let port_slot = session.port;
         self.table.close(slot);
         if let Some(port) = self.ports.get(port_slot) {

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
 use crate::pulse::Pulse;
 use crate::relay::Side;
+use crate::routes::Routes;
 use crate::snapshot::{OnDelete, Protocol};
 use crate::sockets::Sockets;
 use crate::sys::{self, Epoll, IN, Wake};
@@ -33,20 +34,29 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const GIVEN_UP_LOOK: Duration = Duration::from_millis(20);
 
 /// Where a listener is: the identity by which snapshots are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     pub protocol: Protocol,
     pub address: SocketAddr,
 }
 
+impl Place {
+    pub fn at_port(self, port: u16) -> Place {
+        Place { address: SocketAddr::new(self.address.ip(), port), ..self }
+    }
+}
+
 /// One change to what a worker does. A batch is taken in one turn of its loop.
 #[derive(Debug)]
 pub enum Step {
+    /// Without an application: for dispatch, whose flows find theirs in the routes.
     Listen {
         place: Place,
         sockets: Sockets,
-        active: Arc<Active>,
+        active: Option<Arc<Active>>,
     },
+    /// Whose flows of dispatch are from now on.
+    Routes(Arc<Routes>),
     Replace {
         place: Place,
         active: Arc<Active>,
@@ -395,6 +405,10 @@ impl Loop {
                     Protocol::Udp => self.udp.listen(desk, udp::Listener { sockets, address, active }),
                 };
                 self.places.insert(place, slot.map_err(|error| (place, error))?);
+            }
+            Step::Routes(routes) => {
+                self.tcp.routes = routes.clone();
+                self.udp.routes = routes;
             }
             Step::Replace { place, active } => {
                 if let Some(slot) = self.places.get(&place) {

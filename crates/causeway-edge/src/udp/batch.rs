@@ -7,7 +7,7 @@ mod send;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
@@ -193,7 +193,7 @@ impl Batch {
     }
 
     /// The address a datagram from a listener was sent to, if the socket tells.
-    pub fn destination(&self, index: usize) -> Option<IpAddr> {
+    pub fn destination(&self, index: usize) -> Option<SocketAddr> {
         let len = self.header(index).msg_hdr.msg_controllen;
         // SAFETY: the array access is checked; nothing writes while `self` is borrowed.
         unsafe { (&(*self.storage.as_ptr()).controls)[index].destination(len) }

@@ -2,7 +2,7 @@
 //!
 //! One small aligned buffer that is written front to back; what arrives is read within the length the kernel gave.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::{io, ptr};
 
@@ -78,8 +78,9 @@ impl Control {
         ROOM
     }
 
-    /// The local address that a datagram was sent to, out of `len` bytes that the kernel wrote.
-    pub fn destination(&self, len: usize) -> Option<IpAddr> {
+    /// The local address that a datagram was sent to, out of `len` bytes that the kernel wrote. Its port is 0 where
+    /// the socket, which has only one, does not tell it.
+    pub fn destination(&self, len: usize) -> Option<SocketAddr> {
         // SAFETY: all zeroes is a valid msghdr.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         header.msg_control = self.bytes.as_ptr().cast_mut().cast();
@@ -97,11 +98,20 @@ impl Control {
                         // Queued before the option was set: then only the header's address is known.
                         let specific = Some(info.ipi_spec_dst.s_addr).filter(|address| *address != 0);
                         let address = specific.unwrap_or(info.ipi_addr.s_addr);
-                        return Some(IpAddr::V4(Ipv4Addr::from(address.to_ne_bytes())));
+                        return Some((Ipv4Addr::from(address.to_ne_bytes()), 0).into());
                     }
                     (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if holds(size_of::<libc::in6_pktinfo>()) => {
                         let info = ptr::read_unaligned(libc::CMSG_DATA(place).cast::<libc::in6_pktinfo>());
-                        return Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
+                        return Some((Ipv6Addr::from(info.ipi6_addr.s6_addr), 0).into());
+                    }
+                    (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR) if holds(size_of::<libc::sockaddr_in>()) => {
+                        let name = ptr::read_unaligned(libc::CMSG_DATA(place).cast::<libc::sockaddr_in>());
+                        let address = Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes());
+                        return Some((address, u16::from_be(name.sin_port)).into());
+                    }
+                    (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) if holds(size_of::<libc::sockaddr_in6>()) => {
+                        let name = ptr::read_unaligned(libc::CMSG_DATA(place).cast::<libc::sockaddr_in6>());
+                        return Some((Ipv6Addr::from(name.sin6_addr.s6_addr), u16::from_be(name.sin6_port)).into());
                     }
                     _ => place = libc::CMSG_NXTHDR(&raw const header, place),
                 }
@@ -120,6 +130,15 @@ pub fn tell_destination(fd: RawFd, is_ipv4: bool) -> io::Result<()> {
     }
 }
 
+/// Ask the kernel to tell address and port: for a socket that gets datagrams of many ports.
+pub fn tell_destination_and_port(fd: RawFd, is_ipv4: bool) -> io::Result<()> {
+    if is_ipv4 {
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_ORIGDSTADDR, &1i32)
+    } else {
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR, &1i32)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,9 +150,9 @@ mod tests {
             let mut control = Control::new();
             control.set_source(address, 0);
             let len = control.len();
-            assert_eq!(control.destination(len), Some(address));
+            assert_eq!(control.destination(len), Some((address, 0).into()));
             control.set_segment(1200);
-            assert_eq!(control.destination(control.len()), Some(address));
+            assert_eq!(control.destination(control.len()), Some((address, 0).into()));
         }
     }
 

@@ -29,11 +29,10 @@ impl UdpPlane {
     /// A session for a client that has none. `None` if it cannot be served, which is on record then.
     pub(super) fn admit(&mut self, desk: &mut Desk, port_slot: usize, key: Key, ends: Endpoints) -> Option<usize> {
         let port = self.ports.get(port_slot)?;
-        if port.is_draining {
+        let Some((active, seat)) = port.owner(&self.routes, ends.destination) else {
             self.icmp.port_unreachable(ends.source, ends.destination, desk.now_ms);
             return None;
-        }
-        let active = port.listener.active.clone();
+        };
         if self.table.open() >= self.most_sessions
             && let Some(victim) = self.table.first_to_go()
         {
@@ -43,6 +42,7 @@ impl UdpPlane {
         counters.connections_total.add(1);
         counters.connections_open.add(1);
         let slot = self.table.insert(Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms));
+        self.table[slot].seat = seat;
         self.ports[port_slot].sessions.fetch_add(1, Ordering::Relaxed);
         self.open_socket(desk, slot);
         (self.table[slot].state != State::Closed).then_some(slot)

@@ -11,7 +11,7 @@ use super::session::{Header, Key, State};
 use super::{UdpPlane, counters};
 use crate::clock::unix_ms;
 use crate::event::Cause;
-use crate::snapshot::ProxyProtocol;
+use crate::snapshot::{Protocol, ProxyProtocol};
 use crate::worker::Desk;
 
 /// What a session may hold while its origin's name is looked up, and all of a worker's sessions together.
@@ -50,8 +50,7 @@ impl UdpPlane {
     ) -> Option<usize> {
         let port = self.ports.get(port_slot)?;
         let client = self.batch.client(index);
-        let address = port.listener.address;
-        let edge = if port.is_wildcard() { self.batch.destination(index) } else { Some(address.ip()) };
+        let edge = port.edge(self.batch.destination(index));
         let is_truncated = self.batch.is_truncated(index);
         let key = edge.filter(|_| !is_truncated).map(|edge| Key::new(port_slot, client, edge));
         if let (Some(key), Some((latest_key, slot))) = (key, *latest)
@@ -59,12 +58,11 @@ impl UdpPlane {
         {
             return self.note_received(desk, slot, index);
         }
-        let active = port.listener.active.clone();
         let slot = match (key, edge) {
-            (Some(key), Some(edge)) => self.table.find(&key).or_else(|| {
-                let destination = (edge, address.port()).into();
-                self.admit(desk, port_slot, key, Endpoints { source: client, destination })
-            }),
+            (Some(key), Some(destination)) => self
+                .table
+                .find(&key)
+                .or_else(|| self.admit(desk, port_slot, key, Endpoints { source: client, destination })),
             _ => None,
         };
         match (key, slot) {
@@ -73,7 +71,12 @@ impl UdpPlane {
                 self.note_received(desk, slot, index)
             }
             _ => {
-                let counters = counters(&active, desk);
+                let port = self.ports.get(port_slot)?;
+                let active = match &port.listener.active {
+                    Some(active) => active,
+                    None => self.routes.find(Protocol::Udp, edge?)?.0,
+                };
+                let counters = counters(active, desk);
                 counters.datagrams_ingress.add(1);
                 counters.bytes_ingress.add(self.batch.datagram(index).len() as u64);
                 counters.datagrams_dropped.add(1);
@@ -160,6 +163,7 @@ impl UdpPlane {
 
     /// Pass on what an origin has sent. True if it has refused what we sent.
     pub(super) fn pass_down(&mut self, desk: &mut Desk, slot: usize) -> bool {
+        let once; // a reply socket that is not kept
         let session = &mut self.table[slot];
         let (Some(socket), Some(port)) = (&session.socket, self.ports.get(session.port)) else { return false };
         let count = match self.batch.receive_from_origin(socket.as_raw_fd()) {
@@ -182,9 +186,25 @@ impl UdpPlane {
         if picked == 0 {
             return false;
         }
-        let source = port.is_wildcard().then(|| session.edge.ip());
+        let (fd, source) = match (port.is_of_dispatch(), &session.reply) {
+            (false, _) => (port.fd, port.is_wildcard().then(|| session.edge.ip())),
+            (true, Some(reply)) => (reply.as_raw_fd(), None),
+            (true, None) => match self.replies.socket(session.edge, session.client) {
+                Ok((reply, is_kept)) => {
+                    once = reply;
+                    if is_kept {
+                        session.reply = Some(once.clone());
+                    }
+                    (once.as_raw_fd(), None)
+                }
+                Err(_) => {
+                    counters.datagrams_dropped.add(picked as u64); // no descriptor, or somebody has bound the port
+                    return false;
+                }
+            },
+        };
         let route = Route::new(session.client, source);
-        let to = Target { fd: port.fd, route: Some(&route), header: None };
+        let to = Target { fd, route: Some(&route), header: None };
         let sent = to.send(&mut self.batch, &picks[..picked], &mut false, &mut session.may_segment[1]);
         session.since_ms = desk.now_ms;
         session.origin_bytes += sent.bytes;

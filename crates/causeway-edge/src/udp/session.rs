@@ -11,6 +11,7 @@ use causeway_wire::{Endpoints, proxy_v2, simple_proxy};
 use super::batch::Prefix;
 use crate::application::Active;
 use crate::event::{Cause, Event};
+use crate::routes::Seat;
 use crate::snapshot::{Protocol, ProxyProtocol, UdpHeader};
 
 const NEVER: u64 = u64::MAX;
@@ -29,7 +30,7 @@ pub enum State {
 pub struct Key([u64; 6]);
 
 impl Key {
-    pub fn new(port: usize, client: SocketAddr, edge: IpAddr) -> Key {
+    pub fn new(port: usize, client: SocketAddr, edge: SocketAddr) -> Key {
         let halves = |ip: IpAddr| {
             let bits = match ip {
                 IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -37,9 +38,16 @@ impl Key {
             };
             [(bits >> 64) as u64, bits as u64]
         };
-        let ([c0, c1], [e0, e1]) = (halves(client.ip()), halves(edge));
+        let ([c0, c1], [e0, e1]) = (halves(client.ip()), halves(edge.ip()));
         let scope = if let SocketAddr::V6(v6) = client { v6.scope_id() } else { 0 };
-        Key([c0, c1, e0, e1, (port as u64) << 16 | u64::from(client.port()), scope.into()])
+        Key([
+            c0,
+            c1,
+            e0,
+            e1,
+            (port as u64) << 32 | u64::from(edge.port()) << 16 | u64::from(client.port()),
+            scope.into(),
+        ])
     }
 }
 
@@ -50,6 +58,9 @@ pub struct Session {
     pub port: usize,
     pub active: Arc<Active>,
     pub socket: Option<OwnedFd>,
+    /// Of a session of dispatch: what its answers leave from, and its part in the use of the port.
+    pub reply: Option<Arc<OwnedFd>>,
+    pub seat: Option<Seat>,
     pub client: SocketAddr,
     pub edge: SocketAddr,
     pub origin: Option<SocketAddr>,
@@ -83,6 +94,8 @@ impl Session {
             port,
             active,
             socket: None,
+            reply: None,
+            seat: None,
             client: ends.source,
             edge: ends.destination,
             origin: None,

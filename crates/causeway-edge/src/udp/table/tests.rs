@@ -23,7 +23,7 @@ fn active() -> Arc<Active> {
 fn add(table: &mut Table, active: &Arc<Active>, client: u16) -> usize {
     let source = SocketAddr::from(([192, 0, 2, 1], client));
     let destination = SocketAddr::from(([127, 0, 0, 1], 1));
-    let key = Key::new(0, source, destination.ip());
+    let key = Key::new(0, source, destination);
     table.insert(Session::new(key, 0, active.clone(), Endpoints { source, destination }, 0, 0))
 }
 

@@ -1,0 +1,413 @@
+//! Ports served by dispatch in the kernel, as control sees them: what is claimed, what only drains, who has what.
+//!
+//! The program is loaded when the first range needs it. A claim is checked before it is made, since nothing is
+//! bound that could collide: what a bind would refuse is refused here, with the same reasons.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Weak};
+
+use causeway_bpf::{Dispatch, PortSet, Slot, Spot};
+use serde::Deserialize;
+
+use crate::application::Active;
+use crate::listen;
+use crate::report::{DispatchReport, Reason};
+use crate::routes::{Routes, Uses};
+use crate::snapshot::{Ports, Protocol};
+use crate::sockets::{Shared, Sockets};
+use crate::taken::Taken;
+use crate::worker::Place;
+
+/// An application with more ports than this gets them by dispatch; one with fewer has sockets of its own, which
+/// every tool shows and no other process can listen on.
+pub const MOST_BOUND: usize = 16;
+
+/// When dispatch is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// For ranges, where this machine lets us.
+    #[default]
+    Auto,
+    /// For every port; the edge does not start without.
+    On,
+    Off,
+}
+
+/// The kernel's side.
+#[derive(Debug, Default)]
+pub enum Kernel {
+    #[default]
+    Untried,
+    Has(Dispatch),
+    /// Why not, ready to stand in brackets.
+    Without(String),
+}
+
+/// Who has which ports of one spot, sorted.
+pub type Owners = Vec<(Ports, String)>;
+
+/// One spot as it is in the kernel.
+#[derive(Debug)]
+struct Claim {
+    owners: Owners,
+    /// What the kernel was told: the owners' ports, and those of UDP that only drain.
+    written: PortSet,
+    uses: Arc<Uses>,
+}
+
+#[derive(Debug, Default)]
+pub struct Dispatching {
+    mode: Mode,
+    kernel: Kernel,
+    claims: BTreeMap<Spot, Claim>,
+    /// The sockets that get the flows.
+    bases: HashMap<Slot, (Place, Weak<Shared>)>,
+    adopted: Vec<(Place, Sockets)>,
+    pub routes: Arc<Routes>,
+}
+
+/// What became of a range that an application wants.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Had by somebody of this edge already.
+    pub kept: PortSet,
+    pub new: PortSet,
+    pub refused: Vec<(PortSet, Reason)>,
+}
+
+/// What others hold, looked at once for a change, if at all.
+#[derive(Debug, Default)]
+pub struct Look(Option<Taken>);
+
+impl Dispatching {
+    /// # Errors
+    /// The reason why this machine cannot, if it must.
+    pub fn start(mode: Mode) -> Result<Dispatching, String> {
+        let mut it = Dispatching { mode, ..Dispatching::default() };
+        if mode == Mode::On && !it.is_available() { Err(it.missing()) } else { Ok(it) }
+    }
+
+    /// Loads the program if that was not tried yet, unless it is not to be used.
+    fn is_available(&mut self) -> bool {
+        if matches!(self.kernel, Kernel::Untried) && self.mode != Mode::Off {
+            self.kernel = match Dispatch::attach() {
+                Ok(dispatch) => Kernel::Has(dispatch),
+                Err(reason) => Kernel::Without(reason.to_string()),
+            };
+        }
+        matches!(self.kernel, Kernel::Has(_))
+    }
+
+    /// Why ports cost a socket each, and what to do about it.
+    pub fn missing(&self) -> String {
+        match &self.kernel {
+            Kernel::Without(reason) => {
+                format!("kernel dispatch, which serves any range from one socket, is not available ({reason})")
+            }
+            _ => "kernel dispatch, which serves any range from one socket, is switched off (--dispatch off)".into(),
+        }
+    }
+
+    /// The program at work, with the descriptors that another process needs.
+    pub fn kernel(&self) -> Option<&Dispatch> {
+        match &self.kernel {
+            Kernel::Has(dispatch) => Some(dispatch),
+            _ => None,
+        }
+    }
+
+    pub fn report(&self) -> DispatchReport {
+        let missing = if let Kernel::Without(reason) = &self.kernel { Some(reason.clone()) } else { None };
+        let Some(dispatch) = self.kernel() else { return DispatchReport { missing, ..DispatchReport::default() } };
+        let seen = dispatch.verdicts().unwrap_or_default(); // zeroes are better than no report
+        let failed = seen.no_socket + seen.failed;
+        DispatchReport { is_on: true, missing, passed: seen.passed, assigned: seen.assigned, failed }
+    }
+
+    /// The sockets that get the flows of dispatch, for another process or a new worker.
+    pub fn bases(&self) -> impl Iterator<Item = (Slot, Place, Sockets)> {
+        self.bases.iter().filter_map(|(slot, (place, sockets))| Some((*slot, *place, sockets.upgrade()?)))
+    }
+
+    /// Take over what another process has built: the kernel's side with all that is claimed there, and the sockets that
+    /// get the flows. The next change gives them to the workers; what it does not want is given up.
+    ///
+    /// # Errors
+    /// The kernel's.
+    #[allow(dead_code)] // for the hand-over between processes
+    pub fn adopt(&mut self, dispatch: Dispatch, bases: Vec<(Place, Sockets)>) -> io::Result<()> {
+        for spot in dispatch.spots()? {
+            let written = dispatch.claimed(spot)?;
+            self.claims.insert(spot, Claim { owners: Vec::new(), written, uses: uses_for(spot) });
+        }
+        self.kernel = Kernel::Has(dispatch);
+        for (place, sockets) in &bases {
+            let slot = spot(place.protocol, place.address.ip()).slot();
+            self.bases.insert(slot, (*place, Arc::downgrade(sockets)));
+        }
+        self.adopted = bases;
+        Ok(())
+    }
+
+    /// Sockets that came from another process and that no worker listens on yet.
+    pub fn take_adopted(&mut self) -> Vec<(Place, Sockets)> {
+        std::mem::take(&mut self.adopted)
+    }
+
+    /// Are the ports of this application to be had by dispatch?
+    pub fn takes(&mut self, active: &Active) -> bool {
+        let is_wanted = match self.mode {
+            Mode::Off => false,
+            Mode::On => true,
+            // What dispatch has it keeps, so that a range that shrinks is without a listener for no moment.
+            Mode::Auto => active.spec.edge_ports.count() > MOST_BOUND || self.has_some(active),
+        };
+        is_wanted && self.is_available()
+    }
+
+    fn has_some(&self, active: &Active) -> bool {
+        let ports = active.spec.edge_ports;
+        active.spec.edge_addresses.iter().any(|address| {
+            let claim = self.claims.get(&spot(active.spec.protocol, *address));
+            claim.is_some_and(|claim| ports.iter().any(|port| claim.written.contains(port)))
+        })
+    }
+
+    /// May `wanted` of `spot` be claimed? `beside` are claims made earlier in the same change.
+    pub fn judge(&mut self, spot: Spot, wanted: &PortSet, beside: &BTreeMap<Spot, Owners>, look: &mut Look) -> Verdict {
+        let mut verdict = Verdict { kept: wanted.clone(), new: wanted.clone(), refused: Vec::new() };
+        match self.claims.get(&spot) {
+            Some(claim) => {
+                verdict.kept.keep(&claim.written);
+                verdict.new.take_out(&claim.written);
+            }
+            None => verdict.kept = PortSet::default(),
+        }
+        if verdict.new.is_empty() {
+            return verdict;
+        }
+        let place = |port| place(spot, port);
+        if let Err(reason) = listen::may_have(place(0)) {
+            verdict.refused.push((std::mem::take(&mut verdict.new), reason)); // the address itself
+            return verdict;
+        }
+        self.judge_low_ports(&mut verdict, place);
+        let mut doubtful = look.candidates(spot, self.own_inodes());
+        doubtful.keep(&verdict.new);
+        for port in doubtful.iter() {
+            if let Err(reason) = listen::may_have(place(port)) {
+                verdict.new.remove(port);
+                verdict.refused.push((PortSet::range(port, port), reason));
+            }
+        }
+        let mut ours = self.overlapping(spot, beside);
+        ours.keep(&verdict.new);
+        let first = ours.iter().next();
+        if let Some(first) = first {
+            verdict.new.take_out(&ours);
+            verdict.refused.push((ours, listen::reason(place(first), &in_use())));
+        }
+        verdict
+    }
+
+    fn judge_low_ports(&self, verdict: &mut Verdict, place: impl Fn(u16) -> Place) {
+        let free_from = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        let free_from: u16 = free_from.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+        let Some(lowest) = verdict.new.iter().next().filter(|port| *port < free_from) else { return };
+        if let Err(reason) = listen::may_have(place(lowest))
+            && reason.code == listen::NOT_PERMITTED
+        {
+            let mut low = PortSet::range(1, free_from - 1);
+            low.keep(&verdict.new);
+            verdict.new.take_out(&low);
+            verdict.refused.push((low, reason));
+        }
+    }
+
+    /// Ports that this edge serves by dispatch on addresses that overlap: any against one of its family. What a bind
+    /// would find there.
+    fn overlapping(&self, spot: Spot, beside: &BTreeMap<Spot, Owners>) -> PortSet {
+        let meets = |other: &&Spot| {
+            other.slot() == spot.slot() && **other != spot && (other.is_wildcard() || spot.is_wildcard())
+        };
+        let mut ports = PortSet::default();
+        self.claims.keys().filter(meets).for_each(|other| ports.add(&self.claims[other].written));
+        for other in beside.keys().filter(meets) {
+            beside[other].iter().for_each(|(range, _)| ports.insert(range.first, range.last));
+        }
+        ports
+    }
+
+    /// Does dispatch have a place that is to be bound, on its address or one that overlaps?
+    pub fn has(&self, place: Place, beside: &BTreeMap<Spot, Owners>) -> Result<(), Reason> {
+        if self.claims.is_empty() && beside.is_empty() {
+            return Ok(());
+        }
+        let port = place.address.port();
+        match self.overlapping(spot(place.protocol, place.address.ip()), beside).contains(port) {
+            true => Err(listen::reason(place, &in_use())),
+            false => Ok(()),
+        }
+    }
+
+    fn own_inodes(&self) -> HashSet<u64> {
+        let sockets: Vec<Sockets> = self.bases().map(|(.., sockets)| sockets).collect();
+        sockets.iter().flat_map(|shared| &*shared.fds).filter_map(|fd| inode(fd.as_raw_fd())).collect()
+    }
+
+    /// The sockets for flows of `spot`: none if there are some already.
+    ///
+    /// # Errors
+    /// Why they cannot be had.
+    pub fn base(&mut self, spot: Spot, workers: usize) -> Result<Option<(Place, Sockets)>, Reason> {
+        let slot = spot.slot();
+        if self.bases.get(&slot).is_some_and(|(_, sockets)| sockets.strong_count() > 0) {
+            return Ok(None);
+        }
+        let Kernel::Has(dispatch) = &self.kernel else { return Ok(None) };
+        let whole = place(spot, 0);
+        let made = listen::base(whole.protocol, whole.address.is_ipv4(), workers).and_then(|(place, sockets)| {
+            let first = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
+            dispatch.give(slot, first.as_fd())?;
+            Ok((place, Shared::new(sockets)))
+        });
+        let (place, sockets) = made.map_err(|error| listen::reason(whole, &error))?;
+        self.bases.insert(slot, (place, Arc::downgrade(&sockets)));
+        Ok(Some((place, sockets)))
+    }
+
+    /// The sockets of all that is claimed; made anew where they went with the last worker.
+    pub fn bases_again(&mut self, workers: usize) -> Vec<(Place, Sockets)> {
+        let spots: Vec<Spot> = self.claims.keys().copied().collect();
+        for spot in spots {
+            let _ = self.base(spot, workers); // nothing to be had: its ports answer as closed ones until the next change
+        }
+        self.bases().map(|(_, place, sockets)| (place, sockets)).collect()
+    }
+
+    pub fn owners(&self, spot: Spot) -> &[(Ports, String)] {
+        self.claims.get(&spot).map_or(&[], |claim| &claim.owners)
+    }
+
+    /// Is this what is served already?
+    pub fn is(&self, wanted: &BTreeMap<Spot, Owners>) -> bool {
+        let served = self.claims.iter().filter(|(_, claim)| !claim.owners.is_empty());
+        served.map(|(spot, claim)| (spot, &claim.owners)).eq(wanted.iter())
+    }
+
+    /// The routes of `wanted`; counts of ports go on.
+    pub fn routes_for(&self, wanted: &BTreeMap<Spot, Owners>, by_id: &HashMap<String, Arc<Active>>) -> Arc<Routes> {
+        let mut routes = Routes::default();
+        for (spot, owners) in wanted {
+            let uses = self.claims.get(spot).map_or_else(|| uses_for(*spot), |claim| claim.uses.clone());
+            let owners = owners.iter().map(|(ports, id)| (*ports, by_id[id].clone())).collect();
+            routes.add(protocol(*spot), spot.address(), owners, uses);
+        }
+        Arc::new(routes)
+    }
+
+    /// Before the workers forget whose they are: ports of TCP that are given up are closed.
+    pub fn shrink(&mut self, wanted: &BTreeMap<Spot, Owners>) {
+        let Kernel::Has(dispatch) = &self.kernel else { return };
+        for (spot, claim) in self.claims.iter_mut().filter(|(spot, _)| spot.is_tcp()) {
+            let mut left = claim.written.clone();
+            left.keep(&ports_of(wanted.get(spot)));
+            if left != claim.written && dispatch.claim(*spot, &left).is_ok() {
+                claim.written = left;
+            }
+        }
+    }
+
+    /// After the workers know whose they are: claim what is new, give up what nobody needs any more.
+    /// Answers where the kernel refused, with what is not served for it.
+    pub fn switch(&mut self, wanted: BTreeMap<Spot, Owners>, routes: Arc<Routes>) -> Vec<(Spot, PortSet, io::Error)> {
+        for claim in self.claims.values_mut() {
+            claim.owners.clear();
+        }
+        for (spot, owners) in wanted {
+            let uses = || routes.uses(protocol(spot), spot.address()).unwrap_or_else(|| uses_for(spot));
+            let claim = self.claims.entry(spot).or_insert_with(|| Claim {
+                owners: Vec::new(),
+                written: PortSet::default(),
+                uses: uses(),
+            });
+            claim.owners = owners;
+        }
+        self.routes = routes;
+        self.settle()
+    }
+
+    /// Bring the kernel up to date: ports of UDP that are given up go once their last session has gone.
+    pub fn settle(&mut self) -> Vec<(Spot, PortSet, io::Error)> {
+        let Kernel::Has(dispatch) = &self.kernel else { return Vec::new() };
+        let mut refused = Vec::new();
+        for (spot, claim) in &mut self.claims {
+            let owned = ports_of(Some(&claim.owners));
+            let mut target = claim.written.clone();
+            target.take_out(&owned);
+            let idle: Vec<u16> = target.iter().filter(|port| !claim.uses.is_used(*port)).collect();
+            idle.into_iter().for_each(|port| target.remove(port));
+            target.add(&owned);
+            if target == claim.written {
+                continue;
+            }
+            match dispatch.claim(*spot, &target) {
+                Ok(()) => claim.written = target,
+                Err(error) => {
+                    target.take_out(&claim.written);
+                    refused.push((*spot, target, error));
+                }
+            }
+        }
+        self.claims.retain(|_, claim| !claim.owners.is_empty() || !claim.written.is_empty());
+        refused
+    }
+}
+
+impl Look {
+    fn candidates(&mut self, spot: Spot, own: HashSet<u64>) -> PortSet {
+        self.0.get_or_insert_with(|| Taken::look(&own)).candidates(spot)
+    }
+}
+
+pub fn spot(protocol: Protocol, address: IpAddr) -> Spot {
+    match protocol {
+        Protocol::Tcp => Spot::tcp(address),
+        Protocol::Udp => Spot::udp(address),
+    }
+}
+
+pub fn place(spot: Spot, port: u16) -> Place {
+    Place { protocol: protocol(spot), address: SocketAddr::new(spot.address(), port) }
+}
+
+pub fn protocol(spot: Spot) -> Protocol {
+    if spot.is_tcp() { Protocol::Tcp } else { Protocol::Udp }
+}
+
+fn uses_for(spot: Spot) -> Arc<Uses> {
+    if spot.is_tcp() { Uses::none() } else { Uses::of_all_ports() }
+}
+
+fn ports_of(owners: Option<&Owners>) -> PortSet {
+    let mut ports = PortSet::default();
+    owners.into_iter().flatten().for_each(|(range, _)| ports.insert(range.first, range.last));
+    ports
+}
+
+fn in_use() -> io::Error {
+    io::Error::from_raw_os_error(libc::EADDRINUSE)
+}
+
+/// What sock_diag calls a socket by.
+fn inode(fd: i32) -> Option<u64> {
+    // SAFETY: all zeroes is a valid stat, which the call then fills.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::fstat(fd, &raw mut stat) == 0).then_some(stat.st_ino)
+    }
+}
