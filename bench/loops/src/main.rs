@@ -1,10 +1,11 @@
-//! `causeway-loops tokio|epoll|uring LISTEN ORIGIN PORT…`: a TCP relay of one thread with nothing but the loop.
+//! `causeway-loops tokio|epoll|uring LISTEN-IP ORIGIN-IP PORT[/udp]…`: a relay with nothing but the loop, one thread.
 //!
 //! No counters, no timers, no logs, no limits. What it costs bounds what a proxy over the same loop can reach;
-//! decision 1 has the numbers. Ends when its input closes.
+//! decision 1 has the numbers. Datagrams pass through the same loop whatever the kind. Ends when its input closes.
 
 mod epoll_loop;
 mod tokio_loop;
+mod udp_loop;
 mod uring_loop;
 
 use std::io::Read;
@@ -23,24 +24,38 @@ fn main() {
     let [kind, listen, origin, ports @ ..] = words.as_slice() else { usage() };
     let address = |word: &String| word.parse::<IpAddr>().unwrap_or_else(|_| usage());
     let (listen, origin) = (address(listen), address(origin));
-    let ways = ports.iter().map(|port| {
+    end_with_input();
+    let mut ways = Vec::new();
+    for word in ports {
+        let (port, is_udp) = word.strip_suffix("/udp").map_or((word.as_str(), false), |port| (port, true));
         let port: u16 = port.parse().unwrap_or_else(|_| usage());
-        open(SocketAddr::new(listen, port)).map(|listener| Way { listener, origin: SocketAddr::new(origin, port) })
-    });
-    let ways: Vec<Way> = ways.collect::<Result<_, _>>().unwrap_or_else(|error| {
-        eprintln!("causeway-loops: {error}");
-        std::process::exit(1)
-    });
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
-    });
+        let (listen, origin) = (SocketAddr::new(listen, port), SocketAddr::new(origin, port));
+        if is_udp {
+            std::thread::spawn(move || report("udp", udp_loop::run(listen, origin)));
+        } else {
+            match open(listen) {
+                Ok(listener) => ways.push(Way { listener, origin }),
+                Err(error) => return report(kind, Err(error)),
+            }
+        }
+    }
     let result = match kind.as_str() {
         "tokio" => tokio_loop::run(ways),
         "epoll" => epoll_loop::run(&ways),
         "uring" => uring_loop::run(&ways),
         _ => usage(),
     };
+    report(kind, result);
+}
+
+fn end_with_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+}
+
+fn report(kind: &str, result: std::io::Result<()>) {
     if let Err(error) = result {
         eprintln!("causeway-loops {kind}: {error}");
         std::process::exit(1);
@@ -57,6 +72,6 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: causeway-loops tokio|epoll|uring LISTEN-IP ORIGIN-IP PORT…");
+    eprintln!("usage: causeway-loops tokio|epoll|uring LISTEN-IP ORIGIN-IP PORT[/udp]…");
     std::process::exit(2)
 }
