@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-apply instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test check bench bench-apply bench-docs instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -26,8 +26,14 @@ bench: setup bench-deps ## measure against HAProxy, nginx and Envoy, interleaved
 bench-apply: setup ## time how long a change takes to serve
 	@$(BIN)/python bench/apply/run.py $(ARGS)
 
-instructions: test-deps ## count instructions of a unit of work anew and keep them
-	@$(PYTHON) bench/instructions.py --write
+bench-docs: setup bench-deps ## measure at length and refresh the tables of the documentation (half an hour)
+	@$(BIN)/python bench/run.py --calm --markdown docs/performance.md --markdown docs/benchmarks.md $(ARGS)
+	@$(BIN)/python bench/run.py --workers 2 --contestants direct,causeway --markdown docs/performance.md $(ARGS)
+	@$(BIN)/python bench/run.py --syscalls --markdown docs/performance.md
+	@$(BIN)/python bench/run.py --profile --markdown docs/performance.md
+
+instructions: setup test-deps ## count instructions of a unit of work anew and keep them
+	@$(BIN)/python bench/instructions.py --write
 
 fmt: setup ## format Rust and Python
 	@cargo fmt --all && $(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q .

@@ -2,7 +2,7 @@
 
 An edge with one worker runs under valgrind in its own process; load and origin are this one, one unit at a time. Two
 runs of different length, and their difference, leave out what start and end cost. The kernel's work is not in it.
-Run it to see the figures; with --write it keeps them in bench/instructions.json.
+Run it to see the figures; with --write it keeps them, in bench/instructions.json and docs/performance.md.
 """
 
 import argparse
@@ -20,8 +20,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
+import markdown
+import report
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 STORED = REPOSITORY / "bench" / "instructions.json"
+PAGE = REPOSITORY / "docs" / "performance.md"
 FEW, MANY = 200, 1200
 TRIES = 3  # round trips repeat to the instruction, connections to 2 %: what is ready in one turn of the loop varies
 READY_S = 60
@@ -194,6 +198,8 @@ def main() -> int:
         print(f"{name}: {count:,}" + (f", stored {before:,} ({count / before - 1:+.1%})" if before else ""))
     if options.write:
         STORED.write_text(json.dumps({"compiler": compiler(), "instructions": counts}, indent=1) + "\n")
+        rows = [[name.replace("_", " "), f"{count:,}"] for name, count in counts.items()]
+        markdown.replace(PAGE, {"instructions": report.table(["unit", "instructions of ours"], rows)})
     return 0
 
 

@@ -1,7 +1,7 @@
 """Write the tables of a result file between the markers of a page: `<!-- bench:NAME -->` … `<!-- /bench:NAME -->`.
 
 Also a program, for results at hand: markdown.py RESULTS.json PAGE.md… Only blocks that the results can fill are
-touched, so a page is refreshed by several runs of different kinds. Pure but for `refresh`.
+touched, so a page is refreshed by several runs of different kinds. Pure but for `replace`.
 """
 
 import json
@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import hotspots
 import syscalls
 from report import number, table
 
@@ -17,8 +18,12 @@ Content = dict  # a result file
 
 
 def refresh(page: Path, content: Content) -> None:
+    replace(page, blocks(content))
+
+
+def replace(page: Path, named: dict[str, str]) -> None:
     text = page.read_text()
-    for name, block in blocks(content).items():
+    for name, block in named.items():
         marked = re.compile(rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)", re.DOTALL)
         text = marked.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
     made = page.with_name(page.name + ".new")
@@ -32,6 +37,12 @@ def blocks(content: Content) -> dict[str, str]:
             counts = content["syscalls"]
             said = (_occasion(content), syscalls.totals_table(counts), syscalls.detail_table(counts))
             return {"syscalls": "\n\n".join(said)}
+        case "profile":
+            rows = {
+                name: {who: hotspots.Spent(**spent) for who, spent in row.items()}
+                for name, row in content["profile"].items()
+            }
+            return {"profile": f"{_occasion(content)}\n\n{hotspots.profile_table(rows)}"}
         case "workers":
             return {"workers": f"{_occasion(content)}\n\n{goals_table(content)}\n\n{_shares(content)}"}
         case _:

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import goals
+import hotspots
 import markdown
 import report
 import syscalls
@@ -31,7 +32,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def main() -> int:
     options = _options()
-    if reason := _cannot_run() or (options.syscalls and syscalls.cannot_count()):
+    tool = syscalls.cannot_count if options.syscalls else hotspots.cannot_sample if options.profile else lambda: None
+    if reason := _cannot_run() or tool():
         print(f"bench: cannot measure: {reason}", file=sys.stderr)
         return 3
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -43,6 +45,7 @@ def main() -> int:
     results: dict[Workload, Samples] = {}
     repeated: dict[Workload, Samples] = {}
     counts: syscalls.Counts = {}
+    profile: hotspots.Profile = {}
     verdicts: list[Verdict] = []
     with ExitStack() as stack:
         # Registered first, so it runs last; the second Ctrl-C must not stop the clean-up half-way.
@@ -51,6 +54,8 @@ def main() -> int:
             bench = Bench(stack, how)
             if options.syscalls:
                 counts = syscalls.count_all(bench.load, bench.running)
+            elif options.profile:
+                profile = hotspots.sample_all(bench.load, bench.running)
             else:
                 results = bench.measure(options.only)
                 verdicts = goals.judge(results, more.name if more else None)
@@ -61,7 +66,7 @@ def main() -> int:
     again = goals.judge(repeated, more.name if more else None)
     content = {
         "format": 2,
-        "kind": "syscalls" if options.syscalls else "workers" if more else "peers",
+        "kind": _kind(options),
         "started": started,
         "options": {
             "rounds": options.rounds,
@@ -76,11 +81,12 @@ def main() -> int:
         "strays": strays,
         "workloads": report.as_json(results),
         "syscalls": counts,
+        "profile": {name: {who: asdict(spent) for who, spent in row.items()} for name, row in profile.items()},
         "goals": [asdict(verdict) for verdict in verdicts],
         "repeated": {"workloads": report.as_json(repeated), "goals": [asdict(verdict) for verdict in again]},
     }
     if not options.brief:
-        _say(results, counts, content)
+        _say(results, counts, profile, content)
     missed = _missed(verdicts, again)
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"{started}.json"
@@ -106,8 +112,18 @@ def _missed(first: list[Verdict], again: list[Verdict]) -> bool:
     return not gates or any(state in (State.MISSED, State.UNKNOWN) for state in gates)
 
 
-def _say(results: dict[Workload, Samples], counts: syscalls.Counts, content: dict) -> None:
-    parts = [report.text(results) if results else "", syscalls.text(counts) if counts else ""]
+def _kind(options: argparse.Namespace) -> str:
+    if options.syscalls or options.profile:
+        return "syscalls" if options.syscalls else "profile"
+    return "workers" if options.workers > 1 else "peers"
+
+
+def _say(results: dict[Workload, Samples], counts: syscalls.Counts, profile: hotspots.Profile, content: dict) -> None:
+    parts = [
+        report.text(results) if results else "",
+        syscalls.text(counts) if counts else "",
+        hotspots.profile_table(profile) if profile else "",
+    ]
     print("\n" + "\n\n".join(filter(None, parts)))
     print(f"\nStrays: {content['strays']} packets tried to leave the namespaces.")
     print("".join(f"\nNOT MEASURED: {name}: {reason}" for name, reason in content["not_measured"].items()))
@@ -143,6 +159,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--contestants", type=_pick(CONTESTANTS), default=list(CONTESTANTS), metavar="NAME[,…]")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="measure causeway with N workers too")
     parser.add_argument("--syscalls", action="store_true", help="count system calls for a unit of work instead")
+    parser.add_argument("--profile", action="store_true", help="sample where the proxies spend their CPU instead")
     parser.add_argument("--pin", action="store_true", help="proxies on CPU 0, load on CPU 1")
     parser.add_argument("--calm", action="store_true", help="repeat runs that other work disturbed")
     parser.add_argument("--quick", action="store_true", help="one round of half a second: does it work at all")
@@ -155,12 +172,14 @@ def _options() -> argparse.Namespace:
         options.rounds, options.seconds = 1, 0.5
     if not (1 <= options.rounds <= 100 and 0.1 <= options.seconds <= 60):
         parser.error("--rounds 1 to 100, --seconds 0.1 to 60")
+    if options.syscalls and options.profile:
+        parser.error("--syscalls and --profile: one at a time")
     if not 1 <= options.workers <= 64:
         parser.error("--workers 1 to 64")
     if options.workers > 1 and goals.SUBJECT not in {row.name for row in options.contestants}:
         parser.error(f"--workers compares with {goals.SUBJECT}, which is not among the contestants")
     is_partial = len(options.only) < len(WORKLOADS) or len(options.contestants) < len(CONTESTANTS)
-    if options.markdown and is_partial and options.workers == 1 and not options.syscalls:
+    if options.markdown and is_partial and _kind(options) == "peers":
         parser.error("--markdown would lose rows: it needs every workload and every contestant")
     return options
 
