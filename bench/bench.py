@@ -14,11 +14,10 @@ import figures
 import machine
 from contestants import Contestant, Running, Unavailable
 from figures import Samples
-from sample import Load, Sample, gate, take, wait_until_carrying
+from sample import CALM_CPUS, Load, Sample, gate, take, wait_until_carrying
 from workloads import Workload
 from world import World, directory, inside, world
 
-CALM_CPUS = 0.3
 CALM_TRIES = 4
 PROXY_CPU, LOAD_CPU = "0", "1"
 

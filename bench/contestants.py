@@ -171,7 +171,8 @@ def _said(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    found = re.search(r"\d+\.\d+[\w.+~-]*", done.stdout + done.stderr)
+    # Three parts: a path with python3.11 in it is no version.
+    found = re.search(r"\d+\.\d+\.\d+[\w.+~-]*", done.stdout + done.stderr)
     return found.group() if found else "unknown"
 
 

@@ -83,8 +83,9 @@ def _sample(running: Running) -> Spent:
     time.sleep(SECONDS / 8)
     with tempfile.TemporaryDirectory(prefix="causeway-perf-") as directory:
         data = str(Path(directory) / "data")
-        words = ["perf", "record", "-q", "-e", "cpu-clock", "-F", HERTZ, "-g", "-o", data, "-p", pids]
-        done = subprocess.run([*words, "--", "sleep", str(SECONDS / 2)], capture_output=True, text=True)
+        # Of the kernel only: libc's, without frame pointers, are garbage that makes perf drop the whole chain.
+        words = ["perf", "record", "-q", "-e", "cpu-clock", "-F", HERTZ, "-g", "--kernel-callchains", "-o", data]
+        done = subprocess.run([*words, "-p", pids, "--", "sleep", str(SECONDS / 2)], capture_output=True, text=True)
         if done.returncode != 0:
             raise Unavailable(f"perf record: {done.stderr.strip()[-300:]}")
         report_words = ["perf", "report", "-i", data, "--stdio", "-g", "none", "-t", "\t", "-F"]

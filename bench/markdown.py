@@ -8,10 +8,12 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import median
 
 import hotspots
 import syscalls
 from report import number, table
+from sample import CALM_CPUS
 
 SUBJECT = "causeway"
 Content = dict  # a result file
@@ -82,10 +84,21 @@ def _machine(content: Content) -> str:
         ["commit", facts["commit"][:12] + (" with local changes" if facts["has_local_changes"] else "")],
         *([name, version] for name, version in content["versions"].items() if name != "direct"),
         *([name, f"left out: {reason}"] for name, reason in content["not_measured"].items()),
-        ["load average before", " ".join(f"{load:.2f}" for load in facts["load_average"])],
+        ["work of others", _disturbance(content)],
         ["packets that left", str(content["strays"])],
     ]
     return table(["", ""], rows)
+
+
+def _disturbance(content: Content) -> str:
+    samples = [
+        sample["others_cpus"]
+        for row in content["workloads"]
+        for found in row["contestants"].values()
+        for sample in found["rounds"]
+    ]
+    disturbed = sum(cpus > CALM_CPUS for cpus in samples)
+    return f"{median(samples):.2f} CPUs at the median; {disturbed} of {len(samples)} runs above {CALM_CPUS}"
 
 
 def _summary(content: Content) -> str:

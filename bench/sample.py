@@ -18,6 +18,7 @@ from world import World, inside
 GATE_BYTES = 16 << 20
 SETTLE_S = 0.05
 START_S = 5
+CALM_CPUS = 0.3  # a run with more work of others than this counts as disturbed
 EXTRA_S = 90  # the load client ends by itself long before
 
 
