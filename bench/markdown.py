@@ -87,18 +87,24 @@ def _machine(content: Content) -> str:
         ["work of others", _disturbance(content)],
         ["packets that left", str(content["strays"])],
     ]
-    return table(["", ""], rows)
+    warning = (
+        f"\n\n**A disturbed run**: other work had more than {CALM_CPUS} CPUs in most of it. "
+        "Its ratios are no verdict; repeat it on a quiet machine."
+        if median(_work_of_others(content)) > CALM_CPUS
+        else ""
+    )
+    return table(["", ""], rows) + warning
 
 
 def _disturbance(content: Content) -> str:
-    samples = [
-        sample["others_cpus"]
-        for row in content["workloads"]
-        for found in row["contestants"].values()
-        for sample in found["rounds"]
-    ]
+    samples = _work_of_others(content)
     disturbed = sum(cpus > CALM_CPUS for cpus in samples)
     return f"{median(samples):.2f} CPUs at the median; {disturbed} of {len(samples)} runs above {CALM_CPUS}"
+
+
+def _work_of_others(content: Content) -> list[float]:
+    found = (found for row in content["workloads"] for found in row["contestants"].values())
+    return [sample["others_cpus"] for contestant in found for sample in contestant["rounds"]]
 
 
 def _summary(content: Content) -> str:
