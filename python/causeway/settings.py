@@ -17,6 +17,7 @@ TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
+DISPATCH = ("auto", "on", "off")
 
 
 class StartError(Exception):
@@ -35,6 +36,7 @@ class Settings:
     edge_addresses: tuple[Address, ...]
     source_addresses: tuple[Address, ...]
     workers: int
+    dispatch: str
     allows_loopback: bool
     denied: tuple[Network, ...]
     resolvers: tuple[tuple[Address, int], ...]
@@ -69,6 +71,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         edge_addresses=addresses,
         source_addresses=sources,
         workers=read.workers,
+        dispatch=read.dispatch,
         allows_loopback=read.allow_loopback_origins or all(address.is_loopback for address in addresses),
         denied=tuple(read.deny_origins),
         resolvers=tuple(read.resolver),
@@ -91,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--edge-ip", type=_address, action="append", metavar="IP", help="repeatable; default 127.0.0.1")
     add("--source-ip", type=_address, action="append", default=[], metavar="IP", help="repeatable; default any")
     add("--workers", type=int, default=0, metavar="N", help="0: one per core")
+    add("--dispatch", choices=DISPATCH, default=DISPATCH[0], help="port ranges on one socket, in the kernel")
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")
     add("--resolver", type=_resolver, action="append", default=[], metavar="IP:PORT", help="repeatable")

@@ -38,7 +38,7 @@ def _run(settings: Settings) -> None:
     token = root_token(settings.data_dir / "token", settings.given_token)
     listener = bind_api(settings.api_host, settings.api_port)
     try:
-        engine = start_engine(EdgeConfig(settings.data_dir / "edge", settings.workers))
+        engine = start_engine(EdgeConfig(settings.data_dir / "edge", settings.workers, settings.dispatch))
     except EngineFailed as error:
         raise StartError(str(error)) from error
     exchange = LocalExchange()

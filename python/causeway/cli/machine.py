@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,12 @@ from causeway.cli.command import GroupedCommand
 from causeway.cli.render import Format
 
 app = typer.Typer(rich_markup_mode=None)
+
+
+class Dispatch(StrEnum):
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
 
 
 @app.command(cls=GroupedCommand)
@@ -40,6 +47,10 @@ def up(
         int | None,
         typer.Option("--workers", min=0, metavar="N", help="Engine threads. Default: 0, one per core."),
     ] = None,
+    dispatch: Annotated[
+        Dispatch | None,
+        typer.Option("--dispatch", help="Serve port ranges from one socket, in the kernel. Default: auto."),
+    ] = None,
     allow_loopback_origins: Annotated[
         bool,
         typer.Option("--allow-loopback-origins", help="Let origins be on 127.0.0.0/8 even when an edge IP is not."),
@@ -63,6 +74,7 @@ def up(
         *_flags("--edge-ip", edge_ip),
         *_flags("--source-ip", source_ip),
         *_flag("--workers", workers),
+        *_flag("--dispatch", dispatch),
         *(["--allow-loopback-origins"] if allow_loopback_origins else []),
         *_flags("--deny-origins", deny_origins),
         *_flags("--resolver", resolver),

@@ -43,6 +43,7 @@ class Engine(Protocol):
 class EdgeConfig:
     state_dir: Path
     workers: int = 0  # one per core
+    dispatch: str = "auto"  # port ranges by the kernel where it lets us; or on, off
 
 
 class EngineFailed(Exception):
@@ -53,10 +54,14 @@ def start_engine(config: EdgeConfig) -> Engine:
     """Start the engine, which serves its last good snapshot at once.
 
     Raises:
-        EngineFailed: threads or descriptors could not be had.
+        EngineFailed: threads, descriptors or a dispatch that is a must could not be had.
     """
     try:
-        return Edge.start(msgspec.json.encode({"workers": config.workers, "state_dir": str(config.state_dir)}))
+        return Edge.start(
+            msgspec.json.encode(
+                {"workers": config.workers, "state_dir": str(config.state_dir), "dispatch": config.dispatch}
+            )
+        )
     except NativeError as error:
         raise EngineFailed(f"the edge could not start ({error.code}): {error.message}") from error
 
