@@ -98,6 +98,15 @@ def judge(results: dict[Workload, Samples], more_workers: str | None = None) -> 
     return found
 
 
+def better(first: list[Verdict], again: list[Verdict]) -> list[Verdict]:
+    """Return what counts: a goal that missed, as its workload was repeated; one that did not, as it was."""
+    second = {(verdict.workload, verdict.sentence): verdict for verdict in again}
+    return [
+        second.get((verdict.workload, verdict.sentence), verdict) if verdict.state is State.MISSED else verdict
+        for verdict in first
+    ]
+
+
 def _verdict(goal: Goal, samples: Samples, name: str) -> Verdict:
     state, found = _weigh(goal, samples, name)
     return Verdict(goal.workload, goal.sentence, goal.is_gate, state, found)

@@ -63,7 +63,7 @@ def goals_table(content: Content) -> str:
     again = {(row["workload"], row["sentence"]): row for row in content["repeated"]["goals"]}
     rows = []
     for row in content["goals"]:
-        last = again.get((row["workload"], row["sentence"]))
+        last = again.get((row["workload"], row["sentence"])) if row["state"] == "MISSED" else None
         found = row["found"] + (f"; repeated alone: {last['found']}" if last else "")
         kind = "gate" if row["is_gate"] else "reported"
         rows.append([row["workload"], row["sentence"], found, (last or row)["state"], kind])

@@ -107,9 +107,8 @@ def _repeat_missed(bench: Bench, verdicts: list[Verdict]) -> dict[Workload, Samp
 
 def _missed(first: list[Verdict], again: list[Verdict]) -> bool:
     """Whether some gate is missed for good, or could not be judged, or nothing was."""
-    second = {(verdict.workload, verdict.sentence): verdict.state for verdict in again}
-    gates = [second.get((gate.workload, gate.sentence), gate.state) for gate in first if gate.is_gate]
-    return not gates or any(state in (State.MISSED, State.UNKNOWN) for state in gates)
+    gates = [verdict for verdict in goals.better(first, again) if verdict.is_gate]
+    return not gates or any(gate.state in (State.MISSED, State.UNKNOWN) for gate in gates)
 
 
 def _kind(options: argparse.Namespace) -> str:

@@ -81,5 +81,14 @@ def test_several_workers_are_held_to_the_cost_of_one() -> None:
     assert (verdict.state, verdict.sentence) == (State.MISSED, "CPU per unit at most 1.1 x causeway")
 
 
+def test_only_what_misses_twice_is_missed() -> None:
+    def verdict(sentence: str, state: State) -> goals.Verdict:
+        return goals.Verdict("tcp-crr", sentence, True, state, "")
+
+    first = [verdict("a", State.MISSED), verdict("b", State.MET), verdict("c", State.MISSED)]
+    again = [verdict("a", State.MET), verdict("b", State.MISSED), verdict("c", State.MISSED)]
+    assert [found.state for found in goals.better(first, again)] == [State.MET, State.MET, State.MISSED]
+
+
 def test_every_goal_belongs_to_a_workload_that_exists() -> None:
     assert {goal.workload for goal in goals.GOALS} <= set(NAMED)
