@@ -4,6 +4,7 @@
 //! and of the asked family only. Whether an address may be connected to is not known here, see `origin`.
 
 mod memory;
+mod runtime;
 mod upstream;
 
 use std::collections::HashMap;

@@ -480,3 +480,42 @@ fn a_stopped_edge_leaves_every_port_closed_and_an_other_can_have_them() {
         assert_eq!(ask_tcp("127.0.0.1:5003".parse().unwrap()), "ConnectionRefused");
     });
 }
+
+/// A name server that has one answer for all questions.
+fn name_server(answer: [u8; 4]) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:53").unwrap();
+    let own = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+            let name_end = 12 + buffer[12..n].iter().position(|byte| *byte == 0).unwrap() + 1;
+            let record = [&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4][..], &answer].concat();
+            let head = [&buffer[..2], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]].concat();
+            let _ = socket.send_to(&[&head, &buffer[12..name_end + 4], &record].concat(), from);
+        }
+    });
+    own
+}
+
+#[test]
+fn a_range_over_ephemeral_ports_leaves_the_edge_the_answers_to_its_own_questions() {
+    in_each_mode(|mode| {
+        if mode == DispatchMode::Off {
+            return; // binds would take every ephemeral port, and more files than there are
+        }
+        origins(9000..=9000);
+        let settings = json!({
+            "origin_deny": [], "origin_deny_sockets": [], "allow_loopback_origins": true,
+            "resolvers": [name_server([127, 0, 0, 1])],
+        });
+        let world = world(mode);
+        let mut named = range(1, "tcp", &LOOPBACK, 443, 443, 9000);
+        let ports = json!({"first": 9000, "last": 9000});
+        named["origins"] =
+            json!({"kind": "dns", "name": "origin.example.net", "family": "a", "ttl_s": 60, "ports": ports});
+        let report = world.apply_with(settings, &[range(2, "udp", &LOOPBACK, 10_000, 65_535, 10_000), named]);
+        assert!(report.listeners.iter().all(|listener| listener.reason.is_none()), "{:?}", fates(&report));
+        assert_eq!(ask_tcp("127.0.0.1:443".parse().unwrap()), "9000");
+        assert_eq!(world.totals()["datagrams_ingress"], 0);
+    });
+}

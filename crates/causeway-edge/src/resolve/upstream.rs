@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
-use hickory_resolver::{Hosts, TokioResolver};
+use hickory_resolver::{Hosts, Resolver};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use super::runtime::Runtime;
 use super::{Family, MAX_ADDRESSES, ResolveCause};
 
 const HOSTS: &str = "/etc/hosts";
@@ -60,7 +60,7 @@ type Stamp = [Option<(u64, u64, u64, i64, i64)>; 2];
 
 struct Source {
     hosts: Hosts,
-    resolver: Result<TokioResolver, String>,
+    resolver: Result<Resolver<Runtime>, String>,
 }
 
 impl std::fmt::Debug for Source {
@@ -151,7 +151,7 @@ impl Source {
 }
 
 async fn ask_servers(
-    resolver: &TokioResolver,
+    resolver: &Resolver<Runtime>,
     shown: &str,
     name: &Name,
     types: &[RecordType],
@@ -213,8 +213,8 @@ fn name_server(server: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(server.ip(), true, connections)
 }
 
-fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
+fn build(config: ResolverConfig, options: ResolverOpts) -> Result<Resolver<Runtime>, String> {
+    let mut builder = Resolver::builder_with_config(config, Runtime::default()).with_options(options);
     let options = builder.options_mut();
     options.timeout = TRY_TIMEOUT;
     options.attempts = RETRIES;
