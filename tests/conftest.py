@@ -1,6 +1,6 @@
 """Fixtures for tests of the whole product; what they are made of is in `support`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,10 @@ def make_edge(programs: Programs, tmp_path: Path) -> Iterator[Callable[..., Runn
     """Make an edge of one's own, not started yet: `make_edge(*flags, inside=namespace)`."""
     made: list[Running] = []
 
-    def make(*flags: str, inside: Namespace | None = None, data_dir: str = "data") -> Running:
-        made.append(Running(programs, tmp_path / data_dir, *flags, inside=inside))
+    def make(
+        *flags: str, inside: Namespace | None = None, data_dir: str = "data", under: Sequence[str] = ()
+    ) -> Running:
+        made.append(Running(programs, tmp_path / data_dir, *flags, inside=inside, under=under))
         return made[-1]
 
     yield make

@@ -93,6 +93,7 @@ class EdgeStatus(TypedDict):
     open_files: dict[str, int]
     workers: NotRequired[int]
     workers_replaced_total: NotRequired[int]
+    memory: NotRequired[dict[str, int] | None]
     port_pressure: NotRequired[list[PortPressure]]
 
 

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,16 @@ START_S = 20.0  # of this whole machine, which may be busy with other tests; wha
 class Running:
     """One `causeway up`: started, stopped, killed and started again on the same data."""
 
-    def __init__(self, programs: Programs, data_dir: Path, *flags: str, inside: Namespace | None = None) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        data_dir: Path,
+        *flags: str,
+        inside: Namespace | None = None,
+        under: Sequence[str] = (),
+    ) -> None:
         self.data_dir, self.flags, self.inside = data_dir, flags, inside
+        self.under = tuple(under)  # a command that becomes the program, such as prlimit
         self.api_port = free_port()
         self.url = f"http://127.0.0.1:{self.api_port}"
         self._programs = programs
@@ -34,8 +42,8 @@ class Running:
     def launch(self) -> Program:
         """Start the process and wait for nothing."""
         self.program = self._programs.start(
-            CAUSEWAY, "up", "--data-dir", self.data_dir, "--api", f"127.0.0.1:{self.api_port}", *self.flags,
-            inside=self.inside,
+            *self.under, CAUSEWAY, "up", "--data-dir", self.data_dir, "--api", f"127.0.0.1:{self.api_port}",
+            *self.flags, inside=self.inside,
         )  # fmt: skip
         return self.program
 

@@ -17,9 +17,13 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 def threads(pid: int, name: str) -> list[int]:
-    """The threads of a process with this name."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sorted(int(task.name) for task in tasks if (task / "comm").read_text().strip() == name)
+    """The threads with this name of a process and of those that it has started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(task.name)] if (task / "comm").read_text().strip() == name else []
+        for child in (task / "children").read_text().split():
+            found += threads(int(child), name)
+    return sorted(found)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ counters!(
     datagrams_dropped,
     sessions_evicted_total,
     ports_exhausted_total,
+    shed_total,
 );
 
 /// A number with one writer and any readers. No read-modify-write instruction is needed for that.

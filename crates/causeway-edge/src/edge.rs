@@ -15,6 +15,7 @@ use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{EventReader, Record};
 use crate::keep::Keep;
+use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
 use crate::report::{ApplicationReport, ApplyReport, OpenFiles, Outcome, Report};
 use crate::snapshot::{OnDelete, Snapshot};
@@ -61,6 +62,8 @@ impl Default for Config {
 pub struct Edge {
     /// First, so that it ends first: it replaces workers.
     watch: Option<Watch>,
+    memory_watch: Option<MemoryWatch>,
+    strain: Arc<Strain>,
     state: Arc<Mutex<State>>,
     sight: Arc<Mutex<Sight>>,
     clock: Clock,
@@ -107,16 +110,18 @@ impl Edge {
         let clock = Clock::start();
         // Sessions hold one descriptor each and must leave room for relays.
         let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
+        let strain = Arc::new(Strain::default());
         let terms = Terms {
             clock,
             event_capacity: config.event_capacity,
             most_sessions: sessions,
             may_gather: config.gather_sends,
+            strain: strain.clone(),
         };
         let (mut workers, mut readers) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (worker, reader) =
-                Worker::start(index, 0, terms).map_err(EdgeError::resources(format!("starting worker {index}")))?;
+            let (worker, reader) = Worker::start(index, 0, terms.clone())
+                .map_err(EdgeError::resources(format!("starting worker {index}")))?;
             workers.push(worker);
             readers.push(reader);
         }
@@ -131,8 +136,13 @@ impl Edge {
         let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
         let succession = Succession { state: state.clone(), sight: sight.clone(), terms, former: Vec::new() };
         let watch = Watch::start(clock, patients, succession).map_err(EdgeError::resources("starting the watchdog"))?;
+        let relief = Relief { state: state.clone() };
+        let memory_watch = MemoryWatch::start(clock, strain.clone(), move |bytes| relief.free(bytes))
+            .map_err(EdgeError::resources("starting the watch on memory"))?;
         let edge = Edge {
             watch: Some(watch),
+            memory_watch: Some(memory_watch),
+            strain,
             state,
             sight,
             clock,
@@ -197,6 +207,7 @@ impl Edge {
             workers_replaced_total: state.workers_replaced,
             dispatch: state.running.dispatching.report(),
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
+            memory: self.strain.report(),
             port_pressure,
             totals: state.running.totals(),
             applications,
@@ -289,7 +300,7 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        self.watch = None;
+        (self.watch, self.memory_watch) = (None, None);
         let mut state = self.state();
         for worker in &state.workers {
             drop(worker.submit(vec![Step::Stop]));
@@ -302,6 +313,23 @@ impl State {
     /// Give every worker the same steps and wait until all have taken them.
     fn everywhere(&self, steps: impl Fn() -> Vec<Step>) {
         let pending: Vec<Answer> = self.workers.iter().map(|worker| worker.submit(steps())).collect();
+        pending.into_iter().for_each(|answer| drop(answer.wait()));
+    }
+}
+
+/// How memory is freed: every worker cuts its part.
+#[derive(Debug)]
+struct Relief {
+    state: Arc<Mutex<State>>,
+}
+
+impl Relief {
+    fn free(&self, bytes: u64) {
+        // A change that is under way holds the lock for a moment: the next look comes soon.
+        let Ok(state) = self.state.try_lock() else { return };
+        let part = bytes.div_ceil(state.workers.len().max(1) as u64);
+        let pending: Vec<Answer> = state.workers.iter().map(|worker| worker.submit(vec![Step::Shed(part)])).collect();
+        drop(state);
         pending.into_iter().for_each(|answer| drop(answer.wait()));
     }
 }

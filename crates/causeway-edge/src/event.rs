@@ -50,6 +50,7 @@ pub enum Cause {
     PortsExhausted,
     SourceMissing,
     OutOfResources,
+    ShedMemory,
     OriginDenied,
     NameNotFound,
     NameFailed,
@@ -116,6 +117,9 @@ impl Cause {
             ),
             Cause::OutOfResources => {
                 ("out_of_resources", OriginError, 524, "this edge is out of file descriptors or memory")
+            }
+            Cause::ShedMemory => {
+                ("shed_memory", Disconnect, 500, "this edge is short of memory: new and stuck connections go first")
             }
             Cause::OriginDenied => {
                 ("origin_denied", OriginError, 532, "is an address that this edge must not connect to")

@@ -14,6 +14,7 @@ mod event;
 mod icmp;
 pub mod keep;
 mod listen;
+mod memory;
 mod origin;
 mod outbox;
 mod pressure;

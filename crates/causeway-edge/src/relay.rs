@@ -149,6 +149,11 @@ impl Half {
         !self.held.is_empty() || self.in_pipe > 0
     }
 
+    /// What it holds of bytes that the target has not taken, in memory or in a pipe.
+    pub fn held_bytes(&self) -> usize {
+        self.held.capacity() + self.in_pipe
+    }
+
     /// The message that was leaving is gone, in part or whole, or its target has failed. True if there is more to do.
     pub fn on_sent(
         &mut self,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::count::Totals;
 use crate::error::Side;
 use crate::event::Record;
+use crate::memory::MemoryReport;
 use crate::pressure::PortPressure;
 use crate::snapshot::{Ports, Protocol};
 
@@ -87,6 +88,8 @@ pub struct Report {
     pub workers_replaced_total: u64,
     pub open_files: OpenFiles,
     pub dispatch: DispatchReport,
+    /// Of the cgroup, where it has a limit.
+    pub memory: Option<MemoryReport>,
     /// Origins towards which half of the source ports or more are in use, the worst first.
     pub port_pressure: Vec<PortPressure>,
     pub totals: Totals,

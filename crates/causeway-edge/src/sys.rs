@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libc::{c_int, c_void, socklen_t};
@@ -319,6 +320,9 @@ pub struct Pipe {
 impl Pipe {
     /// Ask for `room_bytes`; the kernel may grant less (pipe(7), pipe-user-pages-soft).
     pub fn new(room_bytes: usize) -> io::Result<Pipe> {
+        if PIPE_BYTES.load(Ordering::Relaxed).saturating_add(room_bytes) > MOST_PIPE_BYTES.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
         let mut ends = [0; 2];
         // SAFETY: two writable ints.
         check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
@@ -332,7 +336,9 @@ impl Pipe {
                 room_bytes as c_int
             }
         };
-        Ok(Pipe { read, write, room_bytes: granted.max(4096) as usize })
+        let room_bytes = granted.max(4096) as usize;
+        PIPE_BYTES.fetch_add(room_bytes, Ordering::Relaxed);
+        Ok(Pipe { read, write, room_bytes })
     }
 
     pub fn fill_from(&self, source: RawFd, most: usize) -> io::Result<usize> {
@@ -342,6 +348,40 @@ impl Pipe {
     pub fn drain_to(&self, target: RawFd, most: usize) -> io::Result<usize> {
         splice(self.read.as_raw_fd(), target, most)
     }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        PIPE_BYTES.fetch_sub(self.room_bytes, Ordering::Relaxed);
+    }
+}
+
+/// What the pipes of this process can hold, and may. Memory is the process's, so that this is too.
+static PIPE_BYTES: AtomicUsize = AtomicUsize::new(0);
+static MOST_PIPE_BYTES: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Beyond `bytes` no pipe is to be had: streams are copied.
+pub fn limit_pipes(bytes: u64) {
+    MOST_PIPE_BYTES.store(usize::try_from(bytes).unwrap_or(usize::MAX), Ordering::Relaxed);
+}
+
+/// Bytes that wait in the two queues of a TCP socket (tcp(7), SIOCINQ and SIOCOUTQ).
+pub fn queued_bytes(fd: RawFd) -> u64 {
+    let ask = |request: libc::c_ulong| {
+        let mut bytes: c_int = 0;
+        // SAFETY: an int for the kernel to write.
+        if unsafe { libc::ioctl(fd, request, &raw mut bytes) } == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+    };
+    ask(libc::FIONREAD) + ask(libc::TIOCOUTQ)
+}
+
+/// Free memory that the allocator keeps goes back to the kernel.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {

@@ -7,6 +7,7 @@ mod connect;
 mod connection;
 mod header;
 mod run;
+mod shed;
 
 use std::io;
 use std::net::SocketAddr;
@@ -132,7 +133,7 @@ impl TcpPlane {
             && let Ok((client, address)) = sys::accept(*fd)
         {
             match self.owner(listener, client.as_raw_fd()) {
-                Some((active, edge)) => refuse(desk, &active, client, address, edge),
+                Some((active, edge)) => refuse(desk, &active, client, address, edge, Cause::OutOfResources),
                 None => sys::reset_on_close(client.as_raw_fd()),
             }
         }
@@ -145,7 +146,10 @@ impl TcpPlane {
             return sys::reset_on_close(client.as_raw_fd()); // its port was given up while it waited
         };
         if self.open() >= self.most_connections {
-            return refuse(desk, &active, client, address, edge_address);
+            return refuse(desk, &active, client, address, edge_address, Cause::OutOfResources);
+        }
+        if desk.strain.is_full() {
+            return refuse(desk, &active, client, address, edge_address, Cause::ShedMemory);
         }
         let counters = counters(&active, desk);
         counters.connections_total.add(1);
@@ -306,13 +310,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn refuse(desk: &mut Desk, active: &Active, client: OwnedFd, address: SocketAddr, edge: SocketAddr) {
+fn refuse(desk: &mut Desk, active: &Active, client: OwnedFd, address: SocketAddr, edge: SocketAddr, cause: Cause) {
     sys::reset_on_close(client.as_raw_fd());
     let counters = counters(active, desk);
     counters.connections_total.add(1);
     counters.filtered_total.add(1);
+    counters.shed_total.add(u64::from(cause == Cause::ShedMemory));
     desk.events.write(Event {
-        cause: Cause::OutOfResources,
+        cause,
         protocol: Protocol::Tcp,
         time_ms: 0,
         application: active.id,

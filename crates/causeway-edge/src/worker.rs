@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
+use crate::memory::Strain;
 use crate::pulse::Pulse;
 use crate::relay::Side;
 use crate::routes::Routes;
@@ -73,6 +74,8 @@ pub enum Step {
     /// After all workers have retired their sessions: UDP ports that nobody needs any more close now.
     FreePorts,
     MostFlows(usize),
+    /// Cut connections until about so many bytes are free.
+    Shed(u64),
     /// Flows that the worker before this one has ended, one for each: it was given up and may not count any more.
     Settle(Vec<Arc<Active>>),
     /// Hang until the other end is gone.
@@ -116,6 +119,8 @@ pub struct Desk {
     pub worker: usize,
     /// Turn of the source addresses, where there are any.
     pub next_source: usize,
+    /// Is there memory for new flows?
+    pub strain: Arc<Strain>,
     wake: Arc<Wake>,
     flows: u64,
 }
@@ -134,12 +139,13 @@ impl Desk {
 }
 
 /// What every worker of an edge is made with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Terms {
     pub clock: Clock,
     pub event_capacity: usize,
     pub most_sessions: usize,
     pub may_gather: bool,
+    pub strain: Arc<Strain>,
 }
 
 /// What a worker says to a batch: which listeners it could not take.
@@ -176,7 +182,7 @@ pub struct Worker {
 impl Worker {
     /// `turn` counts the workers that had this `index` before.
     pub fn start(index: usize, turn: u64, terms: Terms) -> io::Result<(Worker, EventReader)> {
-        let Terms { clock, event_capacity, most_sessions, may_gather } = terms;
+        let Terms { clock, event_capacity, most_sessions, may_gather, strain } = terms;
         let wake = Arc::new(Wake::new()?);
         let epoll = Epoll::new()?;
         epoll.add(wake.as_raw_fd(), IN, Token::Wake.at(0))?;
@@ -190,6 +196,7 @@ impl Worker {
             now_ms: clock.now_ms(),
             worker: index,
             next_source: index,
+            strain,
             wake: wake.clone(),
             flows: turn << 40,
         };
@@ -433,6 +440,7 @@ impl Loop {
             }
             Step::FreePorts => self.udp.free_ports(desk),
             Step::MostFlows(most) => self.tcp.most_connections = most,
+            Step::Shed(bytes) => self.tcp.shed(desk, bytes),
             Step::Settle(ended) => {
                 ended.iter().for_each(|active| active.counters[desk.worker].connections_open.sub(1));
             }

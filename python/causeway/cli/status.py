@@ -90,9 +90,15 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
             f"{totals.get('datagrams_dropped', 0)} datagrams dropped",
         ),
         ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
+        *([("memory", _memory_text(memory))] if (memory := edge.get("memory")) else []),
         *([("workers", _workers_text(edge))] if edge.get("workers_replaced_total") else []),
         *(("source ports", _ports_text(pressure)) for pressure in edge.get("port_pressure", ())),
     ]
+
+
+def _memory_text(memory: dict[str, int]) -> str:
+    full = ", new connections are refused" if memory["is_full"] else ""
+    return f"{bytes_text(memory['used_bytes'])} of {bytes_text(memory['limit_bytes'])}{full}"
 
 
 def _workers_text(edge: EdgeStatus) -> str:

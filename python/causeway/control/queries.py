@@ -39,6 +39,7 @@ def edge_states(plane: Plane) -> list[dict[str, object]]:
             "refused": msgspec.to_builtins(report.refused),
             "totals": report.totals,
             "open_files": msgspec.to_builtins(report.open_files),
+            "memory": msgspec.to_builtins(report.memory),
             "port_pressure": msgspec.to_builtins(report.port_pressure),
             "events_lost": report.events_lost,
             "rejected_snapshots": report.rejected_snapshots,

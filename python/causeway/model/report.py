@@ -74,6 +74,14 @@ class PortPressure(msgspec.Struct, frozen=True):
     share: float
 
 
+class Memory(msgspec.Struct, frozen=True):
+    """Of the edge's cgroup; `is_full`: new flows are refused."""
+
+    used_bytes: int
+    limit_bytes: int
+    is_full: bool
+
+
 class Report(msgspec.Struct, frozen=True):
     """`events` is the JSON list as it came; `decode_events` reads it."""
 
@@ -88,6 +96,7 @@ class Report(msgspec.Struct, frozen=True):
     events: msgspec.Raw
     events_lost: int
     rejected_snapshots: list[str]
+    memory: Memory | None = None
     port_pressure: list[PortPressure] = []
     workers_replaced_total: int = 0
 

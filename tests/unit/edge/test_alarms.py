@@ -56,3 +56,32 @@ def test_a_worker_that_was_replaced_is_an_error_told_once() -> None:
     assert [bool(lines) for lines in said] == [False, True, False, True]
     assert said[1][0].level == logging.ERROR
     assert said[3][0].text.startswith("2 worker(s) of the edge hung and were replaced, 3 since the start")
+
+
+MEMORY = [  # second, full, refused or cut so far         what is said
+    (0, False, 0, None),
+    (1, True, 0, "250 of 256 MiB"),
+    (2, True, 9, None),
+    (3, False, 9, None),
+    (4, True, 9, None),
+    (8, False, 10, None),
+    (12, False, 10, None),
+    (13, False, 10, "10 connection(s)"),
+    (30, False, 10, None),
+    (40, False, 13, "is short"),  # between two reports
+    (45, False, 13, "3 connection(s)"),
+]
+
+
+def test_short_memory_is_told_when_it_begins_and_what_it_cost_when_it_is_over() -> None:
+    alarms = Alarms()
+    for second, is_full, shed, expected in MEMORY:
+        memory = {"used_bytes": 250 << 20, "limit_bytes": 256 << 20, "is_full": is_full}
+        lines = alarms.lines(report(uptime_ms=second * 1000, memory=memory, totals={"shed_total": shed}))
+        assert len(lines) == (expected is not None), (second, lines)
+        if expected:
+            assert expected in lines[0].text
+
+
+def test_without_a_limit_there_is_nothing_to_say_of_memory() -> None:
+    assert not Alarms().lines(report(memory=None))

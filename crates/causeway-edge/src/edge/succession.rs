@@ -23,7 +23,7 @@ impl Heirs for Succession {
     fn replace(&mut self, index: usize) -> Option<Patient> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // No threads or descriptors: the next look tries again.
-        let (worker, reader) = Worker::start(index, state.workers_replaced + 1, self.terms).ok()?;
+        let (worker, reader) = Worker::start(index, state.workers_replaced + 1, self.terms.clone()).ok()?;
         self.sight.lock().unwrap_or_else(PoisonError::into_inner).readers.push(reader);
         let count = state.workers.len();
         if !state.is_draining {

@@ -33,7 +33,7 @@ impl UdpPlane {
             self.icmp.port_unreachable(ends.source, ends.destination, desk.now_ms);
             return None;
         };
-        if self.table.open() >= self.most_sessions
+        if (self.table.open() >= self.most_sessions || desk.strain.is_full())
             && let Some(victim) = self.table.first_to_go()
         {
             self.evict(desk, victim);
