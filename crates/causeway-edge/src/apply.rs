@@ -17,6 +17,7 @@ use crate::application::Active;
 use crate::count::{Counters, Totals};
 use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
+use crate::files;
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
@@ -46,7 +47,7 @@ pub struct Running {
     /// Counts of applications that are gone, so that the totals of the edge never go back.
     retired: Totals,
     draining: Vec<Arc<Active>>,
-    most_flows: usize,
+    most_files: usize,
 }
 
 /// A finished change.
@@ -113,9 +114,8 @@ impl Running {
 
         // Switch: one batch to each worker, then wait for all.
         let is_unchanged = change.is_empty() && order == self.order && is_same_policy;
-        let flows =
-            open_files.saturating_sub(change.places.len() * workers.len()).saturating_sub(open_files.min(8192) / 8);
-        self.most_flows = change.send(workers, flows, &mut self.dispatching, routes);
+        self.most_files = files::for_flows(open_files, change.places.len() * workers.len());
+        change.send(workers, self.most_files, &mut self.dispatching, routes);
         for place in gone.iter().filter(|place| place.protocol == Protocol::Tcp) {
             // Nobody has them now but a worker that hangs: without it they would take clients in and leave them there.
             if let Some(held) = self.sockets.remove(place).and_then(|sockets| sockets.upgrade()) {
@@ -143,7 +143,7 @@ impl Running {
     /// All that a worker must do which takes the place of another. UDP ports that drain stay with those that have
     /// sessions on them.
     pub fn takeover(&mut self, workers: usize) -> Vec<Step> {
-        let mut steps = vec![Step::MostFlows(self.most_flows)];
+        let mut steps = vec![Step::MostFiles(self.most_files)];
         for (place, id) in &self.places {
             let Some(active) = self.applications.get(id) else { continue };
             let held = self.sockets.get(place).and_then(Weak::upgrade);

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{EventReader, Record};
+use crate::files::{self, Ledger};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
@@ -117,7 +118,9 @@ impl Edge {
             most_sessions: sessions,
             may_gather: config.gather_sends,
             strain: strain.clone(),
+            ledger: Ledger::new(count),
         };
+        sys::limit_pipe_descriptors(files::for_pipes(limit as usize));
         let (mut workers, mut readers) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (worker, reader) = Worker::start(index, 0, terms.clone())

@@ -11,6 +11,7 @@ mod dispatch;
 mod edge;
 mod error;
 mod event;
+mod files;
 mod icmp;
 pub mod keep;
 mod listen;

@@ -320,7 +320,10 @@ pub struct Pipe {
 impl Pipe {
     /// Ask for `room_bytes`; the kernel may grant less (pipe(7), pipe-user-pages-soft).
     pub fn new(room_bytes: usize) -> io::Result<Pipe> {
-        if PIPE_BYTES.load(Ordering::Relaxed).saturating_add(room_bytes) > MOST_PIPE_BYTES.load(Ordering::Relaxed) {
+        let is_too_much = |now: &AtomicUsize, more: usize, most: &AtomicUsize| {
+            now.load(Ordering::Relaxed).saturating_add(more) > most.load(Ordering::Relaxed)
+        };
+        if is_too_much(&PIPE_BYTES, room_bytes, &MOST_PIPE_BYTES) || is_too_much(&PIPE_ENDS, 2, &MOST_PIPE_ENDS) {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
         let mut ends = [0; 2];
@@ -338,6 +341,7 @@ impl Pipe {
         };
         let room_bytes = granted.max(4096) as usize;
         PIPE_BYTES.fetch_add(room_bytes, Ordering::Relaxed);
+        PIPE_ENDS.fetch_add(2, Ordering::Relaxed);
         Ok(Pipe { read, write, room_bytes })
     }
 
@@ -353,12 +357,25 @@ impl Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         PIPE_BYTES.fetch_sub(self.room_bytes, Ordering::Relaxed);
+        PIPE_ENDS.fetch_sub(2, Ordering::Relaxed);
     }
 }
 
-/// What the pipes of this process can hold, and may. Memory is the process's, so that this is too.
+/// What the pipes of this process can hold, and may, in bytes and descriptors: both are the process's, so that this is too.
 static PIPE_BYTES: AtomicUsize = AtomicUsize::new(0);
 static MOST_PIPE_BYTES: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+static PIPE_ENDS: AtomicUsize = AtomicUsize::new(0);
+static MOST_PIPE_ENDS: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Descriptors of the pipes of this process.
+pub fn pipe_descriptors() -> usize {
+    PIPE_ENDS.load(Ordering::Relaxed)
+}
+
+pub fn limit_pipe_descriptors(most: usize) {
+    MOST_PIPE_ENDS.store(most, Ordering::Relaxed);
+}
 
 /// Beyond `bytes` no pipe is to be had: streams are copied.
 pub fn limit_pipes(bytes: u64) {

@@ -33,6 +33,9 @@ use connection::{Connection, NEVER, Reset, State};
 /// Connections taken from one listener before others get their turn.
 const ACCEPT_BATCH: usize = 64;
 
+/// Of one connection: a socket to each side.
+const DESCRIPTORS: usize = 2;
+
 #[derive(Debug)]
 pub struct Listener {
     pub sockets: Sockets,
@@ -60,7 +63,6 @@ pub struct TcpPlane {
     unfinished: Vec<usize>,
     resolving: Vec<(usize, u32)>,
     next_generation: u32,
-    pub most_connections: usize,
     /// Given up for a moment to accept and refuse when descriptors run out.
     spare: Option<OwnedFd>,
 }
@@ -76,7 +78,6 @@ impl TcpPlane {
             unfinished: Vec::new(),
             resolving: Vec::new(),
             next_generation: 0,
-            most_connections: usize::MAX,
             spare: spare_descriptor(),
         }
     }
@@ -145,7 +146,7 @@ impl TcpPlane {
         let Some((active, edge_address)) = self.owner(listener, client.as_raw_fd()) else {
             return sys::reset_on_close(client.as_raw_fd()); // its port was given up while it waited
         };
-        if self.open() >= self.most_connections {
+        if !desk.files.has_room(DESCRIPTORS) {
             return refuse(desk, &active, client, address, edge_address, Cause::OutOfResources);
         }
         if desk.strain.is_full() {
@@ -154,6 +155,7 @@ impl TcpPlane {
         let counters = counters(&active, desk);
         counters.connections_total.add(1);
         counters.connections_open.add(1);
+        desk.files.take(DESCRIPTORS);
         self.next_generation = self.next_generation.wrapping_add(1);
         let client_fd = client.as_raw_fd();
         let must_show_header = !active.spec.proxy_protocol_from.is_empty() && active.trusts(canonical(address).ip());
@@ -270,6 +272,7 @@ impl TcpPlane {
         connection.count_bytes(desk);
         let counters = counters(&connection.active, desk);
         counters.connections_open.sub(1);
+        desk.files.give_back(DESCRIPTORS);
         if cause.kind() == EventKind::ClientFiltered {
             counters.filtered_total.add(1);
         }

@@ -269,6 +269,7 @@ impl UdpPlane {
         }
         let counters = counters(&session.active, desk);
         counters.connections_open.sub(1);
+        desk.files.give_back(1);
         counters.datagrams_dropped.add(session.held.len() as u64);
         if session.state == State::Resolving {
             self.resolving -= 1;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
+use crate::files::{Files, Ledger};
 use crate::memory::Strain;
 use crate::pulse::Pulse;
 use crate::relay::Side;
@@ -73,7 +74,8 @@ pub enum Step {
     },
     /// After all workers have retired their sessions: UDP ports that nobody needs any more close now.
     FreePorts,
-    MostFlows(usize),
+    /// So many descriptors are for flows, those of all workers together.
+    MostFiles(usize),
     /// Cut connections until about so many bytes are free.
     Shed(u64),
     /// Flows that the worker before this one has ended, one for each: it was given up and may not count any more.
@@ -121,6 +123,8 @@ pub struct Desk {
     pub next_source: usize,
     /// Is there memory for new flows?
     pub strain: Arc<Strain>,
+    /// Are there descriptors for them?
+    pub files: Files,
     wake: Arc<Wake>,
     flows: u64,
 }
@@ -146,6 +150,7 @@ pub struct Terms {
     pub most_sessions: usize,
     pub may_gather: bool,
     pub strain: Arc<Strain>,
+    pub ledger: Arc<Ledger>,
 }
 
 /// What a worker says to a batch: which listeners it could not take.
@@ -182,7 +187,7 @@ pub struct Worker {
 impl Worker {
     /// `turn` counts the workers that had this `index` before.
     pub fn start(index: usize, turn: u64, terms: Terms) -> io::Result<(Worker, EventReader)> {
-        let Terms { clock, event_capacity, most_sessions, may_gather, strain } = terms;
+        let Terms { clock, event_capacity, most_sessions, may_gather, strain, ledger } = terms;
         let wake = Arc::new(Wake::new()?);
         let epoll = Epoll::new()?;
         epoll.add(wake.as_raw_fd(), IN, Token::Wake.at(0))?;
@@ -197,6 +202,7 @@ impl Worker {
             worker: index,
             next_source: index,
             strain,
+            files: Files::new(ledger, index),
             wake: wake.clone(),
             flows: turn << 40,
         };
@@ -439,7 +445,7 @@ impl Loop {
                 self.udp.retire(desk, application, policy, cut_ms);
             }
             Step::FreePorts => self.udp.free_ports(desk),
-            Step::MostFlows(most) => self.tcp.most_connections = most,
+            Step::MostFiles(most) => desk.files.most = most,
             Step::Shed(bytes) => self.tcp.shed(desk, bytes),
             Step::Settle(ended) => {
                 ended.iter().for_each(|active| active.counters[desk.worker].connections_open.sub(1));

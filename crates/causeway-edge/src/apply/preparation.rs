@@ -130,24 +130,14 @@ impl Preparation {
 
     /// Have all workers take their steps, and the kernel the claims, in the order that leaves no port without its
     /// listener and no flow without its application.
-    /// Answers how many flows each worker may have.
-    pub fn send(
-        &mut self,
-        workers: &[Worker],
-        flows: usize,
-        dispatching: &mut Dispatching,
-        routes: Arc<Routes>,
-    ) -> usize {
-        // A relay has two descriptors; the kernel spreads connections unevenly, so each worker gets a quarter more.
-        let share = flows / 2 / workers.len().max(1);
-        let most = if workers.len() > 1 { share + share / 4 } else { share };
+    pub fn send(&mut self, workers: &[Worker], most: usize, dispatching: &mut Dispatching, routes: Arc<Routes>) {
         dispatching.shrink(&self.claims);
         let pending: Vec<_> = workers
             .iter()
             .zip(self.steps.drain(..))
             .filter(|(_, steps)| !steps.is_empty())
             .map(|(worker, mut steps)| {
-                steps.insert(0, Step::MostFlows(most));
+                steps.insert(0, Step::MostFiles(most));
                 worker.submit(steps)
             })
             .collect();
@@ -164,6 +154,5 @@ impl Preparation {
             let pending: Vec<_> = workers.iter().map(|worker| worker.submit(vec![Step::FreePorts])).collect();
             pending.into_iter().for_each(|done| drop(done.wait()));
         }
-        most
     }
 }

@@ -33,14 +33,14 @@ impl UdpPlane {
             self.icmp.port_unreachable(ends.source, ends.destination, desk.now_ms);
             return None;
         };
-        if (self.table.open() >= self.most_sessions || desk.strain.is_full())
-            && let Some(victim) = self.table.first_to_go()
-        {
+        let is_full = self.table.open() >= self.most_sessions || desk.strain.is_full() || !desk.files.has_room(1);
+        if is_full && let Some(victim) = self.table.first_to_go() {
             self.evict(desk, victim);
         }
         let counters = counters(&active, desk);
         counters.connections_total.add(1);
         counters.connections_open.add(1);
+        desk.files.take(1);
         let slot = self.table.insert(Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms));
         self.table[slot].seat = seat;
         self.ports[port_slot].sessions.fetch_add(1, Ordering::Relaxed);
