@@ -1,12 +1,14 @@
 //! Ports served by dispatch in the kernel, as control sees them: what is claimed, what only drains, who has what.
 //!
 //! The program is loaded when the first range needs it. A claim is checked before it is made, since nothing is
-//! bound that could collide: what a bind would refuse is refused here, with the same reasons.
+//! bound that could collide (see `judge`).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod judge;
+
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
 use causeway_bpf::{Dispatch, PortSet, Slot, Spot};
@@ -18,8 +20,8 @@ use crate::report::{DispatchReport, Reason};
 use crate::routes::{Routes, Uses};
 use crate::snapshot::{Ports, Protocol};
 use crate::sockets::{Shared, Sockets};
-use crate::taken::Taken;
 use crate::worker::Place;
+pub use judge::{Look, Verdict};
 
 /// An application with more ports than this gets them by dispatch; one with fewer has sockets of its own, which
 /// every tool shows and no other process can listen on.
@@ -69,19 +71,6 @@ pub struct Dispatching {
     adopted: Vec<(Place, Sockets)>,
     pub routes: Arc<Routes>,
 }
-
-/// What became of a range that an application wants.
-#[derive(Debug, Default)]
-pub struct Verdict {
-    /// Had by somebody of this edge already.
-    pub kept: PortSet,
-    pub new: PortSet,
-    pub refused: Vec<(PortSet, Reason)>,
-}
-
-/// What others hold, looked at once for a change, if at all.
-#[derive(Debug, Default)]
-pub struct Look(Option<Taken>);
 
 impl Dispatching {
     /// # Errors
@@ -175,88 +164,6 @@ impl Dispatching {
             let claim = self.claims.get(&spot(active.spec.protocol, *address));
             claim.is_some_and(|claim| ports.iter().any(|port| claim.written.contains(port)))
         })
-    }
-
-    /// May `wanted` of `spot` be claimed? `beside` are claims made earlier in the same change.
-    pub fn judge(&mut self, spot: Spot, wanted: &PortSet, beside: &BTreeMap<Spot, Owners>, look: &mut Look) -> Verdict {
-        let mut verdict = Verdict { kept: wanted.clone(), new: wanted.clone(), refused: Vec::new() };
-        match self.claims.get(&spot) {
-            Some(claim) => {
-                verdict.kept.keep(&claim.written);
-                verdict.new.take_out(&claim.written);
-            }
-            None => verdict.kept = PortSet::default(),
-        }
-        if verdict.new.is_empty() {
-            return verdict;
-        }
-        let place = |port| place(spot, port);
-        if let Err(reason) = listen::may_have(place(0)) {
-            verdict.refused.push((std::mem::take(&mut verdict.new), reason)); // the address itself
-            return verdict;
-        }
-        self.judge_low_ports(&mut verdict, place);
-        let mut doubtful = look.candidates(spot, self.own_inodes());
-        doubtful.keep(&verdict.new);
-        for port in doubtful.iter() {
-            if let Err(reason) = listen::may_have(place(port)) {
-                verdict.new.remove(port);
-                verdict.refused.push((PortSet::range(port, port), reason));
-            }
-        }
-        let mut ours = self.overlapping(spot, beside);
-        ours.keep(&verdict.new);
-        let first = ours.iter().next();
-        if let Some(first) = first {
-            verdict.new.take_out(&ours);
-            verdict.refused.push((ours, listen::reason(place(first), &in_use())));
-        }
-        verdict
-    }
-
-    fn judge_low_ports(&self, verdict: &mut Verdict, place: impl Fn(u16) -> Place) {
-        let free_from = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-        let free_from: u16 = free_from.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
-        let Some(lowest) = verdict.new.iter().next().filter(|port| *port < free_from) else { return };
-        if let Err(reason) = listen::may_have(place(lowest))
-            && reason.code == listen::NOT_PERMITTED
-        {
-            let mut low = PortSet::range(1, free_from - 1);
-            low.keep(&verdict.new);
-            verdict.new.take_out(&low);
-            verdict.refused.push((low, reason));
-        }
-    }
-
-    /// Ports that this edge serves by dispatch on addresses that overlap: any against one of its family. What a bind
-    /// would find there.
-    fn overlapping(&self, spot: Spot, beside: &BTreeMap<Spot, Owners>) -> PortSet {
-        let meets = |other: &&Spot| {
-            other.slot() == spot.slot() && **other != spot && (other.is_wildcard() || spot.is_wildcard())
-        };
-        let mut ports = PortSet::default();
-        self.claims.keys().filter(meets).for_each(|other| ports.add(&self.claims[other].written));
-        for other in beside.keys().filter(meets) {
-            beside[other].iter().for_each(|(range, _)| ports.insert(range.first, range.last));
-        }
-        ports
-    }
-
-    /// Does dispatch have a place that is to be bound, on its address or one that overlaps?
-    pub fn has(&self, place: Place, beside: &BTreeMap<Spot, Owners>) -> Result<(), Reason> {
-        if self.claims.is_empty() && beside.is_empty() {
-            return Ok(());
-        }
-        let port = place.address.port();
-        match self.overlapping(spot(place.protocol, place.address.ip()), beside).contains(port) {
-            true => Err(listen::reason(place, &in_use())),
-            false => Ok(()),
-        }
-    }
-
-    fn own_inodes(&self) -> HashSet<u64> {
-        let sockets: Vec<Sockets> = self.bases().map(|(.., sockets)| sockets).collect();
-        sockets.iter().flat_map(|shared| &*shared.fds).filter_map(|fd| inode(fd.as_raw_fd())).collect()
     }
 
     /// The sockets for flows of `spot`: none if there are some already.
@@ -368,12 +275,6 @@ impl Dispatching {
     }
 }
 
-impl Look {
-    fn candidates(&mut self, spot: Spot, own: HashSet<u64>) -> PortSet {
-        self.0.get_or_insert_with(|| Taken::look(&own)).candidates(spot)
-    }
-}
-
 pub fn spot(protocol: Protocol, address: IpAddr) -> Spot {
     match protocol {
         Protocol::Tcp => Spot::tcp(address),
@@ -397,17 +298,4 @@ fn ports_of(owners: Option<&Owners>) -> PortSet {
     let mut ports = PortSet::default();
     owners.into_iter().flatten().for_each(|(range, _)| ports.insert(range.first, range.last));
     ports
-}
-
-fn in_use() -> io::Error {
-    io::Error::from_raw_os_error(libc::EADDRINUSE)
-}
-
-/// What sock_diag calls a socket by.
-fn inode(fd: i32) -> Option<u64> {
-    // SAFETY: all zeroes is a valid stat, which the call then fills.
-    unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        (libc::fstat(fd, &raw mut stat) == 0).then_some(stat.st_ino)
-    }
 }
