@@ -18,7 +18,7 @@ const TOLD_FROM: f64 = 0.5;
 const MOST_TOLD: usize = 16;
 const EVERY_MS: u64 = 1_000;
 /// Listing takes at most one part of this many of the time.
-const LISTING_PART: u64 = 25;
+const LISTING_PART: u64 = 100;
 
 /// Source ports in use towards one origin, all of our source addresses together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
