@@ -284,6 +284,12 @@ impl Edge {
         self.state().workers.iter().map(Worker::open_flows).sum()
     }
 
+    /// Panic where the connection of the client with this port is served.
+    #[cfg(test)]
+    pub fn poison(&self, port: u16) {
+        self.state().everywhere(|| vec![Step::Poison(port)]);
+    }
+
     /// Hang a worker until what this answers is dropped.
     #[cfg(test)]
     pub fn hang(&self, worker: usize) -> std::sync::mpsc::SyncSender<()> {

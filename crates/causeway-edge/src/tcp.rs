@@ -63,6 +63,8 @@ pub struct TcpPlane {
     unfinished: Vec<usize>,
     resolving: Vec<(usize, u32)>,
     next_generation: u32,
+    #[cfg(test)]
+    pub poisoned: Option<u16>,
     /// Given up for a moment to accept and refuse when descriptors run out.
     spare: Option<OwnedFd>,
 }
@@ -78,6 +80,8 @@ impl TcpPlane {
             unfinished: Vec::new(),
             resolving: Vec::new(),
             next_generation: 0,
+            #[cfg(test)]
+            poisoned: None,
             spare: spare_descriptor(),
         }
     }

@@ -83,6 +83,9 @@ pub enum Step {
     /// Hang until the other end is gone.
     #[cfg(test)]
     Hang(Receiver<()>),
+    /// Panic where the connection of the client with this port is served.
+    #[cfg(test)]
+    Poison(u16),
     Stop,
 }
 
@@ -450,6 +453,8 @@ impl Loop {
             Step::Settle(ended) => {
                 ended.iter().for_each(|active| active.counters[desk.worker].connections_open.sub(1));
             }
+            #[cfg(test)]
+            Step::Poison(port) => self.tcp.poisoned = Some(port),
             #[cfg(test)]
             Step::Hang(until) => drop(until.recv()),
             Step::Stop => {}

@@ -67,6 +67,8 @@ impl TcpPlane {
 
     pub(super) fn run(&mut self, desk: &mut Desk, slot: usize) {
         let connection = &mut self.connections[slot];
+        #[cfg(test)]
+        assert_ne!(self.poisoned, Some(connection.client_address.port()), "a test has asked for this");
         let up = match Connection::pump_up(connection, &mut self.tools, slot) {
             Ok(moved) => moved,
             Err(fault) => return self.on_pump_fault(desk, slot, Side::Client, fault),

@@ -253,3 +253,23 @@ fn the_only_worker_can_be_replaced_too() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+#[test]
+fn a_panic_costs_the_connection_it_happened_for_and_no_other() {
+    let world = world();
+    let mut others: Vec<TcpStream> = (0..20).map(|_| world.connect()).collect();
+    let mut victim = world.connect();
+    assert!(others.iter_mut().all(echoes) && echoes(&mut victim));
+    world.edge.poison(victim.local_addr().unwrap().port());
+    assert!(!echoes(&mut victim), "it is reset");
+    let begin = Instant::now();
+    let mut seen = Vec::new();
+    while !seen.iter().any(|event: &Value| event["cause"] == "internal_error" && event["status"] == 500) {
+        seen.extend(world.report()["events"].as_array().unwrap().iter().cloned());
+        assert!(begin.elapsed() < Duration::from_secs(5), "not on record");
+    }
+    assert!(others.iter_mut().all(echoes));
+    assert!((0..20).all(|_| echoes(&mut world.connect())), "both workers go on");
+    let report = world.report();
+    assert_eq!((&report["workers"], &report["workers_replaced_total"]), (&json!(2), &json!(0)));
+}
