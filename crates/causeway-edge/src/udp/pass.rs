@@ -189,7 +189,7 @@ impl UdpPlane {
         let (fd, source) = match (port.is_of_dispatch(), &session.reply) {
             (false, _) => (port.fd, port.is_wildcard().then(|| session.edge.ip())),
             (true, Some(reply)) => (reply.as_raw_fd(), None),
-            (true, None) => match self.replies.socket(session.edge, session.client) {
+            (true, None) => match self.replies.socket(session.edge, session.client, &desk.files) {
                 Ok((reply, is_kept)) => {
                     once = reply;
                     if is_kept {

@@ -12,6 +12,8 @@ use std::sync::{Arc, Weak};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::files::Files;
+
 /// A scan over all ports of an origin that answers must not use up the descriptors: beyond, a socket is
 /// made for each batch of answers.
 const MOST_KEPT: usize = 4_096;
@@ -22,21 +24,23 @@ pub struct Replies(HashMap<SocketAddr, Weak<OwnedFd>>);
 
 impl Replies {
     /// A socket that sends from `edge`, and whether it may be kept.
-    pub fn socket(&mut self, edge: SocketAddr, client: SocketAddr) -> io::Result<(Arc<OwnedFd>, bool)> {
+    pub fn socket(&mut self, edge: SocketAddr, client: SocketAddr, files: &Files) -> io::Result<(Arc<OwnedFd>, bool)> {
         if let Some(open) = self.0.get(&edge).and_then(Weak::upgrade) {
             return Ok((open, true));
         }
         let socket = Arc::new(open(scoped(edge, client))?);
-        let is_kept = self.0.len() < MOST_KEPT;
+        let is_kept = self.0.len() < MOST_KEPT && files.has_room(1);
         if is_kept {
+            files.take(1);
             self.0.insert(edge, Arc::downgrade(&socket));
         }
         Ok((socket, is_kept))
     }
 
     /// A session on `edge` gives its socket back.
-    pub fn release(&mut self, edge: SocketAddr, socket: Arc<OwnedFd>) {
+    pub fn release(&mut self, edge: SocketAddr, socket: Arc<OwnedFd>, files: &Files) {
         if Arc::strong_count(&socket) == 1 {
+            files.give_back(1);
             self.0.remove(&edge);
         }
     }
