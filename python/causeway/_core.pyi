@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Edge", "NativeError", "probe"]
+__all__ = ["Edge", "NativeError", "die_with", "probe"]
 
 class NativeError(Exception):
     """A call that the engine refused; nothing was changed. `code` is stable, `side` is operator or edge."""
@@ -19,6 +19,19 @@ class Edge:
     def start(config: bytes) -> Edge:
         """Start workers and serve the newest good snapshot of `state_dir`, if there is one."""
 
+    @staticmethod
+    def take_over(config: bytes, link: int, within_ms: int) -> Edge:
+        """Serve in place of the edge at the other end of `link`, with its sockets, snapshot and UDP sessions."""
+
+    def hand_over(self, link: int, within_ms: int) -> int:
+        """Give all but TCP connections to the edge that takes over at the other end; answers how many sessions went.
+
+        Raises NativeError if it does not serve in the end: this edge goes on as if nothing had been.
+        """
+
+    def pulse(self, beat: int) -> None:
+        """Write a byte to the socket `beat` for as long as a worker takes its turns; ends when nobody reads."""
+
     def apply(self, snapshot: bytes) -> bytes:
         """Do what the snapshot says, and nothing else; answers an ApplyReport. Raises NativeError."""
 
@@ -33,3 +46,6 @@ class Edge:
 
 def probe() -> bytes:
     """What this machine can do: a list of name, available, detail."""
+
+def die_with(parent: int) -> bool:
+    """Be killed when the process `parent` ends, which started this one. False if it has ended already."""

@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
 
+from causeway import __version__
 from causeway.api.server import build
 from causeway.control import zones
 from causeway.control.plane import Plane, Site
 from causeway.control.tokens import Keyring
 from causeway.edge.agent import Agent
+from causeway.edge.engine import HAND_OVER_S
+from causeway.exchange.bus import EdgeRefused
 from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Problem
 from causeway.model.snapshot import Settings as SnapshotSettings
 from causeway.premises import is_local
 from causeway.settings import Settings
 from causeway.store.database import Database, StoreError
+from causeway.supervise.line import Line
 
 log = logging.getLogger("causeway")
 
-DRAIN_S = 30.0
 _AGAIN_S = 2.0  # between attempts to bring control up
 
 
@@ -48,6 +53,15 @@ def site(settings: Settings, api_port: int) -> Site:
 class _Server(uvicorn.Server):
     """Signals are ours: they drain flows first, and only then end the API."""
 
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -56,8 +70,9 @@ class _Server(uvicorn.Server):
 class House:
     """The parts of this process, and the order in which they stop."""
 
-    def __init__(self, settings: Settings, plane: Plane, keyring: Keyring, agent: Agent) -> None:
+    def __init__(self, settings: Settings, plane: Plane, keyring: Keyring, agent: Agent, line: Line) -> None:
         self._settings, self._plane, self._keyring, self._agent = settings, plane, keyring, agent
+        self._line = line
         self._stops: list[asyncio.Task[None]] = []
 
     def open_control(self) -> None:
@@ -93,9 +108,10 @@ class House:
     def close(self) -> None:
         if self._plane.database:
             self._plane.database.close()
+            self._plane.database = None
 
     async def serve(self, listener: socket.socket) -> None:
-        """Serve the API until a signal has drained the edge."""
+        """Serve the API until a signal has drained the edge, or until another process serves."""
         stopping = asyncio.Event()
         config = uvicorn.Config(
             build(self._plane, self._keyring, stopping),
@@ -106,24 +122,73 @@ class House:
             server_header=False,
             timeout_graceful_shutdown=2,
         )
-        server, loop = _Server(config), asyncio.get_running_loop()
+        server, loop = _Server(config, self._say_serving), asyncio.get_running_loop()
+        links: list[socket.socket] = []
 
-        def on_stop() -> None:
-            drain_s = 0.0 if self._stops else DRAIN_S  # a second signal drains no longer
+        def on_stop(drain_s: float = self._settings.drain_s) -> None:
+            drain_s = 0.0 if self._stops else drain_s  # a second signal drains no longer
             self._stops.append(asyncio.ensure_future(self._stop(server, stopping, drain_s)))
 
+        def end_api(link: socket.socket) -> None:
+            links.append(link)
+            config.timeout_graceful_shutdown = 1  # the next process waits for the database
+            stopping.set()
+            server.should_exit = True
+
+        def on_words() -> None:
+            words = self._line.hear()
+            if words is None:
+                loop.remove_reader(self._line.fileno())  # and the kernel ends us, too: see die_with
+            for word in words or ():
+                if word.name == "drain":
+                    on_stop(float(word.told.get("drain_s", 0)))
+                elif word.name == "hand_over" and word.link:
+                    handing.append(asyncio.ensure_future(self._hand_over(word.link, end_api)))
+
+        handing: list[asyncio.Task[None]] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_stop)
-        loop.add_signal_handler(signal.SIGHUP, _on_hangup)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the supervisor
+        loop.add_reader(self._line.fileno(), on_words)
         keeper = asyncio.ensure_future(self._keep_control_up())
         await server.serve(sockets=[listener])
         keeper.cancel()
+        if links:
+            self.close()
+            [link] = links
+            link.close()  # the other process takes this as leave to open the database
+            await self._drain(on_stop)
         await asyncio.gather(*self._stops)
+
+    def _say_serving(self) -> None:
+        self._line.say("serving", version=__version__, control=self._plane.unavailable)
+
+    async def _hand_over(self, link: socket.socket, end_api: Callable[[socket.socket], None]) -> None:
+        """Let another process have the traffic, then the API and the database."""
+        began_s = time.monotonic()
+        try:
+            moved = await asyncio.to_thread(self._agent.hand_over, link.fileno(), HAND_OVER_S)
+        except EdgeRefused as error:
+            link.close()
+            self._line.say("kept", why=str(error))
+            log.error("handing over failed (%s): %s; this process serves on", error.code, error)
+            return
+        self._plane.unavailable = "a new causeway process takes over: try again in a moment"
+        self._line.say("handed_over")
+        log.info("handed over in %.0f ms, %d UDP session(s) with it", (time.monotonic() - began_s) * 1000, moved)
+        end_api(link)
+
+    async def _drain(self, on_stop: Callable[[], None]) -> None:
+        """Let the connections end that stayed here; say what became of them, since the API of this process is gone."""
+        left = await asyncio.to_thread(self._agent.open_flows)
+        log.info("process %d drains %d connection(s) for up to %g s", os.getpid(), left, self._settings.drain_s)
+        if not self._stops:
+            on_stop()
 
     async def _stop(self, server: uvicorn.Server, stopping: asyncio.Event, drain_s: float) -> None:
         """Drain, then end the API."""
         self._plane.unavailable = "causeway is stopping: the edge takes no changes any more"
-        log.info("draining for up to %g s; the same signal again cuts what is left", drain_s)
+        log.info("draining for up to %g s; asked again, it cuts what is left", drain_s)
         try:
             cut = await asyncio.to_thread(self._agent.stop, drain_s)
             log.info("the edge has stopped, %d flow(s) were cut", cut)
@@ -134,9 +199,5 @@ class House:
     async def _keep_control_up(self) -> None:
         while True:
             await asyncio.sleep(_AGAIN_S)
-            if self._plane.unavailable or self._plane.out_of_step:
+            if not self._agent.is_stopping and (self._plane.unavailable or self._plane.out_of_step):
                 await asyncio.to_thread(self.open_control)
-
-
-def _on_hangup() -> None:
-    log.warning("SIGHUP: restarting without losing connections is not built yet; nothing was changed")

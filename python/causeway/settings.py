@@ -18,6 +18,7 @@ DEFAULT_API = "127.0.0.1:8787"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
 DISPATCH = ("auto", "on", "off")
+_MOST_DRAIN_S = 86_400
 
 
 class StartError(Exception):
@@ -41,6 +42,7 @@ class Settings:
     denied: tuple[Network, ...]
     resolvers: tuple[tuple[Address, int], ...]
     given_token: str | None
+    drain_s: float = 30.0
 
 
 def read_settings(arguments: Sequence[str] | None) -> Settings:
@@ -53,6 +55,8 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
     read = parser.parse_args(arguments)
     if not 0 <= read.workers <= _MOST_WORKERS:
         parser.error(f"--workers {read.workers}: 0 (one per core) to {_MOST_WORKERS}")
+    if not 0 <= read.drain_s <= _MOST_DRAIN_S:
+        parser.error(f"--drain-s {read.drain_s}: 0 to {_MOST_DRAIN_S} seconds")
     addresses = tuple(dict.fromkeys(read.edge_ip or [ip_address("127.0.0.1")]))
     for address in addresses:
         if address.is_unspecified and any(a != address and a.version == address.version for a in addresses):
@@ -76,6 +80,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         denied=tuple(read.deny_origins),
         resolvers=tuple(read.resolver),
         given_token=given,
+        drain_s=read.drain_s,
     )
 
 
@@ -95,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--source-ip", type=_address, action="append", default=[], metavar="IP", help="repeatable; default any")
     add("--workers", type=int, default=0, metavar="N", help="0: one per core")
     add("--dispatch", choices=DISPATCH, default=DISPATCH[0], help="port ranges on one socket, in the kernel")
+    add("--drain-s", type=int, default=30, metavar="S", help="how long connections may go on at a stop or an upgrade")
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")
     add("--resolver", type=_resolver, action="append", default=[], metavar="IP:PORT", help="repeatable")

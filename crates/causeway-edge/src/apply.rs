@@ -48,6 +48,8 @@ pub struct Running {
     retired: Totals,
     draining: Vec<Arc<Active>>,
     most_files: usize,
+    /// What another process counted of these applications before this one took over.
+    counted_before: HashMap<String, Totals>,
 }
 
 /// A finished change.
@@ -89,7 +91,11 @@ impl Running {
                 Some(running) if is_same_policy && running.spec == application => running.clone(),
                 earlier => {
                     has_changed.insert(id.clone());
-                    compile(application, earlier, policy.clone(), names.as_ref(), workers.len())
+                    let counters = match earlier {
+                        Some(earlier) => earlier.counters.clone(),
+                        None => counters(workers.len(), self.counted_before.remove(&id)),
+                    };
+                    compile(application, counters, policy.clone(), names.as_ref())
                 }
             };
             wanted.insert(id, active);
@@ -277,6 +283,23 @@ impl Running {
         self.refused.clone()
     }
 
+    /// Counts of applications that are gone.
+    pub fn retired(&self) -> Totals {
+        let mut retired = self.retired;
+        self.draining.iter().for_each(|active| retired.add_totals(&active.totals()));
+        retired
+    }
+
+    /// Begin with the sockets and counts of another process. Call before the first snapshot.
+    pub fn inherit(
+        &mut self,
+        sockets: HashMap<Place, Weak<Shared>>,
+        retired: Totals,
+        counted: HashMap<String, Totals>,
+    ) {
+        (self.sockets, self.retired, self.counted_before) = (sockets, retired, counted);
+    }
+
     /// All places that have sockets: those bound for an application, and those of dispatch.
     pub fn places(&self) -> Vec<Place> {
         self.places.keys().copied().chain(self.dispatching.bases().map(|(_, place, _)| place)).collect()
@@ -285,10 +308,9 @@ impl Running {
 
 fn compile(
     application: Application,
-    earlier: Option<&Arc<Active>>,
+    counters: Arc<[Counters]>,
     policy: Arc<Policy>,
     names: Option<&Names>,
-    workers: usize,
 ) -> Arc<Active> {
     let origins = match (&application.origins, names) {
         (Origins::Addresses { addresses }, _) => OriginSet::addresses(addresses.clone()),
@@ -303,11 +325,12 @@ fn compile(
         }
         (Origins::Dns { .. }, None) => OriginSet::addresses(Vec::new()), // names_for made one: not reached
     };
-    let counters = match earlier {
-        Some(earlier) => earlier.counters.clone(),
-        None => (0..workers).map(|_| Counters::default()).collect(),
-    };
     Arc::new(Active::new(application, origins, policy, counters))
+}
+
+fn counters(workers: usize, before: Option<Totals>) -> Arc<[Counters]> {
+    let first = Counters::from(&before.unwrap_or_default());
+    std::iter::once(first).chain(std::iter::repeat_with(Counters::default)).take(workers).collect()
 }
 
 fn too_many(place: Place, open_files: usize, missing: &str) -> Reason {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 macro_rules! counters {
     ($($name:ident),+ $(,)?) => {
@@ -12,8 +12,16 @@ macro_rules! counters {
         pub struct Counters { $(pub $name: Counter),+ }
 
         /// Counters summed over workers, since the start of the process.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct Totals { $(pub $name: u64),+ }
+
+        impl Counters {
+            /// Go on from what another process has counted.
+            pub fn from(totals: &Totals) -> Counters {
+                Counters { $($name: Counter(AtomicU64::new(totals.$name))),+ }
+            }
+        }
 
         impl Totals {
             pub fn add(&mut self, counters: &Counters) { $(self.$name = self.$name.wrapping_add(counters.$name.get());)+ }

@@ -127,7 +127,6 @@ impl Dispatching {
     ///
     /// # Errors
     /// The kernel's.
-    #[allow(dead_code)] // for the hand-over between processes
     pub fn adopt(&mut self, dispatch: Dispatch, bases: Vec<(Place, Sockets)>) -> io::Result<()> {
         for spot in dispatch.spots()? {
             let written = dispatch.claimed(spot)?;

@@ -3,6 +3,8 @@
 mod cut;
 mod succession;
 
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,10 +13,11 @@ use serde::Deserialize;
 
 use crate::apply::Running;
 use crate::clock::Clock;
-use crate::dispatch::Mode;
+use crate::dispatch::{Dispatching, Mode};
 use crate::error::EdgeError;
 use crate::event::{EventReader, Record};
 use crate::files::{self, Ledger};
+use crate::handover::{self, Holdings, Link};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
@@ -24,6 +27,11 @@ use crate::sys;
 use crate::watch::{Patient, Watch};
 use crate::worker::{Answer, Step, Terms, Worker};
 use succession::Succession;
+
+/// UDP sessions of an edge that stops have ended when they are silent for this long: most protocols that are in use
+/// say something every second or so, and a client that went away never says that it did.
+const QUIET_MS: u64 = 5_000;
+const BEAT_EVERY: Duration = Duration::from_millis(300);
 
 /// How an edge is started.
 #[derive(Clone, Debug, Deserialize)]
@@ -77,6 +85,8 @@ struct State {
     workers: Vec<Worker>,
     workers_replaced: u64,
     running: Running,
+    /// The snapshot that runs, as it came.
+    json: Vec<u8>,
     keep: Option<Keep>,
     is_draining: bool,
     rejected_snapshots: Vec<String>,
@@ -97,9 +107,101 @@ impl Edge {
     /// # Errors
     /// `Config` or `Resources`. A bad snapshot on disk is no error: the next older one is taken.
     pub fn start(config: Config) -> Result<Edge, EdgeError> {
+        let edge = Edge::idle(config, None, 0)?;
+        edge.serve_last_good();
+        Ok(edge)
+    }
+
+    /// Take over from the edge that answers at the other end of `link` with [`Edge::hand_over`]: its sockets, its
+    /// snapshot, its counts and its UDP sessions. It has as many workers as that one, since clients are spread over
+    /// their sockets already.
+    ///
+    /// # Errors
+    /// `HandOver`, `Config`, `Resources` or what [`Edge::apply`] has: the other edge goes on as if nothing had been.
+    pub fn take_over(config: Config, link: OwnedFd, within: Duration) -> Result<Edge, EdgeError> {
+        let link = Link::new(link, within).map_err(EdgeError::resources("the link of the hand-over"))?;
+        let offer = handover::ask_offer(&link)?;
+        let edge = Edge::idle(config, Some(offer.workers), offer.now_ms)?;
+        let estate = handover::receive_estate(&link, &offer, edge.max_snapshot_bytes)?;
+        {
+            let mut state = edge.state();
+            state.everywhere(|| vec![Step::Hold]);
+            state.running.inherit(handover::weakly(&estate.sockets), offer.retired, estate.counted);
+            if let Some(dispatch) = estate.dispatch {
+                let adopted = state.running.dispatching.adopt(dispatch, estate.bases);
+                adopted.map_err(EdgeError::resources("what is claimed in the kernel"))?;
+            }
+            if !estate.snapshot.is_empty() {
+                let snapshot = Snapshot::parse(&estate.snapshot, edge.max_snapshot_bytes)?;
+                let State { workers, running, .. } = &mut *state;
+                running.apply(snapshot, workers, edge.open_files as usize)?;
+                state.json = estate.snapshot;
+            }
+            handover::receive_sessions(&link, &state.workers)?;
+        }
+        handover::ask_to_go(&link)?;
+        edge.state().everywhere(|| vec![Step::GoOn]);
+        handover::say_serving(&link)?;
+        Ok(edge)
+    }
+
+    /// Give everything but TCP connections to the edge that asks at the other end of `link` with
+    /// [`Edge::take_over`]; answers how many UDP sessions went. What stays is to be drained.
+    ///
+    /// # Errors
+    /// `HandOver` or `Stopped`: the other edge does not serve, this one goes on as if nothing had been.
+    pub fn hand_over(&self, link: OwnedFd, within: Duration) -> Result<usize, EdgeError> {
+        let link = Link::new(link, within).map_err(EdgeError::resources("the link of the hand-over"))?;
+        let mut state = self.state();
+        if state.is_draining {
+            return Err(EdgeError::Stopped);
+        }
+        let holdings = Holdings {
+            running: &state.running,
+            snapshot: &state.json,
+            workers: &state.workers,
+            now_ms: self.clock.now_ms(),
+        };
+        let given = holdings.give(&link);
+        drop(link); // before we go on: the other side must not begin to serve any more
+        match &given {
+            Ok(_) => {
+                state.is_draining = true;
+                state.everywhere(|| vec![Step::LetGo]);
+                // The other edge's now: what this one thinks of it must not be written there any more.
+                state.running.dispatching = Dispatching::default();
+            }
+            Err(_) => state.everywhere(|| vec![Step::GoOn]),
+        }
+        given
+    }
+
+    /// Write a byte to `beat` again and again for as long as a worker takes its turns; ends with the last worker or
+    /// when nobody reads any more.
+    pub fn pulse(&self, beat: &OwnedFd) {
+        let mut workers: Vec<Patient> = Vec::new();
+        loop {
+            // A hand-over or a change may have it for seconds, and workers are rarely replaced.
+            if let Ok(state) = self.state.try_lock() {
+                workers = state.workers.iter().map(Patient::of).collect();
+            }
+            let before: Vec<u64> = workers.iter().map(Patient::ping).collect();
+            std::thread::sleep(BEAT_EVERY);
+            let is_alive = workers.iter().zip(before).any(|(worker, beats)| worker.pulse.beats() != beats);
+            if is_alive && sys::send(beat.as_raw_fd(), &[0]).is_err_and(|error| error.kind() != ErrorKind::WouldBlock) {
+                return;
+            }
+            if !workers.is_empty() && workers.iter().all(|worker| worker.pulse.has_ended()) {
+                return;
+            }
+        }
+    }
+
+    /// Workers that do nothing yet, with a clock that begins at `begin_ms`.
+    fn idle(config: Config, workers: Option<usize>, begin_ms: u64) -> Result<Edge, EdgeError> {
         let limit = sys::raise_open_files().map_err(EdgeError::resources("reading the limit of open files"))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.workers == 0 { cores } else { config.workers };
+        let count = workers.unwrap_or(if config.workers == 0 { cores } else { config.workers });
         if count > 256 {
             return Err(EdgeError::Config(format!("{count} workers: at most 256 are possible")));
         }
@@ -108,7 +210,7 @@ impl Edge {
         }
         let running = Running::start(config.dispatch)
             .map_err(|missing| EdgeError::Config(format!("dispatch is on, but {missing}")))?;
-        let clock = Clock::start();
+        let clock = Clock::at(begin_ms);
         // Sessions hold one descriptor each and must leave room for relays.
         let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
         let strain = Arc::new(Strain::default());
@@ -133,8 +235,15 @@ impl Edge {
             None => None,
         };
         let patients = workers.iter().map(Patient::of).collect();
-        let state =
-            State { workers, workers_replaced: 0, running, keep, is_draining: false, rejected_snapshots: Vec::new() };
+        let state = State {
+            workers,
+            workers_replaced: 0,
+            running,
+            json: Vec::new(),
+            keep,
+            is_draining: false,
+            rejected_snapshots: Vec::new(),
+        };
         let sight = Sight { readers, lost: 0, seq: 0, pressure: PressureGauge::default() };
         let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
         let succession = Succession { state: state.clone(), sight: sight.clone(), terms, former: Vec::new() };
@@ -142,7 +251,7 @@ impl Edge {
         let relief = Relief { state: state.clone() };
         let memory_watch = MemoryWatch::start(clock, strain.clone(), move |bytes| relief.free(bytes))
             .map_err(EdgeError::resources("starting the watch on memory"))?;
-        let edge = Edge {
+        Ok(Edge {
             watch: Some(watch),
             memory_watch: Some(memory_watch),
             strain,
@@ -151,14 +260,12 @@ impl Edge {
             clock,
             open_files: limit,
             max_snapshot_bytes: config.max_snapshot_bytes,
-        };
-        edge.serve_last_good();
-        Ok(edge)
+        })
     }
 
     fn serve_last_good(&self) {
         let mut state = self.state();
-        let State { workers, running, keep, rejected_snapshots, .. } = &mut *state;
+        let State { workers, running, json: kept, keep, rejected_snapshots, .. } = &mut *state;
         let Some(keep) = keep else { return };
         let limit_bytes = self.max_snapshot_bytes;
         let (_, rejected) = keep.load_newest(limit_bytes, |version, json| {
@@ -166,7 +273,9 @@ impl Edge {
             if snapshot.version != version {
                 return Err(format!("holds version {}, its name says {version}", snapshot.version));
             }
-            running.apply(snapshot, workers, self.open_files as usize).map_err(|error| error.to_string())
+            running.apply(snapshot, workers, self.open_files as usize).map_err(|error| error.to_string())?;
+            *kept = json.to_vec();
+            Ok(())
         });
         *rejected_snapshots = rejected.iter().map(|r| format!("{}: {}", r.file.display(), r.reason)).collect();
     }
@@ -185,6 +294,7 @@ impl Edge {
         let running_version = state.running.version;
         let State { workers, running, .. } = &mut *state;
         let change = running.apply(snapshot, workers, self.open_files as usize)?;
+        state.json = json.to_vec();
         let is_new = change.outcome == Outcome::Applied || version != running_version;
         // Kept after it runs: what is on disk has been proven to start.
         let not_kept = match &mut state.keep {
@@ -270,7 +380,10 @@ impl Edge {
             let mut state = self.state();
             state.is_draining = true;
             let places = state.running.places();
-            state.everywhere(|| places.iter().map(|place| Step::Unlisten { place: *place }).collect());
+            state.everywhere(|| {
+                let unlisten = places.iter().map(|place| Step::Unlisten { place: *place });
+                unlisten.chain([Step::QuietAfter(QUIET_MS)]).collect()
+            });
         }
         while self.open_flows() > 0 && begin.elapsed() < deadline {
             std::thread::sleep(Duration::from_millis(10));

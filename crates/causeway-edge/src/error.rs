@@ -36,6 +36,8 @@ pub enum EdgeError {
     Config(String),
     #[error("the edge has stopped")]
     Stopped,
+    #[error("the hand-over failed: {0}")]
+    HandOver(String),
     #[error("{what}: {source}")]
     Resources { what: String, source: std::io::Error },
 }
@@ -51,13 +53,14 @@ impl EdgeError {
             EdgeError::Invalid { .. } => "snapshot_invalid",
             EdgeError::Config(_) => "edge_config",
             EdgeError::Stopped => "edge_stopped",
+            EdgeError::HandOver(_) => "hand_over_failed",
             EdgeError::Resources { .. } => "edge_resources",
         }
     }
 
     pub fn side(&self) -> Side {
         match self {
-            EdgeError::Stopped | EdgeError::Resources { .. } => Side::Edge,
+            EdgeError::Stopped | EdgeError::HandOver(_) | EdgeError::Resources { .. } => Side::Edge,
             _ => Side::Operator,
         }
     }

@@ -15,13 +15,19 @@ pub struct Shared {
     pub fds: Box<[OwnedFd]>,
     /// Of UDP: how many sessions each worker has on them (see `udp`).
     sessions: Mutex<Vec<(usize, Arc<AtomicUsize>)>>,
+    /// Taken over from another process: what waits in them is for us.
+    pub is_inherited: bool,
 }
 
 pub type Sockets = Arc<Shared>;
 
 impl Shared {
     pub fn new(fds: Vec<OwnedFd>) -> Sockets {
-        Arc::new(Shared { fds: fds.into(), sessions: Mutex::default() })
+        Arc::new(Shared { fds: fds.into(), sessions: Mutex::default(), is_inherited: false })
+    }
+
+    pub fn inherited(fds: Vec<OwnedFd>) -> Sockets {
+        Arc::new(Shared { fds: fds.into(), sessions: Mutex::default(), is_inherited: true })
     }
 
     /// The count that `worker` keeps of its sessions. One that had its place before and hung counts no more.

@@ -239,6 +239,13 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
     Ok(address.to_std())
 }
 
+pub fn peer_address(fd: RawFd) -> io::Result<SocketAddr> {
+    let mut address = RawAddress::empty();
+    // SAFETY: the address and its length live through the call.
+    check(unsafe { libc::getpeername(fd, address.as_mut_ptr(), &raw mut address.len) })?;
+    Ok(address.to_std())
+}
+
 pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length describe `buffer`.
     check_size(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) })
@@ -271,6 +278,22 @@ pub fn set_option<T: Copy>(fd: RawFd, level: c_int, name: c_int, value: &T) -> i
     let len = size_of::<T>() as socklen_t;
     // SAFETY: the pointer and length describe `value`.
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const *value).cast::<c_void>(), len) }).map(drop)
+}
+
+/// End when `parent` does, which must be the process that started this one. False if it has ended already.
+pub fn die_with(parent: u32) -> bool {
+    // SAFETY: no pointers; PR_SET_PDEATHSIG takes a signal.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) };
+    std::os::unix::process::parent_id() == parent
+}
+
+/// A number that the kernel keeps of a socket.
+pub fn option(fd: RawFd, level: c_int, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut len = size_of::<c_int>() as socklen_t;
+    // SAFETY: pointer and length describe `value`.
+    check(unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) })?;
+    Ok(value)
 }
 
 /// The pending error of a socket, cleared by reading it.

@@ -89,10 +89,20 @@ impl TcpPlane {
     pub fn listen(&mut self, desk: &Desk, listener: Listener) -> io::Result<usize> {
         let Some(fd) = listener.sockets.of(desk.worker) else { return Err(io::ErrorKind::InvalidInput.into()) };
         let slot = self.listeners.insert(Listening { fd, listener });
+        if desk.is_held {
+            return Ok(slot);
+        }
         desk.epoll.add(fd, sys::IN, Token::TcpListener.at(slot)).inspect_err(|_| {
             self.listeners.remove(slot);
         })?;
         Ok(slot)
+    }
+
+    /// Accept on what was made while the worker was held. Others accept already, which is no error.
+    pub fn go_on(&mut self, desk: &Desk) {
+        for (slot, listening) in &self.listeners {
+            let _ = desk.epoll.add(listening.fd, sys::IN, Token::TcpListener.at(slot));
+        }
     }
 
     pub fn replace(&mut self, slot: usize, active: Arc<Active>) {

@@ -12,6 +12,7 @@
 
 mod batch;
 pub mod control;
+mod moves;
 mod open;
 mod pass;
 mod reply;
@@ -37,6 +38,7 @@ use crate::sys;
 use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
 use batch::Batch;
+pub use moves::{Adopted, Moved, Shown};
 use open::Refusals;
 use reply::Replies;
 use session::State;
@@ -150,9 +152,14 @@ impl UdpPlane {
             control::tell_destination(fd, address.is_ipv4())?;
         }
         // It may come back from draining, with datagrams for an application that is gone.
-        self.batch.discard(fd);
+        if !listener.sockets.is_inherited {
+            self.batch.discard(fd);
+        }
         let sessions = listener.sockets.counted_by(desk.worker);
         let slot = self.ports.insert(Port { listener, fd, sessions, is_draining: false });
+        if desk.is_held {
+            return Ok(slot);
+        }
         desk.epoll.add(fd, sys::IN, Token::UdpListener.at(slot)).inspect_err(|_| {
             self.ports.remove(slot);
         })?;
@@ -204,6 +211,9 @@ impl UdpPlane {
     pub fn on_session(&mut self, desk: &mut Desk, slot: usize, notice: u32) {
         let Some(session) = self.table.get(slot).filter(|session| session.state == State::Open) else { return };
         let Some(fd) = session.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        if self.is_held(desk, session.port) {
+            return;
+        }
         // The error first: a read would answer it in place of the replies that came before it.
         let error = if notice & sys::ERR != 0 { sys::take_error(fd) } else { None };
         let is_refused = self.pass_down(desk, slot) || error == Some(libc::ECONNREFUSED);
@@ -226,11 +236,16 @@ impl UdpPlane {
             return;
         }
         let Some(session) = self.table.get(slot).filter(|session| session.state != State::Closed) else { return };
+        if self.is_held(desk, session.port) {
+            let entry = Entry { kind: Kind::Session, slot: slot as u32, generation: 0 };
+            return desk.timers.at(self.table.arm_at(slot, desk.now_ms + LOOK_AGAIN_MS), entry);
+        }
         if session.due_ms() > desk.now_ms {
             return self.arm(desk, slot);
         }
         let cause = match session.state {
             _ if session.cut_ms <= desk.now_ms => Cause::Drained,
+            State::Open if session.quiet_ms < session.active.udp_idle_timeout_ms => Cause::Drained,
             State::Resolving => Cause::NameFailed,
             _ => Cause::Idle,
         };

@@ -77,6 +77,13 @@ impl Patient {
         Patient { pulse: worker.pulse.clone(), wake: worker.wake.clone(), suspicion: Suspicion::default() }
     }
 
+    /// Wake it; answers its beats before.
+    pub fn ping(&self) -> u64 {
+        let beats = self.pulse.beats();
+        self.wake.wake();
+        beats
+    }
+
     fn is_lost(&mut self, now_ms: u64) -> bool {
         if self.pulse.is_abandoned() || self.pulse.has_ended() {
             return true;

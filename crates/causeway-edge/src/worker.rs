@@ -27,7 +27,7 @@ use crate::sockets::Sockets;
 use crate::sys::{self, Epoll, IN, Wake};
 use crate::tcp::{self, TcpPlane};
 use crate::timer::{Kind, Timers};
-use crate::udp::{self, UdpPlane};
+use crate::udp::{self, Adopted, Shown, UdpPlane};
 
 const NOTICES: usize = 256;
 
@@ -72,6 +72,21 @@ pub enum Step {
         policy: OnDelete,
         drain_ms: u64,
     },
+    /// From now on nothing is accepted here and UDP rests: datagrams wait in their sockets.
+    Hold,
+    /// Tell what UDP sessions there are. Only while held.
+    ShowSessions(SyncSender<Shown>),
+    /// Take over sessions of another process. Only while held.
+    Adopt {
+        sessions: Vec<Adopted>,
+        flows: u64,
+    },
+    /// Go on after `Hold`.
+    GoOn,
+    /// Go on without listeners and without the sessions that were shown: another process has them.
+    LetGo,
+    /// Sessions that are silent for this long have ended.
+    QuietAfter(u64),
     /// After all workers have retired their sessions: UDP ports that nobody needs any more close now.
     FreePorts,
     /// So many descriptors are for flows, those of all workers together.
@@ -128,6 +143,8 @@ pub struct Desk {
     pub strain: Arc<Strain>,
     /// Are there descriptors for them?
     pub files: Files,
+    /// Between `Hold` and `GoOn`.
+    pub is_held: bool,
     wake: Arc<Wake>,
     flows: u64,
 }
@@ -206,6 +223,7 @@ impl Worker {
             next_source: index,
             strain,
             files: Files::new(ledger, index),
+            is_held: false,
             wake: wake.clone(),
             flows: turn << 40,
         };
@@ -447,6 +465,31 @@ impl Loop {
                 self.tcp.retire(desk, application, policy, cut_ms);
                 self.udp.retire(desk, application, policy, cut_ms);
             }
+            Step::Hold => {
+                desk.is_held = true;
+                self.udp.hold_still(desk);
+            }
+            Step::ShowSessions(answer) => {
+                let _ = answer.send(self.udp.show(desk.worker, desk.flows)); // nobody waits any more: then it is resumed
+            }
+            Step::Adopt { sessions, flows } => {
+                desk.flows = desk.flows.max(flows);
+                self.udp.adopt(desk, sessions);
+            }
+            Step::GoOn => {
+                desk.is_held = false;
+                self.tcp.go_on(desk);
+                self.udp.go_on(desk);
+            }
+            Step::LetGo => {
+                desk.is_held = false;
+                self.places
+                    .drain()
+                    .filter(|(place, _)| place.protocol == Protocol::Tcp)
+                    .for_each(|(_, slot)| self.tcp.unlisten(desk, slot));
+                self.udp.let_go(desk);
+            }
+            Step::QuietAfter(quiet_ms) => self.udp.end_when_quiet(desk, quiet_ms),
             Step::FreePorts => self.udp.free_ports(desk),
             Step::MostFiles(most) => desk.files.most = most,
             Step::Shed(bytes) => self.tcp.shed(desk, bytes),

@@ -1,9 +1,10 @@
-//! The Python surface of the engine: four calls and one error, nothing else.
+//! The Python surface of the engine: its calls and one error, nothing else.
 //!
 //! Bytes in, bytes out (JSON): shapes are checked by the types on either side, golden files prove that they agree.
 //! Every call lets go of the interpreter; the engine's own threads never take it.
 #![forbid(unsafe_code)]
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use causeway_edge::{Config, Edge as Engine, EdgeError};
@@ -48,6 +49,28 @@ impl Edge {
         Ok(Edge { engine })
     }
 
+    #[staticmethod]
+    fn take_over(py: Python<'_>, config: &[u8], link: RawFd, within_ms: u64) -> PyResult<Edge> {
+        let config: Config =
+            serde_json::from_slice(config).map_err(|error| raise(py, EdgeError::Config(error.to_string())))?;
+        let link = causeway_edge::duplicate(link)?;
+        let engine = py
+            .detach(|| Engine::take_over(config, link, Duration::from_millis(within_ms)))
+            .map_err(|error| raise(py, error))?;
+        Ok(Edge { engine })
+    }
+
+    fn hand_over(&self, py: Python<'_>, link: RawFd, within_ms: u64) -> PyResult<usize> {
+        let link = causeway_edge::duplicate(link)?;
+        py.detach(|| self.engine.hand_over(link, Duration::from_millis(within_ms))).map_err(|error| raise(py, error))
+    }
+
+    fn pulse(&self, py: Python<'_>, beat: RawFd) -> PyResult<()> {
+        let beat = causeway_edge::duplicate(beat)?;
+        py.detach(|| self.engine.pulse(&beat));
+        Ok(())
+    }
+
     fn apply<'py>(&self, py: Python<'py>, snapshot: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let report = py.detach(|| self.engine.apply(snapshot)).map_err(|error| raise(py, error))?;
         json(py, &report)
@@ -74,8 +97,14 @@ fn probe(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
     json(py, &capabilities)
 }
 
+/// End when the process `parent` ends, which started this one. False if it has ended already.
+#[pyfunction]
+fn die_with(parent: u32) -> bool {
+    causeway_edge::die_with(parent)
+}
+
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{Edge, NativeError, probe};
+    use super::{Edge, NativeError, die_with, probe};
 }

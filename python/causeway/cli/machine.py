@@ -51,6 +51,16 @@ def up(
         Dispatch | None,
         typer.Option("--dispatch", help="Serve port ranges from one socket, in the kernel. Default: auto."),
     ] = None,
+    drain_s: Annotated[
+        int | None,
+        typer.Option(
+            "--drain-s",
+            min=0,
+            max=86_400,
+            metavar="S",
+            help="How long connections may go on at a stop or an upgrade. Default: 30.",
+        ),
+    ] = None,
     allow_loopback_origins: Annotated[
         bool,
         typer.Option("--allow-loopback-origins", help="Let origins be on 127.0.0.0/8 even when an edge IP is not."),
@@ -75,6 +85,7 @@ def up(
         *_flags("--source-ip", source_ip),
         *_flag("--workers", workers),
         *_flag("--dispatch", dispatch),
+        *_flag("--drain-s", drain_s),
         *(["--allow-loopback-origins"] if allow_loopback_origins else []),
         *_flags("--deny-origins", deny_origins),
         *_flags("--resolver", resolver),

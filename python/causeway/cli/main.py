@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from causeway import __version__
-from causeway.cli import apps, bench, machine, status, tail, tokens, zones
+from causeway.cli import apps, bench, machine, status, tail, tokens, upgrade, zones
 from causeway.cli.command import Group
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.registered_commands += [
     *machine.app.registered_commands,
+    *upgrade.app.registered_commands,
     *status.app.registered_commands,
     *tail.app.registered_commands,
     *bench.app.registered_commands,

@@ -8,16 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
-
-import msgspec
 
 from causeway.edge.alarms import Alarms
 from causeway.exchange.bus import EdgeRefused, EdgeSide
 from causeway.model.report import ApplyReport, Report, decode_apply_report, decode_report
-from causeway.native import Edge, NativeError
+from causeway.native import NativeError
 
 log = logging.getLogger(__name__)
 
@@ -37,33 +33,14 @@ class Engine(Protocol):
     def observe(self, max_events: int) -> bytes: ...
     def skip_events(self, keep: int) -> int: ...
     def drain(self, deadline_ms: int) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeConfig:
-    state_dir: Path
-    workers: int = 0  # one per core
-    dispatch: str = "auto"  # port ranges by the kernel where it lets us; or on, off
+    def hand_over(self, link: int, within_ms: int) -> int: ...
+    def pulse(self, beat: int) -> None: ...
 
 
 class EngineFailed(Exception):
     """The engine could not start; the message says why."""
 
-
-def start_engine(config: EdgeConfig) -> Engine:
-    """Start the engine, which serves its last good snapshot at once.
-
-    Raises:
-        EngineFailed: threads, descriptors or a dispatch that is a must could not be had.
-    """
-    try:
-        return Edge.start(
-            msgspec.json.encode(
-                {"workers": config.workers, "state_dir": str(config.state_dir), "dispatch": config.dispatch}
-            )
-        )
-    except NativeError as error:
-        raise EngineFailed(f"the edge could not start ({error.code}): {error.message}") from error
+    status = 1  # of the process, as of a StartError
 
 
 class Agent:
@@ -111,8 +88,30 @@ class Agent:
                 log.log(line.level, "%s", line.text)
         return report
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
     def wake(self) -> None:
         self._woken.set()
+
+    def hand_over(self, link: int, within_s: float) -> int:
+        """Give all but TCP connections to the process at the other end; answer how many UDP sessions went.
+
+        Raises:
+            EdgeRefused: nothing was given.
+        """
+        with self._applying:
+            try:
+                moved = self._engine.hand_over(link, int(within_s * 1000))
+            except NativeError as error:
+                raise EdgeRefused(error.code, error.message) from error
+            self._is_stopping = True
+        return moved
+
+    def open_flows(self) -> int:
+        """How many connections and sessions there are now."""
+        return self.observe().totals.get("connections_open", 0)
 
     def stop(self, drain_s: float) -> int:
         """Close the ports, let flows end for `drain_s`, answer how many had to be cut.

@@ -101,7 +101,7 @@ impl UdpPlane {
 
     /// Names have been answered: go on with the sessions that waited, and send what they held.
     pub fn on_names(&mut self, desk: &mut Desk) {
-        if self.resolving == 0 {
+        if self.resolving == 0 || desk.is_held {
             return;
         }
         let is_waiting = |session: &Session| session.state == State::Resolving;

@@ -22,6 +22,9 @@ const MOST_HELD_BYTES_OF_ALL: usize = 16 * 1024 * 1024;
 impl UdpPlane {
     pub fn on_listener(&mut self, desk: &mut Desk, port_slot: usize) {
         let Some(port) = self.ports.get(port_slot) else { return };
+        if self.is_held(desk, port_slot) {
+            return; // a notice from before it was held
+        }
         // An error here is of one earlier reply and concerns nobody else; reading has cleared it.
         let Ok(count) = self.batch.receive_from_clients(port.fd) else { return };
         let mut picks = [Pick::default(); MOST];

@@ -72,6 +72,8 @@ pub struct Session {
     /// Begin of `Resolving`, then of the last datagram either way.
     pub since_ms: u64,
     pub cut_ms: u64,
+    /// Silent for so long it has ended, however long its application would wait.
+    pub quiet_ms: u64,
     pub connect_time_ms: u64,
     pub client_bytes: u64,
     pub origin_bytes: u64,
@@ -104,6 +106,7 @@ impl Session {
             flow,
             since_ms: now_ms,
             cut_ms: NEVER,
+            quiet_ms: NEVER,
             connect_time_ms: 0,
             client_bytes: 0,
             origin_bytes: 0,
@@ -117,7 +120,7 @@ impl Session {
     pub fn due_ms(&self) -> u64 {
         let timeout_ms = match self.state {
             State::Opening | State::Resolving => self.active.connect_timeout_ms,
-            State::Open => self.active.udp_idle_timeout_ms,
+            State::Open => self.active.udp_idle_timeout_ms.min(self.quiet_ms),
             State::Closed => return NEVER,
         };
         self.since_ms.saturating_add(timeout_ms).min(self.cut_ms)

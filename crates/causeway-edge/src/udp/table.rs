@@ -133,6 +133,12 @@ impl Table {
         })
     }
 
+    /// Look again then, whatever is due.
+    pub fn arm_at(&mut self, slot: usize, due_ms: u64) -> u64 {
+        self.armed_ms[slot] = due_ms;
+        due_ms
+    }
+
     /// A timer has gone off. False if it was overtaken by an earlier one and means nothing.
     pub fn disarm(&mut self, slot: usize, now_ms: u64) -> bool {
         match self.armed_ms.get_mut(slot) {

@@ -1,0 +1,59 @@
+"""The compiled engine in this process: started on its own, or in place of another process's.
+
+Its sign of life goes straight from its threads to the supervisor, so that a busy interpreter is not taken for a
+dead data plane.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Protocol
+
+import msgspec
+
+from causeway.edge.agent import Engine, EngineFailed
+from causeway.native import Edge, NativeError, die_with
+from causeway.settings import Settings
+
+__all__ = ["die_with", "pulse", "start_engine", "take_over"]
+
+HAND_OVER_S = 10.0  # either side gives up after this; it takes milliseconds
+
+
+class _Descriptor(Protocol):
+    def fileno(self) -> int: ...
+
+
+def start_engine(settings: Settings) -> Engine:
+    """Start the engine, which serves its last good snapshot at once.
+
+    Raises:
+        EngineFailed: threads, descriptors or a dispatch that is a must could not be had.
+    """
+    try:
+        return Edge.start(_config(settings))
+    except NativeError as error:
+        raise EngineFailed(f"the edge could not start ({error.code}): {error.message}") from error
+
+
+def take_over(settings: Settings, link: socket.socket) -> Engine:
+    """Start the engine with everything that the process at the other end of `link` has.
+
+    Raises:
+        EngineFailed: nothing was taken; the other process serves on.
+    """
+    try:
+        return Edge.take_over(_config(settings), link.fileno(), int(HAND_OVER_S * 1000))
+    except NativeError as error:
+        raise EngineFailed(f"the edge could not take over ({error.code}): {error.message}") from error
+
+
+def pulse(engine: Engine, line: _Descriptor) -> None:
+    """Have the engine tell the supervisor that it lives, for as long as it does."""
+    threading.Thread(target=engine.pulse, args=(line.fileno(),), name="edge-pulse", daemon=True).start()
+
+
+def _config(settings: Settings) -> bytes:
+    state_dir = str(settings.data_dir / "edge")
+    return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, "dispatch": settings.dispatch})

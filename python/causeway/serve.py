@@ -1,0 +1,128 @@
+"""The serving process of one machine: edge, control, API. Started by the supervisor, never by hand.
+
+A first one brings the edge up before anything else, which serves its last good snapshot; what fails after it never
+takes it down. One that takes over does everything slow first and then asks its predecessor for what it has.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from causeway.supervise.line import Birth, Line
+
+if TYPE_CHECKING:
+    from causeway.edge.agent import Agent, Engine
+    from causeway.settings import Settings
+
+log = logging.getLogger("causeway")
+
+_CONTROL_S = 5.0  # the predecessor lets go of the database within this, or we open it all the same
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until the supervisor says otherwise; answer the exit status."""
+    birth = Birth.take()
+    if birth is None:
+        print("causeway.serve is started by `causeway up`", file=sys.stderr)
+        return 2
+    line = Line(socket.socket(fileno=birth.line))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        _serve(birth, line, arguments)
+    except BaseException as error:
+        told = getattr(error, "status", None)  # a StartError, if that could be imported at all
+        line.say("failed", why=str(error) if told else f"{type(error).__name__}: {error}")
+        if told is None:
+            raise
+        print(f"causeway up: {error}", file=sys.stderr)
+        return int(told)
+    return 0
+
+
+def _serve(birth: Birth, line: Line, arguments: Sequence[str] | None) -> None:
+    from causeway.edge.agent import Agent
+    from causeway.edge.engine import die_with, pulse, start_engine, take_over
+    from causeway.exchange.local import LocalExchange
+    from causeway.premises import root_token
+    from causeway.settings import read_settings
+
+    if not die_with(birth.parent):
+        return  # the supervisor has ended meanwhile
+    os.umask(0o077)
+    settings = read_settings(arguments)
+    token = root_token(settings.data_dir / "token", settings.given_token)
+    exchange = LocalExchange()
+
+    def begin(start: Callable[[], Engine]) -> Agent:
+        engine = start()
+        pulse(engine, line)
+        agent = Agent(engine, exchange)
+        agent.start()
+        return agent
+
+    link = socket.socket(fileno=birth.link) if birth.link is not None else None
+    agent = None if link else begin(lambda: start_engine(settings))
+
+    # Only now: these take more than a second to import, and a first edge is serving already.
+    import asyncio
+
+    import uvloop
+
+    from causeway.control.plane import Plane
+    from causeway.control.tokens import Keyring
+    from causeway.house import House, site
+
+    if agent is None:
+        assert link is not None
+        line.say("prepared")
+        agent = begin(lambda: take_over(settings, link))
+        _await_control(link)
+    listener = socket.socket(fileno=birth.api)
+    port = listener.getsockname()[1]
+    house = House(settings, Plane(site(settings, port), exchange), Keyring(token), agent, line)
+    house.open_control()
+    if birth.is_first:
+        _greet(settings, port, is_new=house.is_new())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(house.serve(listener))
+    house.close()
+
+
+def _await_control(link: socket.socket) -> None:
+    """Wait until the predecessor has closed the database: it closes its end then, or by ending."""
+    with link:
+        if not select.select([link], [], [], _CONTROL_S)[0]:
+            log.warning("the process before this one still has the database; it is opened all the same")
+
+
+def _greet(settings: Settings, port: int, *, is_new: bool) -> None:
+    """Say where everything is; at the first start also what to type next."""
+    from causeway.model.snapshot import socket_text
+    from causeway.settings import DEFAULT_API, TOKEN_VARIABLE
+
+    where, token_file = socket_text(settings.api_host, port), settings.data_dir / "token"
+    print(f"API        http://{where}/client/v4")
+    print(f"Reference  http://{where}/api/docs")
+    print(f"Token      {TOKEN_VARIABLE} of the environment" if settings.given_token else f"Token      {token_file}")
+    print(f"Edge       {', '.join(str(address) for address in settings.edge_addresses)}")
+    if is_new:
+        print("\nFirst application, in another shell:\n")
+        if not settings.given_token:
+            print(f"  export {TOKEN_VARIABLE}=$(cat {shlex.quote(str(token_file))})")
+        if where != DEFAULT_API:
+            print(f"  export CAUSEWAY_URL=http://{where}")
+        print("  causeway zones create example.net")
+        print("  causeway apps create --dns ssh.example.net --protocol tcp/2222 --origin 127.0.0.1:22\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
