@@ -41,7 +41,9 @@ def upgrade(
                 _fail("upgrade_failed", "edge", str(told["failed"]), "see the log of causeway", EXIT_REFUSED)
     except NobodyHome as error:
         where = f"{directory}: no causeway answers there ({error})"
-        _fail("not_running", "operator", where, "start one with `causeway up`, or give its --data-dir", EXIT_UNREACHABLE)
+        _fail(
+            "not_running", "operator", where, "start one with `causeway up`, or give its --data-dir", EXIT_UNREACHABLE
+        )
     except (OSError, ValueError) as error:
         _fail("upgrade_unknown", "edge", f"the answer broke off: {error}", "see the log of causeway", EXIT_REFUSED)
     return _fail("upgrade_unknown", "edge", "causeway ended before it answered", "see its log", EXIT_REFUSED)

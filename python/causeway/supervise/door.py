@@ -109,11 +109,11 @@ class Door:
         except OSError:
             return
         if len(self._visitors) >= _MOST_VISITORS:
-            return end.close()
+            end.close()
+            return
         visitor = Visitor(end)
         self._visitors.add(visitor)
         self._selector.register(visitor, selectors.EVENT_READ, lambda: self._on_visitor(visitor))
-        return None
 
     def _on_visitor(self, visitor: Visitor) -> None:
         request = visitor.request()

@@ -54,7 +54,7 @@ class Line:
 
     def hear(self) -> list[Word] | None:
         """Return the words that wait; None once the other side is gone."""
-        words = []
+        words: list[Word] = []
         while True:
             try:
                 message, fds, _, _ = socket.recv_fds(self._end, _MOST_BYTES, 1)
