@@ -36,6 +36,7 @@ class Running:
         self.under = tuple(under)  # a command that becomes the program, such as prlimit
         self.api_port = free_port()
         self.url = f"http://127.0.0.1:{self.api_port}"
+        self.environment: Mapping[str, str] = {}
         self._programs = programs
         self.program: Program | None = None
 
@@ -43,7 +44,7 @@ class Running:
         """Start the process and wait for nothing."""
         self.program = self._programs.start(
             *self.under, CAUSEWAY, "up", "--data-dir", self.data_dir, "--api", f"127.0.0.1:{self.api_port}",
-            *self.flags, inside=self.inside,
+            *self.flags, inside=self.inside, extra_environment=self.environment,
         )  # fmt: skip
         return self.program
 
@@ -85,10 +86,23 @@ class Running:
         return self.program.output if self.program else ""
 
     @property
-    def rss_bytes(self) -> int:
-        """Memory of the process that is in RAM."""
+    def children(self) -> list[int]:
+        """The serving process and those that drain, in the order in which they were started."""
         assert self.program
-        status = Path(f"/proc/{self.program.pid}/status").read_text()
+        return [
+            int(pid) for pid in Path(f"/proc/{self.program.pid}/task/{self.program.pid}/children").read_text().split()
+        ]
+
+    @property
+    def serving_pid(self) -> int:
+        """The process that has the ports, not its supervisor."""
+        told = [line for line in self.output.splitlines() if " serves, version " in line]
+        return int(told[-1].split("process ")[1].split()[0])
+
+    @property
+    def rss_bytes(self) -> int:
+        """Memory of the serving process that is in RAM."""
+        status = Path(f"/proc/{self.serving_pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
     @property

@@ -120,6 +120,7 @@ fn nonsense_is_an_error() {
             ],
         ),
         ("a worker too few", offer(2, 0), vec![(JSON, sockets(&[(Protocol::Tcp, here, 0)]), vec![copy(&tcp)]), end()]),
+        ("dispatch in pieces", offer(1, 0), vec![(JSON, told(&Tell::Dispatch), vec![copy(&tcp)]), end()]),
         ("an end in the middle", offer(1, 0), vec![]),
     ];
     for (what, offered, answers) in cases {
