@@ -89,18 +89,19 @@ class Load:
         self._process.communicate()
 
 
-@pytest.mark.parametrize("ports", ["20000", "20000-20999"], ids=["bound", "dispatched"])
+@pytest.mark.parametrize(
+    ("ports", "origins"), [("20000", "9000"), ("20000-20019", "9000-9019")], ids=["bound", "range"]
+)
 def test_restarts_under_load_that_nobody_notices(
-    make_edge: Callable[..., Running], programs: Programs, world: Namespace, ports: str
+    make_edge: Callable[..., Running], programs: Programs, world: Namespace, ports: str, origins: str
 ) -> None:
-    programs.start(sys.executable, HOLD, "origin", str(ORIGIN), inside=world)
+    programs.start(sys.executable, HOLD, "origin", origins, inside=world)
     edge = make_edge("--drain-s", "3600", "--allow-loopback-origins", inside=world).start()
     for protocol in ("tcp", "udp"):
-        edge.create_application(f"{protocol}/{ports}", f"{protocol}://127.0.0.1:{ORIGIN}")
+        edge.create_application(f"{protocol}/{ports}", f"{protocol}://127.0.0.1:{origins}")
     assert edge.program
-    restarts = RESTARTS if ports == "20000" else max(RESTARTS // 3, 1)
+    restarts = RESTARTS if ports == "20000" else max(RESTARTS // 3, 1)  # a range: by dispatch, where the machine can
     load = Load(world, ports, ports)
-    took_ms = []
     try:
         for number in range(restarts):
             before = edge.serving_pid
@@ -130,20 +131,14 @@ SABOTAGE = {
     "import": "raise SystemExit('sabotaged: the new code does not start')",
     "crash": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
     "take over": """
-import sys, importlib.abc, importlib.machinery
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "causeway.edge.engine":
-            return None
-        sys.meta_path.remove(self)
-        import causeway.edge.engine as engine
-        def take_over(settings, link):
-            link.send(b'J{"ask":"offer","format":1}')
-            link.recv(100000)
-            raise OSError("sabotaged: no")
-        engine.take_over = take_over
-        return importlib.machinery.PathFinder.find_spec(name, path)
-sys.meta_path.insert(0, Finder())
+from causeway.edge import engine
+
+def take_over(settings, link):
+    link.send(b'J{"ask":"offer","format":1}')
+    link.recv(100000)
+    raise OSError("sabotaged: no")
+
+engine.take_over = take_over
 """,
 }
 
@@ -206,7 +201,7 @@ def test_a_process_that_hangs_is_replaced_within_three_seconds(edge: Running, po
     took_s = time.monotonic() - began_s
     print(f"replaced after {took_s:.2f} s")
     assert took_s < 3.0
-    assert edge.serving_pid != serving
+    eventually(lambda: edge.serving_pid != serving)
     assert "hangs" in edge.output
 
 

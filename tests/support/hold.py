@@ -1,6 +1,6 @@
 """A world that must not notice a restart: an echo as origin, and clients that count all that goes wrong.
 
-`hold.py origin PORT` echoes TCP, and tells over UDP from which port it was asked. `hold.py load …` connects, holds
+`hold.py origin PORTS` echoes TCP, and tells over UDP from which port it was asked. `hold.py load …` connects, holds
 and sends until its standard input closes, then prints what it saw as one line of JSON.
 """
 
@@ -22,13 +22,16 @@ _LONG_S, _UDP_S = 1.0, 0.2  # between two words of one flow
 _ANSWER_S = 5.0
 
 
-def origin(port: int) -> None:
-    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    datagrams.bind(("127.0.0.1", port))
+def origin(ports: range) -> None:
+    listeners, datagram_sockets = set(), set()
     selector = selectors.DefaultSelector()
-    for end in (listener, datagrams):
+    for port in ports:
+        listeners.add(socket.create_server(("127.0.0.1", port), backlog=4096))
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        datagrams.bind(("127.0.0.1", port))
+        datagram_sockets.add(datagrams)
+    for end in listeners | datagram_sockets:
         end.setblocking(False)
         selector.register(end, selectors.EVENT_READ)
     print("listening", flush=True)
@@ -37,15 +40,15 @@ def origin(port: int) -> None:
             end = key.fileobj
             assert isinstance(end, socket.socket)
             with suppress(BlockingIOError):
-                if end is listener:
+                if end in listeners:
                     while True:
-                        client, _ = listener.accept()
+                        client, _ = end.accept()
                         client.setblocking(False)
                         selector.register(client, selectors.EVENT_READ)
-                elif end is datagrams:
+                elif end in datagram_sockets:
                     while True:
-                        asked, asker = datagrams.recvfrom(2048)
-                        datagrams.sendto(asked + b"|%d" % asker[1], asker)
+                        asked, asker = end.recvfrom(2048)
+                        end.sendto(asked + b"|%d" % asker[1], asker)
                 else:
                     try:
                         said = end.recv(65536)
@@ -241,7 +244,7 @@ def ports(text: str) -> range:
 
 if __name__ == "__main__":
     if sys.argv[1] == "origin":
-        origin(int(sys.argv[2]))
+        origin(ports(sys.argv[2]))
     parser = argparse.ArgumentParser()
     parser.add_argument("role")
     parser.add_argument("--tcp", type=ports, required=True)

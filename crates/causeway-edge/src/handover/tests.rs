@@ -45,8 +45,12 @@ fn told(tell: &Tell) -> Vec<u8> {
 }
 
 fn sockets(held: &[(Protocol, SocketAddr, usize)]) -> Vec<u8> {
-    let places =
-        held.iter().map(|(protocol, address, worker)| Held { protocol: *protocol, address: *address, worker: *worker });
+    let places = held.iter().map(|(protocol, address, worker)| Held {
+        protocol: *protocol,
+        address: *address,
+        worker: *worker,
+        is_base: false,
+    });
     told(&Tell::Sockets { places: places.collect() })
 }
 
@@ -120,6 +124,7 @@ fn nonsense_is_an_error() {
             ],
         ),
         ("a worker too few", offer(2, 0), vec![(JSON, sockets(&[(Protocol::Tcp, here, 0)]), vec![copy(&tcp)]), end()]),
+        ("dispatch in pieces", offer(1, 0), vec![(JSON, told(&Tell::Dispatch), vec![copy(&tcp)]), end()]),
         ("dispatch in pieces", offer(1, 0), vec![(JSON, told(&Tell::Dispatch), vec![copy(&tcp)]), end()]),
         ("an end in the middle", offer(1, 0), vec![]),
     ];
