@@ -66,7 +66,15 @@ def test_a_taken_api_port_is_an_error_before_anything_starts(alone: Alone) -> No
 def test_help_starts_nothing(alone: Alone) -> None:
     server = alone("--help")
     assert server.launch().wait(timeout=30) == 0
-    for flag in ("--data-dir", "--api", "--edge-ip", "--workers", "--allow-loopback-origins", "--deny-origins"):
+    for flag in (
+        "--data-dir",
+        "--api",
+        "--edge-ip",
+        "--workers",
+        "--drain-s",
+        "--allow-loopback-origins",
+        "--deny-origins",
+    ):
         assert flag in server.log
     assert not (server.folder / "causeway-data").exists()
 
@@ -78,6 +86,8 @@ FLAGS = [
     (["--deny-origins", "10.0.0.1/8"], 2),
     (["--resolver", "dns.example.net"], 2),
     (["--workers", "-1"], 2),
+    (["--drain-s", "-1"], 2),
+    (["--drain-s", "86401"], 2),
     (["--frobnicate"], 2),
     (["--data-dir", "/proc/nothing"], 1),
 ]
@@ -273,12 +283,21 @@ def test_a_drain_ends_with_the_last_connection_even_if_somebody_tails(alone: Alo
     assert "Traceback" not in server.log
 
 
-def test_sighup_says_that_nothing_happens(alone: Alone) -> None:
+def test_sighup_goes_on_as_a_new_process_and_control_with_it(alone: Alone) -> None:
     server = alone().start()
-    assert server.process
-    server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "SIGHUP" in server.log, "a line in the log")
-    assert server.status_of("/readyz") == 200
+    api = server.api()
+    with upper_origin() as origin:
+        port = free_port()
+        made = api.create(protocol=f"tcp/{port}", origin_direct=[f"tcp://127.0.0.1:{origin}"])
+        assert server.process
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: server.log.count(" serves, version ") == 2, "another process serves")
+        assert ask(port) == b"HELLO\n"
+    eventually(lambda: server.status_of("/readyz") == 200, "it is ready")
+    http = server.http()
+    server.clients.append(http)
+    assert http.get(f"{api.apps}/{made['id']}").json()["result"]["id"] == made["id"]
+    assert http.delete(f"{api.apps}/{made['id']}").status_code == 200
     assert server.stop() == 0
 
 

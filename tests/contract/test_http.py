@@ -263,8 +263,11 @@ def test_no_token_is_found_but_in_its_file(alone: Callable[..., Server]) -> None
         assert stranger.get(api.apps, params={"token": guess}).status_code == 401
     secrets = [server.token, made["value"], guess]
     assert server.process
-    process = Path(f"/proc/{server.process.pid}")
-    arguments = [path.read_bytes() for path in (process / "cmdline", *process.glob("task/*/comm"))]
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert children, "the process that serves"
+    processes = [Path(f"/proc/{one}") for one in (pid, *children)]
+    arguments = [file.read_bytes() for one in processes for file in (one / "cmdline", *one.glob("task/*/comm"))]
     assert server.stop() == 0
     files = [path for path in server.folder.rglob("*") if path.is_file() and path.name != "token"]
     assert {"log", "causeway.sqlite3"} <= {path.name for path in files}

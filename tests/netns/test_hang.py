@@ -55,7 +55,7 @@ def world(programs: Programs, make_edge: Callable[..., Running]) -> Iterator[Wor
 def test_a_frozen_worker_costs_its_own_connections_and_nothing_else(world: World) -> None:
     edge = world.edge
     assert edge.program
-    [thread] = threads(edge.program.pid, "edge-worker-0")
+    [thread] = threads(edge.serving_pid, "edge-worker-0")
     with frozen(thread):
         began_s = time.monotonic()
         assert all(ask(world.port) == b"hello" for _ in range(CONNECTIONS)), "what waited is served"
@@ -71,7 +71,7 @@ def test_a_frozen_worker_costs_its_own_connections_and_nothing_else(world: World
         eventually(lambda: "1 worker(s) of the edge hung and were replaced" in edge.output)
 
     # It wakes up late.
-    eventually(lambda: len(threads(edge.program.pid, "edge-worker-0")) == 1)
+    eventually(lambda: len(threads(edge.serving_pid, "edge-worker-0")) == 1)
     eventually(lambda: world.status()["totals"]["connections_open"] <= len(alive) + 11)
     assert all(echoes(connection) for connection in alive)
     assert all(ask(world.port) == b"hello" for _ in range(CONNECTIONS))

@@ -18,12 +18,15 @@ fn links() -> (Link, Link) {
     (Link::new(a, WITHIN).unwrap(), Link::new(b, WITHIN).unwrap())
 }
 
+/// Kind, body and descriptors of a message.
+type Answer = (u8, Vec<u8>, Vec<OwnedFd>);
+
 fn offer(workers: usize, snapshot_bytes: usize) -> Offer {
     Offer { format: FORMAT, workers, now_ms: 0, snapshot_bytes, retired: Totals::default() }
 }
 
 /// What a new side makes of these answers of an old one.
-fn estate(offered: Offer, answers: Vec<(u8, Vec<u8>, Vec<OwnedFd>)>) -> Result<Estate, EdgeError> {
+fn estate(offered: Offer, answers: Vec<Answer>) -> Result<Estate, EdgeError> {
     let (here, there) = links();
     let old = thread::spawn(move || {
         for (kind, body, fds) in answers {
@@ -87,7 +90,7 @@ fn nonsense_is_an_error() {
     let here = tcp.local_addr().unwrap();
     let elsewhere = SocketAddr::from(([127, 0, 0, 1], 9));
     let end = || (JSON, told(&Tell::End), vec![]);
-    let cases: Vec<(&str, Offer, Vec<(u8, Vec<u8>, Vec<OwnedFd>)>)> = vec![
+    let cases: Vec<(&str, Offer, Vec<Answer>)> = vec![
         ("no JSON", offer(1, 0), vec![(JSON, b"{".to_vec(), vec![])]),
         ("no kind that is known", offer(1, 0), vec![(0, b"".to_vec(), vec![])]),
         ("another word", offer(1, 0), vec![(JSON, br#"{"tell":"what"}"#.to_vec(), vec![])]),
