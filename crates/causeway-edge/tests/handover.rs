@@ -206,11 +206,7 @@ impl Pretender {
         use std::os::fd::AsRawFd;
         let next = r#"{"ask":"next"}"#;
         let questions = [r#"{"ask":"offer","format":1}"#, next, next, next, next, r#"{"ask":"hold"}"#, next, next];
-        let mut asked = 0;
-        for question in questions {
-            if asked == count + 2 {
-                return;
-            }
+        for question in questions.into_iter().take(count + 2) {
             let message = format!("J{question}");
             let mut room = vec![0u8; 200_000];
             // SAFETY: pointers and lengths describe memory that lives through the calls.
@@ -218,7 +214,6 @@ impl Pretender {
                 libc::send(self.0.as_raw_fd(), message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL);
                 libc::recv(self.0.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0)
             };
-            asked += 1;
             if heard <= 0 {
                 return;
             }
