@@ -148,7 +148,7 @@ impl UdpPlane {
             session.socket = None;
             session.seat = None;
             if let Some(reply) = session.reply.take() {
-                self.replies.release(session.edge, reply);
+                self.replies.release(session.edge, reply, &desk.files);
             }
             let port_slot = session.port;
             self.table.close(slot);
