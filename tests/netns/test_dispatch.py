@@ -63,9 +63,8 @@ def test_a_range_over_the_port_of_another_program_is_refused_by_name_and_changes
 def test_a_dispatch_that_is_a_must_and_cannot_be_had_keeps_the_edge_from_starting(
     make_edge: Callable[..., Running],
 ) -> None:
-    # capset(2) with nothing in it, then the program as any user would run it
-    header, nothing = "(ctypes.c_uint32 * 2)(0x20080522, 0)", "(ctypes.c_uint32 * 6)()"
-    dropped = f"import ctypes, sys; ctypes.CDLL(None).capset({header}, {nothing})"
+    # PR_CAPBSET_DROP of all, so that the process that serves has none either, as any user would run it
+    dropped = "import ctypes, sys; [ctypes.CDLL(None).prctl(24, number) for number in range(64)]"
     flags = ["--data-dir", str(make_edge().data_dir), "--api", "127.0.0.1:0", "--dispatch", "on"]
     start = f"{dropped}; from causeway.up import main; sys.exit(main({flags!r}))"
     ended = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=60, check=False)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from support.patience import eventually
+
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 STOP_S = 10.0
 SHOWN_BYTES = 4_000
@@ -81,9 +83,17 @@ class Program:
 
     def end(self) -> None:
         """Take it and its children away, whatever state they are in."""
+        children = self._children()
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # a session of its own: the group holds nothing else
         self.process.wait()
+        for child in children:  # they have groups of their own, and die with their parent; not at once
+            eventually(lambda child=child: not Path(f"/proc/{child}/exe").is_symlink(), STOP_S)
+
+    def _children(self) -> list[str]:
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return []
 
 
 class Programs:
