@@ -15,6 +15,7 @@ use crate::error::Side;
 use crate::report::Reason;
 use crate::snapshot::Protocol;
 use crate::sys;
+use crate::udp::control;
 use crate::worker::Place;
 
 const BACKLOG: i32 = 4096; // the kernel caps it at net.core.somaxconn
@@ -87,6 +88,7 @@ fn socket(place: Place, user_timeout: Option<Duration>, is_shared: bool) -> io::
         Protocol::Udp => {
             let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES); // the kernel grants what it may
             let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
+            control::receive_together(socket.as_raw_fd());
             socket.bind(&place.address.into())?;
         }
     }

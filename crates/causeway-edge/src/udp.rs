@@ -110,6 +110,8 @@ pub struct UdpPlane {
     batch: Batch,
     icmp: Icmp,
     refusals: Refusals,
+    /// Kept for its room: replies that are passed on together.
+    picks: Vec<batch::Pick>,
     /// Sessions in `Resolving`, and the bytes that they hold.
     resolving: usize,
     held_bytes: usize,
@@ -126,6 +128,7 @@ impl UdpPlane {
             batch: Batch::new(),
             icmp: Icmp::open(),
             refusals: Refusals::default(),
+            picks: Vec::new(),
             resolving: 0,
             held_bytes: 0,
             most_sessions: most_sessions.max(1),

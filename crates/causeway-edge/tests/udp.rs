@@ -6,6 +6,7 @@ mod support;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use causeway_edge::Config;
@@ -32,6 +33,46 @@ fn datagrams_of_every_size_pass_both_ways_over_both_families() {
         eventually("the last is counted", || (count(&world, "bytes_egress") == bytes).then_some(()));
         assert_eq!((count(&world, "datagrams_ingress"), count(&world, "datagrams_egress")), (7, 7));
         assert_eq!((count(&world, "bytes_ingress"), count(&world, "datagrams_dropped")), (bytes, 0));
+    }
+}
+
+/// A client and an origin whose kernels cut large buffers: on the way they travel as one, and so they are received.
+#[test]
+fn datagrams_that_travel_as_one_buffer_stay_apart_with_and_without_headers() {
+    for (mode, head) in [("off", 0), ("simple", 38)] {
+        let world = world(1);
+        let edge = free_address("127.0.0.1");
+        let origin = socket("127.0.0.1");
+        world.apply(&[udp(edge, &[address(&origin)], json!({"proxy_protocol": mode}))]);
+        let client = client(edge);
+        for end in [&client, &origin] {
+            let size = 300i32;
+            // SAFETY: pointer and length describe `size`.
+            let result = unsafe {
+                libc::setsockopt(end.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const size).cast(), 4)
+            };
+            assert_eq!(result, 0);
+        }
+        for round in 0..20 {
+            let sent = noise(round, 60 * 300 + 100); // 61 datagrams
+            client.send(&sent).unwrap();
+            let mut back = None;
+            let mut header = Vec::new();
+            for (i, piece) in sent.chunks(300).enumerate() {
+                let (bytes, from) = receive_from(&origin);
+                assert!(bytes[head..] == *piece, "{mode}, round {round}, datagram {i}: {} bytes", bytes.len());
+                header = bytes[..head].to_vec();
+                back = Some(from);
+            }
+            let reply: Vec<u8> = sent.chunks(300 - head).flat_map(|piece| [&header, piece].concat()).collect();
+            for buffer in reply.chunks(60 * 300) {
+                origin.send_to(buffer, back.unwrap()).unwrap();
+            }
+            for (i, piece) in sent.chunks(300 - head).enumerate() {
+                assert!(receive(&client) == piece, "down, {mode}, round {round}, datagram {i}");
+            }
+        }
+        assert_eq!(count(&world, "datagrams_dropped"), 0);
     }
 }
 

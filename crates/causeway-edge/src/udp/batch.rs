@@ -16,7 +16,7 @@ use libc::{c_int, c_uint};
 use super::control::Control;
 pub use send::{Prefix, Route};
 
-/// Datagrams of one receive.
+/// Messages of one receive, which may hold more datagrams; and datagrams of one send.
 pub const MOST: usize = 64;
 /// Larger than any datagram. The odd part keeps the starts of neighbours in different cache sets.
 const STRIDE: usize = 65_536 + 512;
@@ -24,7 +24,7 @@ const STRIDE: usize = 65_536 + 512;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pick {
     pub session: u32,
-    pub index: u8,
+    pub index: u16,
     /// Bytes at its start that are not passed on.
     pub skip: u8,
 }
@@ -46,10 +46,19 @@ struct Storage {
 #[derive(Debug)]
 pub struct Batch {
     storage: NonNull<Storage>,
-    lens: [u32; MOST],
+    /// Where the datagrams of the last receive lie.
+    spans: Vec<Span>,
     is_from_clients: bool,
-    /// Entries of `from_clients` that the kernel has changed.
-    used: usize,
+    /// Entries of `from_clients` and `from_origin` that the kernel has changed.
+    used: [usize; 2],
+}
+
+/// A datagram within a message.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    message: u8,
+    from: u32,
+    len: u32,
 }
 
 // SAFETY: the allocation belongs to this value alone and has no tie to a thread.
@@ -69,7 +78,7 @@ impl Batch {
         let Some(storage) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<Storage>()) else {
             handle_alloc_error(layout)
         };
-        let batch = Batch { storage, lens: [0; MOST], is_from_clients: false, used: MOST };
+        let batch = Batch { storage, spans: Vec::with_capacity(MOST), is_from_clients: false, used: [MOST; 2] };
         let it = storage.as_ptr();
         for i in 0..MOST {
             // SAFETY: `i` is within each array; only addresses are formed, no reference.
@@ -82,9 +91,9 @@ impl Batch {
                 for header in [&raw mut (*it).from_clients[i].msg_hdr, &raw mut (*it).from_origin[i].msg_hdr] {
                     (*header).msg_iov = slice;
                     (*header).msg_iovlen = 1;
+                    (*header).msg_control = (*it).controls[i].as_mut_ptr();
                 }
                 (*it).from_clients[i].msg_hdr.msg_name = (&raw mut (*it).names[i]).cast();
-                (*it).from_clients[i].msg_hdr.msg_control = (*it).controls[i].as_mut_ptr();
             }
         }
         batch
@@ -93,7 +102,7 @@ impl Batch {
     /// Receive what waits on a listener, with who sent it and, where the socket tells, to which address.
     pub fn receive_from_clients(&mut self, fd: RawFd) -> io::Result<usize> {
         let it = self.storage.as_ptr();
-        for i in 0..self.used {
+        for i in 0..self.used[0] {
             // SAFETY: `used` is at most MOST.
             unsafe {
                 let header = &raw mut (*it).from_clients[i].msg_hdr;
@@ -104,22 +113,28 @@ impl Batch {
         self.is_from_clients = true;
         // SAFETY: every header describes memory of the storage.
         let result = receive(fd, unsafe { &raw mut (*it).from_clients }.cast());
-        self.used = *result.as_ref().unwrap_or(&0);
-        self.note_lens(result)
+        self.used[0] = *result.as_ref().unwrap_or(&0);
+        self.note_spans(result)
     }
 
     /// Receive what waits on a connected socket.
     pub fn receive_from_origin(&mut self, fd: RawFd) -> io::Result<usize> {
         self.is_from_clients = false;
         let it = self.storage.as_ptr();
+        for i in 0..self.used[1] {
+            // SAFETY: `used` is at most MOST.
+            unsafe { (*it).from_origin[i].msg_hdr.msg_controllen = Control::room() };
+        }
         // SAFETY: every header describes memory of the storage.
         let result = receive(fd, unsafe { &raw mut (*it).from_origin }.cast());
-        self.note_lens(result)
+        self.used[1] = *result.as_ref().unwrap_or(&0);
+        self.note_spans(result)
     }
 
     /// Put datagrams of our own into the area, as if received; answers how many there was room for.
     pub fn load(&mut self, datagrams: &[Box<[u8]>]) -> usize {
         let count = datagrams.len().min(MOST);
+        self.spans.clear();
         for (index, datagram) in datagrams[..count].iter().enumerate() {
             let len = datagram.len().min(STRIDE);
             // SAFETY: `index` is below MOST and `len` at most STRIDE; the two do not overlap.
@@ -127,7 +142,7 @@ impl Batch {
                 let area = (&raw mut (*self.storage.as_ptr()).area).cast::<u8>();
                 area.add(index * STRIDE).copy_from_nonoverlapping(datagram.as_ptr(), len);
             }
-            self.lens[index] = len as u32;
+            self.spans.push(Span { message: index as u8, from: 0, len: len as u32 });
         }
         count
     }
@@ -136,19 +151,37 @@ impl Batch {
     pub fn discard(&mut self, fd: RawFd) {
         const MOST_TURNS: usize = 1024;
         for _ in 0..MOST_TURNS {
-            match self.receive_from_clients(fd) {
-                Ok(MOST) => {}
-                _ => return,
+            if self.receive_from_clients(fd).is_err() || self.used[0] < MOST {
+                return;
             }
         }
     }
 
-    fn note_lens(&mut self, result: io::Result<usize>) -> io::Result<usize> {
-        let n = result?;
-        for i in 0..n {
-            self.lens[i] = self.header(i).msg_len.min(STRIDE as u32);
+    /// Answers how many datagrams there are.
+    fn note_spans(&mut self, result: io::Result<usize>) -> io::Result<usize> {
+        let messages = result?;
+        self.spans.clear();
+        for i in 0..messages {
+            let header = self.header(i);
+            let len = header.msg_len.min(STRIDE as u32);
+            // SAFETY: the array access is checked; nothing writes while `self` is borrowed.
+            let control = unsafe { &(&(*self.storage.as_ptr()).controls)[i] };
+            let segment = match header.msg_hdr.msg_controllen {
+                0 => None,
+                controls => control.segment(controls),
+            };
+            let segment = segment.map_or(len, |segment| segment as u32);
+            let mut from = 0;
+            loop {
+                let rest = len - from;
+                self.spans.push(Span { message: i as u8, from, len: rest.min(segment) });
+                if rest <= segment {
+                    break;
+                }
+                from += segment;
+            }
         }
-        Ok(n)
+        Ok(self.spans.len())
     }
 
     fn header(&self, index: usize) -> &libc::mmsghdr {
@@ -158,18 +191,21 @@ impl Batch {
     }
 
     pub fn datagram(&self, index: usize) -> &[u8] {
-        assert!(index < MOST);
-        let len = self.lens[index] as usize;
-        // SAFETY: `len` is at most STRIDE, so the slice is inside the area; nothing writes while `self` is borrowed.
+        let Span { message, from, len } = self.spans[index];
+        // SAFETY: a span is inside its message, which is at most STRIDE long; nothing writes while `self` is borrowed.
         unsafe {
             let area = (&raw const (*self.storage.as_ptr()).area).cast::<u8>();
-            std::slice::from_raw_parts(area.add(index * STRIDE), len)
+            std::slice::from_raw_parts(area.add(usize::from(message) * STRIDE + from as usize), len as usize)
         }
+    }
+
+    fn message(&self, index: usize) -> usize {
+        self.spans[index].message.into()
     }
 
     /// Was it larger than the room? Then it must not be passed on.
     pub fn is_truncated(&self, index: usize) -> bool {
-        self.header(index).msg_hdr.msg_flags & libc::MSG_TRUNC != 0
+        self.header(self.message(index)).msg_hdr.msg_flags & libc::MSG_TRUNC != 0
     }
 
     /// Who sent a datagram that came from a listener.
@@ -177,7 +213,7 @@ impl Batch {
         let it = self.storage.as_ptr();
         // SAFETY: the array access is checked; the kernel wrote a sockaddr_in or sockaddr_in6, both fit.
         unsafe {
-            let name = &raw const (&(*it).names)[index];
+            let name = &raw const (&(*it).names)[self.message(index)];
             match c_int::from((*name).sin6_family) {
                 libc::AF_INET => {
                     let v4 = *name.cast::<libc::sockaddr_in>();
@@ -194,9 +230,10 @@ impl Batch {
 
     /// The address a datagram from a listener was sent to, if the socket tells.
     pub fn destination(&self, index: usize) -> Option<SocketAddr> {
-        let len = self.header(index).msg_hdr.msg_controllen;
+        let message = self.message(index);
+        let len = self.header(message).msg_hdr.msg_controllen;
         // SAFETY: the array access is checked; nothing writes while `self` is borrowed.
-        unsafe { (&(*self.storage.as_ptr()).controls)[index].destination(len) }
+        unsafe { (&(*self.storage.as_ptr()).controls)[message].destination(len) }
     }
 }
 

@@ -10,8 +10,8 @@ use libc::{c_int, c_void};
 
 use crate::sys;
 
-/// Room for a packet info of either family and a segment size, with their headers.
-const ROOM: usize = 96;
+/// Room for a packet info and an address of either family and a segment size, with their headers.
+const ROOM: usize = 128;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
@@ -78,6 +78,29 @@ impl Control {
         ROOM
     }
 
+    /// Of what size the datagrams are that the kernel has put into one message (udp(7), `UDP_GRO`), out of `len` bytes.
+    pub fn segment(&self, len: usize) -> Option<usize> {
+        // SAFETY: all zeroes is a valid msghdr.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_control = self.bytes.as_ptr().cast_mut().cast();
+        header.msg_controllen = len.min(ROOM);
+        // SAFETY: as in `destination`.
+        unsafe {
+            let mut place = libc::CMSG_FIRSTHDR(&raw const header);
+            while !place.is_null() {
+                let message = ptr::read_unaligned(place);
+                if (message.cmsg_level, message.cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO)
+                    && message.cmsg_len >= libc::CMSG_LEN(size_of::<c_int>() as u32) as usize
+                {
+                    let bytes = ptr::read_unaligned(libc::CMSG_DATA(place).cast::<c_int>());
+                    return usize::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+                }
+                place = libc::CMSG_NXTHDR(&raw const header, place);
+            }
+        }
+        None
+    }
+
     /// The local address that a datagram was sent to, out of `len` bytes that the kernel wrote. Its port is 0 where
     /// the socket, which has only one, does not tell it.
     pub fn destination(&self, len: usize) -> Option<SocketAddr> {
@@ -119,6 +142,12 @@ impl Control {
         }
         None
     }
+}
+
+/// Let the kernel hand over neighbours of one flow and size as one message, where it has met them so. Kernels before
+/// Linux 5.0 do not know it and hand over each by itself.
+pub fn receive_together(fd: RawFd) {
+    let _ = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, &1i32);
 }
 
 /// Ask the kernel to tell the destination of each datagram.

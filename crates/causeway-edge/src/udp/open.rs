@@ -10,7 +10,7 @@ use causeway_wire::Endpoints;
 
 use super::batch::{self, Pick};
 use super::session::{Key, Session, State};
-use super::{UdpPlane, counters};
+use super::{UdpPlane, control, counters};
 use crate::application::Active;
 use crate::event::Cause;
 use crate::origin::Choice;
@@ -118,7 +118,7 @@ impl UdpPlane {
                 self.held_bytes -= held.iter().map(|datagram| datagram.len()).sum::<usize>();
                 let count = self.batch.load(&held);
                 let picks: Vec<Pick> =
-                    (0..count).map(|index| Pick { session: slot as u32, index: index as u8, skip: 0 }).collect();
+                    (0..count).map(|index| Pick { session: slot as u32, index: index as u16, skip: 0 }).collect();
                 self.pass_up(desk, slot, &picks);
             }
         }
@@ -161,6 +161,7 @@ fn connect(desk: &mut Desk, slot: usize, active: &Active, origin: SocketAddr) ->
         let socket = batch::socket(origin).map_err(cause)?;
         let fd = socket.as_raw_fd();
         let _ = sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &SOCKET_BUFFER_BYTES); // what the kernel grants
+        control::receive_together(fd);
         if let Some(source) = source {
             let local = SocketAddr::new(source, 0);
             sys::bind(fd, local).map_err(|error| source::cause(&error).unwrap_or_else(|| cause(error)))?;

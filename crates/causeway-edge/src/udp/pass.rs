@@ -27,19 +27,21 @@ impl UdpPlane {
         }
         // An error here is of one earlier reply and concerns nobody else; reading has cleared it.
         let Ok(count) = self.batch.receive_from_clients(port.fd) else { return };
-        let mut picks = [Pick::default(); MOST];
-        let mut placed = 0;
         let mut latest = None;
-        for index in 0..count {
-            if let Some(slot) = self.session_of(desk, port_slot, index, &mut latest) {
-                picks[placed] = Pick { session: slot as u32, index: index as u8, skip: 0 };
-                placed += 1;
+        for first in (0..count).step_by(MOST) {
+            let mut picks = [Pick::default(); MOST];
+            let mut placed = 0;
+            for index in first..count.min(first + MOST) {
+                if let Some(slot) = self.session_of(desk, port_slot, index, &mut latest) {
+                    picks[placed] = Pick { session: slot as u32, index: index as u16, skip: 0 };
+                    placed += 1;
+                }
             }
-        }
-        let picks = &mut picks[..placed];
-        picks.sort_unstable();
-        for group in picks.chunk_by(|a, b| a.session == b.session) {
-            self.pass_up(desk, group[0].session as usize, group);
+            let picks = &mut picks[..placed];
+            picks.sort_unstable();
+            for group in picks.chunk_by(|a, b| a.session == b.session) {
+                self.pass_up(desk, group[0].session as usize, group);
+            }
         }
     }
 
@@ -166,6 +168,14 @@ impl UdpPlane {
 
     /// Pass on what an origin has sent. True if it has refused what we sent.
     pub(super) fn pass_down(&mut self, desk: &mut Desk, slot: usize) -> bool {
+        let mut picks = std::mem::take(&mut self.picks);
+        picks.clear();
+        let is_refused = self.pass_down_by(desk, slot, &mut picks);
+        self.picks = picks;
+        is_refused
+    }
+
+    fn pass_down_by(&mut self, desk: &mut Desk, slot: usize, picks: &mut Vec<Pick>) -> bool {
         let once; // a reply socket that is not kept
         let session = &mut self.table[slot];
         let (Some(socket), Some(port)) = (&session.socket, self.ports.get(session.port)) else { return false };
@@ -175,18 +185,15 @@ impl UdpPlane {
         };
         let counters = counters(&session.active, desk);
         let is_simple = session.active.proxy_protocol() == ProxyProtocol::Simple;
-        let mut picks = [Pick::default(); MOST];
-        let mut picked = 0;
         for index in 0..count {
             let is_reply = !is_simple || session.is_reply(self.batch.datagram(index));
             if is_reply && !self.batch.is_truncated(index) {
                 let skip = if is_simple { simple_proxy::LEN as u8 } else { 0 };
-                picks[picked] = Pick { session: slot as u32, index: index as u8, skip };
-                picked += 1;
+                picks.push(Pick { session: slot as u32, index: index as u16, skip });
             }
         }
-        counters.datagrams_dropped.add((count - picked) as u64);
-        if picked == 0 {
+        counters.datagrams_dropped.add((count - picks.len()) as u64);
+        if picks.is_empty() {
             return false;
         }
         let (fd, source) = match (port.is_of_dispatch(), &session.reply) {
@@ -201,14 +208,14 @@ impl UdpPlane {
                     (once.as_raw_fd(), None)
                 }
                 Err(_) => {
-                    counters.datagrams_dropped.add(picked as u64); // no descriptor, or somebody has bound the port
+                    counters.datagrams_dropped.add(picks.len() as u64); // no descriptor, or somebody has bound the port
                     return false;
                 }
             },
         };
         let route = Route::new(session.client, source);
         let to = Target { fd, route: Some(&route), header: None };
-        let sent = to.send(&mut self.batch, &picks[..picked], &mut false, &mut session.may_segment[1]);
+        let sent = to.send(&mut self.batch, picks, &mut false, &mut session.may_segment[1]);
         session.since_ms = desk.now_ms;
         session.origin_bytes += sent.bytes;
         counters.datagrams_egress.add(sent.datagrams);

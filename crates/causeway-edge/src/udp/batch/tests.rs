@@ -37,6 +37,25 @@ fn datagrams_of_all_sizes_pass_through_the_area_unmixed() {
 }
 
 #[test]
+fn what_the_kernel_hands_over_together_is_told_apart() {
+    let (near, far) = pair();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&near);
+    super::super::control::receive_together(fd);
+    let mut batch = Batch::new();
+    let large: Vec<u8> = (0..20_100u32).map(|i| (i / 300) as u8).collect();
+    crate::sys::set_option(std::os::fd::AsRawFd::as_raw_fd(&far), libc::SOL_UDP, libc::UDP_SEGMENT, &300i32).unwrap();
+    far.send(&large[..18_100]).unwrap(); // 60 of 300 and one of 100: one message here
+    far.send(&large[..250]).unwrap();
+    assert_eq!(batch.receive_from_clients(fd).unwrap(), 62);
+    assert_eq!(batch.used[0], 2, "two messages");
+    for (index, piece) in large[..18_100].chunks(300).enumerate() {
+        assert_eq!(batch.datagram(index), piece);
+        assert_eq!(batch.client(index), far.local_addr().unwrap());
+    }
+    assert_eq!(batch.datagram(61), &large[..250]);
+}
+
+#[test]
 fn a_run_is_cut_where_its_datagrams_were() {
     let (near, far) = pair();
     let mut batch = Batch::new();
@@ -48,7 +67,7 @@ fn a_run_is_cut_where_its_datagrams_were() {
     assert_eq!(batch.receive_from_origin(fd).unwrap(), sizes.len());
     for may_segment in [true, false] {
         for prefix in [Prefix::None, Prefix::First(b"<head>"), Prefix::Every(b"<head>")] {
-            let picks: Vec<Pick> = (0..sizes.len()).map(|i| Pick { session: 0, index: i as u8, skip: 0 }).collect();
+            let picks: Vec<Pick> = (0..sizes.len()).map(|i| Pick { session: 0, index: i as u16, skip: 0 }).collect();
             let (mut at, mut segments) = (0, may_segment);
             while at < picks.len() {
                 let prefix = if at > 0 && matches!(prefix, Prefix::First(_)) { Prefix::None } else { prefix };
