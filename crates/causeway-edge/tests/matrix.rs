@@ -1,13 +1,18 @@
-//! What a relay must keep, in every data path: {copy, splice} x {sockets of its own, dispatch in the kernel}.
+//! What a relay must keep, in every data path: {copy, copy with others, copy by plain calls, splice} x {sockets of its
+//! own, dispatch in the kernel}.
 //!
-//! A connection that has only seen small messages is copied; one that has just carried megabytes is spliced.
+//! A connection that has only seen small messages is copied; one that has just carried megabytes is spliced. Where others
+//! are busy on the same worker, messages of one turn leave together (see `outbox`), if they may.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use causeway_edge::{Config, DispatchMode};
@@ -17,16 +22,66 @@ use support::{World, application, connect, echo, eventually, in_background, nois
 
 const BULK: usize = 3 * 1024 * 1024;
 const EDGE: ([u8; 4], u16) = ([127, 0, 0, 1], 7000);
+const CROWD: ([u8; 4], u16) = ([127, 0, 0, 1], 7001);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Path {
     Copy,
+    /// Sixteen other connections are busy all the time.
+    Together,
+    /// As a machine without io_uring has it, with the same sixteen.
+    Calls,
     Splice,
 }
 
+impl Path {
+    fn is_small(self) -> bool {
+        self != Path::Splice
+    }
+}
+
 struct Setup {
+    crowd: Option<Crowd>,
     world: World,
     path: Path,
+}
+
+/// Others on the same worker, whose messages come at the same moments.
+struct Crowd {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Crowd {
+    const SIZE: u64 = 16;
+
+    fn start() -> Crowd {
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = stop.clone();
+        let thread = in_background(move || {
+            let mut clients: Vec<TcpStream> = (0..Self::SIZE).map(|_| connect(CROWD.into())).collect();
+            let message = noise(9, 64);
+            while !is_over.load(Ordering::Relaxed) {
+                clients.iter_mut().for_each(|client| client.write_all(&message).unwrap());
+                for client in &mut clients {
+                    let mut back = [0; 64];
+                    client.read_exact(&mut back).unwrap();
+                    assert!(back == message[..], "bytes of others");
+                }
+            }
+        });
+        Crowd { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let end = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            assert!(matches!(end, Some(Ok(()))), "the crowd was served all the time");
+        }
+    }
 }
 
 impl Setup {
@@ -34,16 +89,20 @@ impl Setup {
     fn warm(&self) -> TcpStream {
         let mut client = connect(EDGE.into());
         match self.path {
-            Path::Copy => (0..20).for_each(|n| exchange(&mut client, &noise(n, 100))),
             Path::Splice => exchange(&mut client, &noise(1, BULK)),
+            _ => (0..20).for_each(|n| exchange(&mut client, &noise(n, 100))),
         }
         client
     }
 
-    fn serve(&self, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
+    fn serve(&mut self, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
         let app = application(1, "tcp", SocketAddr::from(EDGE), &[origin("127.0.0.1", serve)], json!({}));
-        let report = self.world.apply(&[app]);
+        let others = application(2, "tcp", SocketAddr::from(CROWD), &[origin("127.0.0.1", echo)], json!({}));
+        let report = self.world.apply(&[app, others]);
         assert!(report.listeners.iter().all(|listener| listener.reason.is_none()), "{:?}", report.listeners);
+        if matches!(self.path, Path::Together | Path::Calls) {
+            self.crowd = Some(Crowd::start());
+        }
     }
 }
 
@@ -71,11 +130,11 @@ fn echo_first(mut stream: TcpStream, len: usize) -> TcpStream {
 }
 
 fn warmth(path: Path) -> usize {
-    if path == Path::Copy { 2_000 } else { BULK }
+    if path.is_small() { 2_000 } else { BULK }
 }
 
 /// An origin that hands over its ends of connections once they are warm.
-fn origin_ends(setup: &Setup) -> Receiver<TcpStream> {
+fn origin_ends(setup: &mut Setup) -> Receiver<TcpStream> {
     let (give, take) = channel();
     let give = std::sync::Mutex::new(give);
     let len = warmth(setup.path);
@@ -83,11 +142,11 @@ fn origin_ends(setup: &Setup) -> Receiver<TcpStream> {
     take
 }
 
-fn streams_are_exact(setup: &Setup) {
+fn streams_are_exact(setup: &mut Setup) {
     setup.serve(echo);
     let mut client = setup.warm();
     for round in 0..50u64 {
-        let len = if setup.path == Path::Copy { 1 + round as usize * 71 } else { 300_000 + round as usize * 1_001 };
+        let len = if setup.path.is_small() { 1 + round as usize * 71 } else { 300_000 + round as usize * 1_001 };
         exchange(&mut client, &noise(round, len));
     }
     client.shutdown(Shutdown::Write).unwrap();
@@ -95,7 +154,7 @@ fn streams_are_exact(setup: &Setup) {
     assert_eq!(setup.world.record("closed")["edge"], SocketAddr::from(EDGE).to_string());
 }
 
-fn the_clients_end_reaches_the_origin_which_can_still_answer(setup: &Setup) {
+fn the_clients_end_reaches_the_origin_which_can_still_answer(setup: &mut Setup) {
     let ends = origin_ends(setup);
     let mut client = setup.warm();
     let mut served = ends.recv().unwrap();
@@ -111,7 +170,7 @@ fn the_clients_end_reaches_the_origin_which_can_still_answer(setup: &Setup) {
     assert_eq!(answer, "answer");
 }
 
-fn the_origins_end_reaches_the_client_which_can_still_send(setup: &Setup) {
+fn the_origins_end_reaches_the_client_which_can_still_send(setup: &mut Setup) {
     let ends = origin_ends(setup);
     let mut client = setup.warm();
     let mut served = ends.recv().unwrap();
@@ -127,7 +186,7 @@ fn the_origins_end_reaches_the_client_which_can_still_send(setup: &Setup) {
     assert_eq!(rest, "still here");
 }
 
-fn a_reset_of_the_client_resets_the_origin(setup: &Setup) {
+fn a_reset_of_the_client_resets_the_origin(setup: &mut Setup) {
     let ends = origin_ends(setup);
     let client = setup.warm();
     let mut served = ends.recv().unwrap();
@@ -138,7 +197,7 @@ fn a_reset_of_the_client_resets_the_origin(setup: &Setup) {
     assert_eq!(setup.world.record("client_reset")["status"], 499);
 }
 
-fn a_reset_of_the_origin_resets_the_client(setup: &Setup) {
+fn a_reset_of_the_origin_resets_the_client(setup: &mut Setup) {
     let ends = origin_ends(setup);
     let mut client = setup.warm();
     reset(ends.recv().unwrap());
@@ -147,22 +206,22 @@ fn a_reset_of_the_origin_resets_the_client(setup: &Setup) {
     assert_eq!(setup.world.record("origin_reset")["status"], 444);
 }
 
-fn writes_right_after_connect_are_answered(setup: &Setup) {
+fn writes_right_after_connect_are_answered(setup: &mut Setup) {
     setup.serve(echo);
-    let len = if setup.path == Path::Copy { 10 } else { 600_000 };
-    let rounds = if setup.path == Path::Copy { 500 } else { 20 };
+    let len = if setup.path.is_small() { 10 } else { 600_000 };
+    let rounds = if setup.path.is_small() { 500 } else { 20 };
     for round in 0..rounds {
         exchange(&mut connect(EDGE.into()), &noise(round, len));
     }
 }
 
-fn a_reader_that_stops_stops_the_writer_and_loses_nothing(setup: &Setup) {
+fn a_reader_that_stops_stops_the_writer_and_loses_nothing(setup: &mut Setup) {
     let ends = origin_ends(setup);
     let mut client = setup.warm();
     let mut served = ends.recv().unwrap();
     served.set_nonblocking(true).unwrap();
     // Small pieces or large ones, until the whole way is full.
-    let piece = noise(3, if setup.path == Path::Copy { 512 } else { 256 * 1024 });
+    let piece = noise(3, if setup.path.is_small() { 512 } else { 256 * 1024 });
     let (mut sent, mut last) = (0usize, Instant::now());
     while last.elapsed() < Duration::from_millis(300) {
         match served.write(&piece[sent % piece.len()..]) {
@@ -178,21 +237,27 @@ fn a_reader_that_stops_stops_the_writer_and_loses_nothing(setup: &Setup) {
     assert_eq!(got.len(), sent);
     assert!(got.chunks(piece.len()).all(|chunk| chunk == &piece[..chunk.len()]), "bytes changed");
     drop(client);
-    eventually("closed", || (setup.world.totals()["connections_open"] == 0).then_some(()));
+    let others = if setup.crowd.is_some() { Crowd::SIZE } else { 0 };
+    eventually("closed", || (setup.world.totals()["connections_open"] == others).then_some(()));
 }
 
-fn run(mode: DispatchMode, path: Path, behaviour: impl Fn(&Setup)) {
+fn run(mode: DispatchMode, path: Path, behaviour: impl Fn(&mut Setup)) {
     let is_ready = if mode == DispatchMode::On { alone_with_dispatch() } else { alone() };
     if is_ready {
-        behaviour(&Setup { world: world_with(Config { workers: 1, dispatch: mode, ..Config::default() }), path });
+        let gather_sends = path != Path::Calls;
+        let world = world_with(Config { workers: 1, dispatch: mode, gather_sends, ..Config::default() });
+        behaviour(&mut Setup { crowd: None, world, path });
     }
 }
 
 macro_rules! matrix {
     ($($behaviour:ident),+ $(,)?) => {
         matrix!(@ copied_from_its_own_socket, DispatchMode::Off, Path::Copy, $($behaviour),+);
+        matrix!(@ copied_with_others_from_its_own_socket, DispatchMode::Off, Path::Together, $($behaviour),+);
+        matrix!(@ copied_by_plain_calls_from_its_own_socket, DispatchMode::Off, Path::Calls, $($behaviour),+);
         matrix!(@ spliced_from_its_own_socket, DispatchMode::Off, Path::Splice, $($behaviour),+);
         matrix!(@ copied_from_dispatch, DispatchMode::On, Path::Copy, $($behaviour),+);
+        matrix!(@ copied_with_others_from_dispatch, DispatchMode::On, Path::Together, $($behaviour),+);
         matrix!(@ spliced_from_dispatch, DispatchMode::On, Path::Splice, $($behaviour),+);
     };
     (@ $name:ident, $mode:expr, $path:expr, $($behaviour:ident),+) => {
