@@ -1,10 +1,12 @@
 //! A side that talks nonsense: the other one has an error, and has given up nothing.
 
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{AsFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::thread;
+use std::time::Duration;
 
 use super::*;
+use crate::apply::Running;
 
 const WITHIN: Duration = Duration::from_secs(5);
 
