@@ -85,7 +85,21 @@ pub fn probe() -> Vec<Capability> {
                 off: "every datagram is received by itself: use Linux 5.0 or newer",
             },
         ),
+        io_uring(),
     ]
+}
+
+fn io_uring() -> Capability {
+    let ring = crate::outbox::try_ring();
+    let available = ring.is_ok();
+    let detail = match ring {
+        Ok(()) => "Available: the messages of one turn of a worker leave with one call.".into(),
+        Err(error) => format!(
+            "Not available ({error}): every message leaves with a call of its own; see sysctl kernel.io_uring_disabled \
+             and, in a container, its seccomp profile."
+        ),
+    };
+    answer("io_uring", available, detail)
 }
 
 fn answer(name: &'static str, available: bool, detail: String) -> Capability {

@@ -1,6 +1,6 @@
 use super::*;
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "kernel",
     "low_ports",
     "icmp_reply",
@@ -17,6 +17,7 @@ const NAMES: [&str; 16] = [
     "reuse_port",
     "udp_gso",
     "udp_gro",
+    "io_uring",
 ];
 
 fn check(capabilities: &[Capability]) {
