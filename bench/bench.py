@@ -3,7 +3,6 @@
 Knows nothing of goals, tables or options but those it is given.
 """
 
-import json
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -38,7 +37,7 @@ class Bench:
 
     def __init__(self, stack: ExitStack, how: How) -> None:
         self.how = how
-        program = _build_load()
+        program = machine.build("causeway-load")
         self.facts = machine.facts()
         self.absent: dict[str, str] = {}
         rows = how.contestants
@@ -114,15 +113,3 @@ def _start_origin(
     if b"ready" not in origin.stdout.readline():
         raise SystemExit("bench: the origin did not start")
     return origin
-
-
-def _build_load() -> Path:
-    cargo = ["cargo", "build", "--release", "--locked", "--quiet", "-p", "causeway-load"]
-    subprocess.run(cargo, cwd=machine.REPOSITORY, check=True)
-    described = subprocess.run(
-        ["cargo", "metadata", "--format-version", "1", "--no-deps", "--offline"],
-        cwd=machine.REPOSITORY,
-        capture_output=True,
-        check=True,
-    )
-    return Path(json.loads(described.stdout)["target_directory"]) / "release" / "causeway-load"

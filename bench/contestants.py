@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
+import machine
+from workloads import ECHO, SINK, SOURCE, UDP_ECHO
 from world import World, inside
 
 HERE = Path(__file__).resolve().parent
@@ -80,11 +82,11 @@ class Contestant:
         return Running(self, at, self.start(at))
 
 
-def _spawn(place: Place, command: list[str]) -> subprocess.Popen[bytes]:
+def _spawn(place: Place, command: list[str], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     with (place.directory / "log").open("ab") as log:
         return subprocess.Popen(
             [*inside(place.namespace), *place.pin, *command],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=log,
             stderr=log,
             cwd=place.directory,
@@ -166,6 +168,13 @@ def _causeway(place: Place, workers: int = 1) -> subprocess.Popen[bytes]:
     return process
 
 
+def _loop(place: Place, kind: str) -> subprocess.Popen[bytes]:
+    ports = [str(ECHO), str(SINK), str(SOURCE), f"{UDP_ECHO}/udp"]
+    return _spawn(
+        place, [str(machine.build("causeway-loops")), kind, place.listen, place.origin, *ports], subprocess.PIPE
+    )
+
+
 def _said(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -198,6 +207,12 @@ CONTESTANTS = (
     Contestant("nginx", _nginx, lambda: _said("/usr/sbin/nginx", "-v")),
     Contestant("envoy", _envoy, lambda: _said(_envoy_program(), "--version")),
     Contestant("causeway", _causeway, _causeway_version, is_peer=False),
+)
+
+# The least that a relay can be, over each kind of loop: asked for by name, never in a run of everybody.
+LOOPS = tuple(
+    Contestant(f"loop-{kind}", lambda place, kind=kind: _loop(place, kind), lambda: "bench/loops", is_peer=False)
+    for kind in ("tokio", "epoll", "uring")
 )
 
 

@@ -1,11 +1,25 @@
 """The facts a reader needs to judge a number: the machine, the versions, the commit."""
 
+import json
 import os
 import platform
 import subprocess
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def build(package: str) -> Path:
+    """Build a program of the workspace and return where it is."""
+    cargo = ["cargo", "build", "--release", "--locked", "--quiet", "-p", package]
+    subprocess.run(cargo, cwd=REPOSITORY, check=True)
+    described = subprocess.run(
+        ["cargo", "metadata", "--format-version", "1", "--no-deps", "--offline"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+    )
+    return Path(json.loads(described.stdout)["target_directory"]) / "release" / package
 
 
 def facts() -> dict:

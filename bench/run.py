@@ -22,7 +22,7 @@ import markdown
 import report
 import syscalls
 from bench import Bench, How
-from contestants import CONTESTANTS, with_workers
+from contestants import CONTESTANTS, LOOPS, with_workers
 from figures import Samples
 from goals import State, Verdict
 from workloads import WORKLOADS, Workload
@@ -155,7 +155,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.2, help="length of a run, of which 0.2 are warm-up")
     parser.add_argument("--only", type=_pick(WORKLOADS), default=list(WORKLOADS), metavar="WORKLOAD[,…]")
-    parser.add_argument("--contestants", type=_pick(CONTESTANTS), default=list(CONTESTANTS), metavar="NAME[,…]")
+    parser.add_argument(
+        "--contestants", type=_pick((*CONTESTANTS, *LOOPS)), default=list(CONTESTANTS), metavar="NAME[,…]"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="measure causeway with N workers too")
     parser.add_argument("--syscalls", action="store_true", help="count system calls for a unit of work instead")
     parser.add_argument("--profile", action="store_true", help="sample where the proxies spend their CPU instead")
@@ -177,7 +179,7 @@ def _options() -> argparse.Namespace:
         parser.error("--workers 1 to 64")
     if options.workers > 1 and goals.SUBJECT not in {row.name for row in options.contestants}:
         parser.error(f"--workers compares with {goals.SUBJECT}, which is not among the contestants")
-    is_partial = len(options.only) < len(WORKLOADS) or len(options.contestants) < len(CONTESTANTS)
+    is_partial = len(options.only) < len(WORKLOADS) or not set(CONTESTANTS) <= set(options.contestants)
     if options.markdown and is_partial and _kind(options) == "peers":
         parser.error("--markdown would lose rows: it needs every workload and every contestant")
     return options

@@ -84,10 +84,8 @@ impl Outbox {
 
     /// Close a socket once everything before it is told.
     pub fn close(&mut self, socket: OwnedFd) {
-        if self.gathers() {
-            self.orders.push(Order::Close(socket));
-        } else if !self.orders.is_empty() {
-            // Full: what was gathered for this socket must be told first.
+        // Also where it is full: what was gathered for this socket must be told first.
+        if self.gathers() || !self.orders.is_empty() {
             self.orders.push(Order::Close(socket));
         }
     }
