@@ -212,7 +212,7 @@ CONTESTANTS = (
 # The least that a relay can be, over each kind of loop: asked for by name, never in a run of everybody.
 LOOPS = tuple(
     Contestant(f"loop-{kind}", lambda place, kind=kind: _loop(place, kind), lambda: "bench/loops", is_peer=False)
-    for kind in ("tokio", "epoll", "uring")
+    for kind in ("tokio", "epoll", "uring", "splice")
 )
 
 

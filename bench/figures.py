@@ -39,6 +39,20 @@ def costs(samples: Samples) -> Series:
     return {name: [sample.cost for sample in taken] for name, taken in samples.items()}
 
 
+def whole(samples: Samples) -> Series:
+    """CPU of the whole machine for what is counted in the figure, whoever was charged for it.
+
+    The kernel does much of a proxy's work in whichever process an interrupt meets, so that a proxy's own share can
+    fall by its being placed well. Client, origin, other work: everything is in it.
+    """
+    return {name: [_whole(sample) for sample in taken] for name, taken in samples.items()}
+
+
+def _whole(sample: Sample) -> float | None:
+    cpus = (sample.proxy_cpus or 0.0) + sample.client_cpus + sample.origin_cpus + sample.others_cpus
+    return cpus / sample.value if sample.value else None
+
+
 def added(samples: Samples) -> Series:
     """What a latency is above that of no proxy at all, in the same round."""
     direct = [sample.value for sample in samples.get("direct", ())]
@@ -81,6 +95,12 @@ def rate_against_best(workload: Workload, samples: Samples, name: str) -> Ratio 
 
 def cost_against_best(samples: Samples, name: str) -> Ratio | None:
     return against_best(costs(samples), name, lowest=True)
+
+
+def whole_against_best(samples: Samples, name: str) -> Ratio | None:
+    """Against the peer that has the lowest CPU of its own, so that both ratios speak of the same one."""
+    found = best(costs(samples), tuple(peer for peer in PEERS if peer != name), lowest=True)
+    return ratio(whole(samples), name, found) if found else None
 
 
 def in_order(names: set[str]) -> list[str]:

@@ -48,11 +48,15 @@ def blocks(content: Content) -> dict[str, str]:
         case "workers":
             return {"workers": f"{_occasion(content)}\n\n{goals_table(content)}\n\n{_shares(content)}"}
         case _:
+            bare = [name for name in _names(content) if name.startswith("loop-")]
+            if bare:
+                return {"loops": _loops(content)}
             return {
                 "machine": _machine(content),
                 "summary": _summary(content),
                 "figures": _figures(content),
                 "costs": _costs(content),
+                "whole": _whole(content),
                 "latency": _latency(content),
                 "shares": _shares(content),
                 "goals": goals_table(content),
@@ -144,6 +148,36 @@ def _costs(content: Content) -> str:
         if row["cost_unit"]:
             rows.append([row["name"], row["cost_unit"], *("-" if cost is None else number(cost) for cost in costs)])
     return table(["workload", "CPU of the proxy", *names], rows)
+
+
+def _loops(content: Content) -> str:
+    """The bare relays beside causeway and the peers: the least that a proxy over the same kernel can cost."""
+    names = [name for name in _names(content) if name == SUBJECT or name.startswith("loop-")]
+    rows = []
+    for row in content["workloads"]:
+        figures = (
+            (("added_against_best_peer", "added p50"),)
+            if row["name"].endswith("-lat")
+            else (("cost_against_best_peer", "CPU"), ("whole_against_best_peer", "CPU of the machine"))
+        )
+        for key, said in figures:
+            ratios = [(row["contestants"].get(name) or {}).get(key) for name in names]
+            against = next((found["against"] for found in ratios if found), None)
+            if against:
+                rows.append(
+                    [row["name"], f"{said} x {against}", *(_ratio(found) if found else "-" for found in ratios)]
+                )
+    return f"{_occasion(content)}\n\n{table(['workload', 'against', *names], rows)}"
+
+
+def _whole(content: Content) -> str:
+    names = [name for name in _names(content) if name != "direct"]
+    rows = []
+    for row in content["workloads"]:
+        ratios = [(row["contestants"].get(name) or {}).get("whole_against_best_peer") for name in names]
+        if row["cost_unit"]:
+            rows.append([row["name"], *(f"{_ratio(found)} x {found['against']}" if found else "-" for found in ratios)])
+    return table(["CPU of the whole machine", *names], rows)
 
 
 def _latency(content: Content) -> str:

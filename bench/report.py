@@ -72,9 +72,10 @@ def ratios_table(results: dict[Workload, Samples]) -> str:
                 figures.rate_against_best(workload, samples, name),
                 figures.ratio(series, name, "direct"),
                 figures.cost_against_best(samples, name),
+                figures.whole_against_best(samples, name) if workload.cost_unit else None,
             ]
             rows.append([workload.name, name, *(str(ratio or "-") for ratio in found)])
-    return table(["workload", "contestant", "figure", "figure", "CPU per unit"], rows) if rows else ""
+    return table(["workload", "contestant", "figure", "figure", "CPU per unit", "of the machine"], rows) if rows else ""
 
 
 def shares_table(results: dict[Workload, Samples]) -> str:
@@ -123,6 +124,7 @@ def _contestant(workload: Workload, samples: Samples, name: str) -> dict:
         "against_best_peer": _as_dict(figures.rate_against_best(workload, samples, name)),
         "against_direct": _as_dict(figures.ratio(series, name, "direct")) if name != "direct" else None,
         "cost_against_best_peer": _as_dict(figures.cost_against_best(samples, name)),
+        "whole_against_best_peer": _as_dict(figures.whole_against_best(samples, name)) if workload.cost_unit else None,
         "added_against_best_peer": _as_dict(figures.against_best(added, name, lowest=True)),
         "rounds": [asdict(sample) for sample in samples[name]],
     }
@@ -136,7 +138,8 @@ def text(results: dict[Workload, Samples]) -> str:
         ("Added latency, median over rounds of the difference in each.", added_latency_table(results)),
         (
             "Ratios round by round, median [min - max], to the best other peer and to direct. Figures: above 1 is "
-            "better, but below it for latency and memory. CPU per unit: below 1 is better.",
+            "better, but below it for latency and memory. CPU per unit, of the proxy and of the whole machine: below 1 "
+            "is better.",
             ratios_table(results),
         ),
     ]

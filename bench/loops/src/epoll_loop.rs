@@ -9,9 +9,9 @@ use slab::Slab;
 use crate::Way;
 use crate::uring_loop::raw_v4;
 
-const LISTENER: u64 = 1 << 40;
-const ORIGIN: u64 = 1 << 41;
-const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+pub const LISTENER: u64 = 1 << 40;
+pub const ORIGIN: u64 = 1 << 41;
+pub const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 
 struct Relay {
     fds: [OwnedFd; 2], // client, origin
@@ -75,7 +75,7 @@ fn accept(epoll: &OwnedFd, way: &Way, relays: &mut Slab<Relay>) -> io::Result<()
     }
 }
 
-fn connect(to: SocketAddr) -> io::Result<OwnedFd> {
+pub fn connect(to: SocketAddr) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
     let origin = own(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0) })?;
     let address = raw_v4(to);
@@ -147,7 +147,7 @@ fn blocked() -> io::Result<()> {
     }
 }
 
-fn add(epoll: &OwnedFd, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
+pub fn add(epoll: &OwnedFd, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
     let mut event = libc::epoll_event { events: interest, u64: token };
     // SAFETY: `event` lives through the call.
     own_zero(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) })
@@ -157,7 +157,7 @@ fn own_zero(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn own(fd: i32) -> io::Result<OwnedFd> {
+pub fn own(fd: i32) -> io::Result<OwnedFd> {
     own_zero(fd)?;
     // SAFETY: the kernel just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

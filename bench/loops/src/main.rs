@@ -1,9 +1,10 @@
-//! `causeway-loops tokio|epoll|uring LISTEN-IP ORIGIN-IP PORT[/udp]…`: a relay with nothing but the loop, one thread.
+//! `causeway-loops tokio|epoll|uring|splice LISTEN-IP ORIGIN-IP PORT[/udp]…`: a relay with nothing but the loop, one thread.
 //!
 //! No counters, no timers, no logs, no limits. What it costs bounds what a proxy over the same loop can reach;
 //! decision 1 has the numbers. Datagrams pass through the same loop whatever the kind. Ends when its input closes.
 
 mod epoll_loop;
+mod splice_loop;
 mod tokio_loop;
 mod udp_loop;
 mod uring_loop;
@@ -43,6 +44,7 @@ fn main() {
         "tokio" => tokio_loop::run(ways),
         "epoll" => epoll_loop::run(&ways),
         "uring" => uring_loop::run(&ways),
+        "splice" => splice_loop::run(&ways),
         _ => usage(),
     };
     report(kind, result);
@@ -72,6 +74,6 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: causeway-loops tokio|epoll|uring LISTEN-IP ORIGIN-IP PORT[/udp]…");
+    eprintln!("usage: causeway-loops tokio|epoll|uring|splice LISTEN-IP ORIGIN-IP PORT[/udp]…");
     std::process::exit(2)
 }
