@@ -4,6 +4,7 @@
 
 mod call;
 mod dispatch;
+pub mod flow;
 mod ports;
 mod shared;
 
