@@ -15,6 +15,7 @@ mod files;
 mod handover;
 mod icmp;
 pub mod keep;
+mod linger;
 mod listen;
 mod memory;
 mod origin;

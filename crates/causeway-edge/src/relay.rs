@@ -67,6 +67,8 @@ pub struct Tools {
     filled: usize,
     pub outbox: Outbox,
     pipes: Vec<Pipe>,
+    /// A stream had more than a message to move since the last look.
+    has_streamed: bool,
 }
 
 impl Tools {
@@ -76,6 +78,7 @@ impl Tools {
             filled: 0,
             outbox: Outbox::new(may_gather),
             pipes: Vec::new(),
+            has_streamed: false,
         }
     }
 
@@ -94,6 +97,11 @@ impl Tools {
         if self.outbox.is_empty() {
             self.filled = 0;
         }
+    }
+
+    /// Has any stream moved more than a message since the last call?
+    pub fn take_streamed(&mut self) -> bool {
+        std::mem::take(&mut self.has_streamed)
     }
 
     fn take_pipe(&mut self) -> Option<Pipe> {
@@ -307,6 +315,7 @@ impl Half {
                 return Ok(n);
             }
         } else {
+            tools.has_streamed = true;
             self.streak += 1;
             self.is_bulk = self.streak >= BULK_AFTER;
         }
@@ -339,6 +348,7 @@ impl Half {
                 Ok(0)
             }
             Ok(n) => {
+                tools.has_streamed = true;
                 self.in_pipe = n;
                 self.bytes += n as u64;
                 self.streak = if n < SMALL_BYTES { self.streak.saturating_add(1) } else { 0 };

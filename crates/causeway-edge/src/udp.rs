@@ -116,6 +116,8 @@ pub struct UdpPlane {
     resolving: usize,
     held_bytes: usize,
     most_sessions: usize,
+    /// Datagrams since the last look.
+    received: usize,
 }
 
 impl UdpPlane {
@@ -131,6 +133,7 @@ impl UdpPlane {
             picks: Vec::new(),
             resolving: 0,
             held_bytes: 0,
+            received: 0,
             most_sessions: most_sessions.max(1),
         })
     }
@@ -210,6 +213,11 @@ impl UdpPlane {
     }
 
     // ---- notices of the kernel ----
+
+    /// How many datagrams have come, from either side, since the last call.
+    pub fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.received)
+    }
 
     pub fn on_session(&mut self, desk: &mut Desk, slot: usize, notice: u32) {
         let Some(session) = self.table.get(slot).filter(|session| session.state == State::Open) else { return };

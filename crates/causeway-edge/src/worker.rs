@@ -18,6 +18,7 @@ use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
 use crate::files::{Files, Ledger};
+use crate::linger::Linger;
 use crate::memory::Strain;
 use crate::pulse::Pulse;
 use crate::relay::Side;
@@ -307,6 +308,7 @@ impl Loop {
 
     fn run(&mut self) -> End {
         self.tcp.begin();
+        let linger = Linger::default();
         let mut notices = vec![libc::epoll_event { events: 0, u64: 0 }; NOTICES];
         loop {
             let sleep_ms = if self.tcp.has_unfinished() { 0 } else { self.desk.timers.sleep_ms(self.clock.now_ms()) };
@@ -344,6 +346,11 @@ impl Loop {
             self.tcp.free_closed();
             self.udp.free_closed();
             self.pulse.open_flows.store(self.tcp.open() + self.udp.open(), Ordering::Relaxed);
+            let has_streamed = self.tcp.take_streamed();
+            let pieces = n.max(self.udp.take_received());
+            if !has_streamed && !self.tcp.has_unfinished() {
+                linger.after(pieces);
+            }
         }
     }
 

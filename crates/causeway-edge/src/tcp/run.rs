@@ -111,6 +111,11 @@ impl TcpPlane {
         self.tools.outbox.gathers();
     }
 
+    /// Has any stream moved more than a message since the last call?
+    pub fn take_streamed(&mut self) -> bool {
+        self.tools.take_streamed()
+    }
+
     pub fn has_gathered(&self) -> bool {
         !self.tools.outbox.is_empty()
     }

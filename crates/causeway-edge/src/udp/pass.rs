@@ -27,6 +27,7 @@ impl UdpPlane {
         }
         // An error here is of one earlier reply and concerns nobody else; reading has cleared it.
         let Ok(count) = self.batch.receive_from_clients(port.fd) else { return };
+        self.received += count;
         let mut latest = None;
         for first in (0..count).step_by(MOST) {
             let mut picks = [Pick::default(); MOST];
@@ -183,6 +184,7 @@ impl UdpPlane {
             Ok(count) => count,
             Err(error) => return error.raw_os_error() == Some(libc::ECONNREFUSED),
         };
+        self.received += count;
         let counters = counters(&session.active, desk);
         let is_simple = session.active.proxy_protocol() == ProxyProtocol::Simple;
         for index in 0..count {
