@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const PROGRAMS: [&str; 1] = ["dispatch"];
+const PROGRAMS: [&str; 2] = ["dispatch", "flow"];
 
 fn main() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf");
@@ -29,7 +29,8 @@ fn main() {
 fn compile(sources: &Path, out: &Path, program: &str) -> Result<(), String> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let output = Command::new("clang")
-        .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-c"])
+        // v3: atomic operations that answer (kernel 5.12).
+        .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-c"])
         .arg(sources.join(format!("{program}.bpf.c")))
         .arg("-o")
         .arg(object(out, program))

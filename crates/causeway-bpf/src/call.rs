@@ -1,16 +1,26 @@
 //! The few bpf(2) commands that are needed once a program is loaded, on plain descriptors, so that a descriptor
 //! that came from another process is as good as one of our own.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 const MAP_DELETE: libc::c_long = 3;
 const MAP_NEXT_KEY: libc::c_long = 4;
+const OBJ_PIN: libc::c_long = 6;
+const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
+const OBJ_INFO: libc::c_long = 15;
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
 const ATTACH_SK_LOOKUP: u32 = 36;
+const ATTACH_TCX_INGRESS: u32 = 46;
 
 #[repr(C)]
 struct Element {
@@ -21,12 +31,41 @@ struct Element {
     flags: u64,
 }
 
+/// Also an update, which names link and program first.
 #[repr(C)]
+#[derive(Default)]
 struct Link {
     program: u32,
     target: u32,
     kind: u32,
     flags: u32,
+    more: [u64; 4],
+}
+
+#[repr(C)]
+struct Pin {
+    path: u64,
+    object: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct Info {
+    object: u32,
+    bytes: u32,
+    place: u64,
 }
 
 /// The beginning of `union bpf_attr` for a trial run; the kernel takes what follows as zero.
@@ -86,13 +125,73 @@ fn element<K>(map: BorrowedFd<'_>, key: &K) -> Element {
 
 /// Attach an sk_lookup program to a network namespace for as long as the answer is open.
 pub fn attach_sk_lookup(program: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut link = Link {
-        program: program.as_raw_fd() as u32,
-        target: namespace.as_raw_fd() as u32,
-        kind: ATTACH_SK_LOOKUP,
+    let (program, target) = (program.as_raw_fd() as u32, namespace.as_raw_fd() as u32);
+    descriptor(LINK_CREATE, &mut Link { program, target, kind: ATTACH_SK_LOOKUP, ..Link::default() })
+}
+
+/// Attach a tc program to what comes in by an interface, behind those that are there (kernel 6.6).
+pub fn attach_tcx(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
+    let program = program.as_raw_fd() as u32;
+    descriptor(LINK_CREATE, &mut Link { program, target: interface, kind: ATTACH_TCX_INGRESS, ..Link::default() })
+}
+
+/// Put another program in the place of a link's own; no packet passes by neither.
+pub fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let (program, target) = (link.as_raw_fd() as u32, program.as_raw_fd() as u32);
+    call(LINK_UPDATE, &mut Link { program, target, ..Link::default() }).map(drop)
+}
+
+/// The link does nothing any more, whoever still holds it.
+pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    call(LINK_DETACH, &mut Link { program: link.as_raw_fd() as u32, ..Link::default() }).map(drop)
+}
+
+/// Which interface a tcx link is attached to; 0 if that is gone.
+pub fn interface_of(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut about = [0u32; 32];
+    let place = about.as_mut_ptr() as u64;
+    call(OBJ_INFO, &mut Info { object: link.as_raw_fd() as u32, bytes: size_of_val(&about) as u32, place })?;
+    Ok(about[4])
+}
+
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    call(OBJ_PIN, &mut Pin { path: path.as_ptr() as u64, object: object.as_raw_fd() as u32, flags: 0 }).map(drop)
+}
+
+pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    descriptor(OBJ_GET, &mut Pin { path: path.as_ptr() as u64, object: 0, flags: 0 })
+}
+
+/// Entries of a hash map from bucket `from` (its beginning: `None`) on, as many whole buckets as there is room for.
+/// Answers how many, and where to go on (`None`: that was all).
+pub fn entries<K, V>(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<u32>)> {
+    let (first, mut next) = (from.unwrap_or(0), 0u32);
+    let mut batch = Batch {
+        from: from.map_or(0, |_| std::ptr::from_ref(&first) as u64),
+        to: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map: map.as_raw_fd() as u32,
+        element_flags: 0,
         flags: 0,
     };
-    let fd = call(LINK_CREATE, &mut link)?;
+    match call(MAP_LOOKUP_BATCH, &mut batch) {
+        Ok(_) => Ok((batch.count as usize, Some(next))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((batch.count as usize, None)),
+        Err(error) => Err(error),
+    }
+}
+
+fn descriptor<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
+    let fd = call(command, attributes)?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -171,14 +171,14 @@ fn broken(reason: &str) -> Unavailable {
 }
 
 /// Kernels before 5.11 count maps against this limit; failing is told by what fails then.
-fn raise_locked_memory() {
+pub(crate) fn raise_locked_memory() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a readable rlimit.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
 /// The largest number in a list such as `0-3`, plus one.
-fn possible_processors() -> io::Result<usize> {
+pub(crate) fn possible_processors() -> io::Result<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = text.trim().rsplit([',', '-']).next().and_then(|number| number.parse::<usize>().ok());
     last.map(|last| last + 1).ok_or_else(|| io::Error::other("the list of processors cannot be read"))

@@ -6,8 +6,12 @@
 
 mod application;
 mod counts;
+mod cut;
 mod events;
+mod kernel;
+mod pins;
 mod ports;
+mod shared;
 mod table;
 
 pub use application::{CHOICES, Carried, CarriedOrigin, HeaderKind, MAX_APPLICATIONS, MAX_ORIGINS, MAX_SOURCES};
@@ -18,9 +22,16 @@ pub use table::{Cursor, Family, Flow, FlowKey, Leg, Side, Table};
 
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use crate::{Spot, Unavailable};
+use crate::dispatch::possible_processors;
+use crate::{Spot, Unavailable, call};
+use kernel::Kernel;
+use shared::{Clock, Key, RawApplication, RawLeg, RawTotals, Tally};
+
+/// Legs that one call of `sweep` visits, about.
+const SWEEP: usize = 2048;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,7 +52,10 @@ impl Default for Options {
 
 /// All maps and the program.
 #[derive(Debug)]
-pub struct FlowPath {}
+pub struct FlowPath {
+    kernel: Kernel,
+    pins: Option<PathBuf>,
+}
 
 impl FlowPath {
     /// Adopt what is pinned, of the same layout version, and put this build's program in place of the one there
@@ -49,86 +63,149 @@ impl FlowPath {
     ///
     /// # Errors
     /// Why this build or this machine cannot.
-    pub fn open(_options: &Options) -> Result<FlowPath, Unavailable> {
-        Err(Unavailable::Refused { what: "the flow program", reason: "not built yet".to_string() })
+    pub fn open(options: &Options) -> Result<FlowPath, Unavailable> {
+        Ok(FlowPath { kernel: kernel::load(options)?, pins: options.pins.clone() })
     }
 
-    /// Let packets that come in by `interface` be carried. Attached already: fine.
+    /// Let packets that come in by `interface` (of the calling thread's network namespace) be carried. Attached
+    /// already: fine.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn attach(&self, _interface: u32) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn attach(&self, interface: u32) -> io::Result<()> {
+        let mut links = self.kernel.links();
+        if links.contains_key(&interface) {
+            return Ok(());
+        }
+        let link = call::attach_tcx(self.kernel.program.as_fd(), interface)?;
+        if let Some(directory) = &self.pins {
+            call::pin(link.as_fd(), &pins::link(directory, interface))?;
+        }
+        links.insert(interface, link);
+        Ok(())
     }
 
     pub fn attached(&self) -> Vec<u32> {
-        Vec::new()
+        self.kernel.links().keys().copied().collect()
     }
 
     /// # Errors
     /// The kernel's. Not attached: fine.
-    pub fn detach(&self, _interface: u32) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn detach(&self, interface: u32) -> io::Result<()> {
+        let mut links = self.kernel.links();
+        if links.remove(&interface).is_some()
+            && let Some(directory) = &self.pins
+        {
+            std::fs::remove_file(pins::link(directory, interface))?;
+        }
+        Ok(())
     }
 
     /// Make `application` what flows of `index` are opened by, in one step; flows that are open stay as they are.
     ///
     /// # Errors
-    /// `InvalidInput` if it has no origin or too many; else the kernel's.
-    pub fn set_application(&self, _index: u16, _application: &Carried) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// `InvalidInput` if it has no origin or too many, or `index` is out of range; else the kernel's.
+    pub fn set_application(&self, index: u16, application: &Carried) -> io::Result<()> {
+        if !(1..=MAX_APPLICATIONS).contains(&index) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an index is 1 to 4095"));
+        }
+        let raw = application.raw()?;
+        patiently(|| call::update(self.kernel.maps.applications.as_fd(), &u32::from(index), &raw))
     }
 
     /// # Errors
     /// The kernel's.
-    pub fn application(&self, _index: u16) -> io::Result<Option<Carried>> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn application(&self, index: u16) -> io::Result<Option<Carried>> {
+        let raw: Option<RawApplication> = look_up(self.kernel.maps.applications.as_fd(), &u32::from(index))?;
+        Ok(raw.as_ref().map(Carried::of))
     }
 
     /// # Errors
     /// The kernel's.
     pub fn applications(&self) -> io::Result<Vec<(u16, Carried)>> {
-        Err(io::ErrorKind::Unsupported.into())
+        let mut found = Vec::new();
+        let mut last: Option<u32> = None;
+        while let Some(index) = call::next_key(self.kernel.maps.applications.as_fd(), last.as_ref(), 0u32)? {
+            found.extend(self.application(index as u16)?.map(|application| (index as u16, application)));
+            last = Some(index);
+        }
+        found.sort_unstable_by_key(|(index, _)| *index);
+        Ok(found)
     }
 
     /// Its open flows stay; ports that still name it open none. Not there: fine.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn remove_application(&self, _index: u16) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn remove_application(&self, index: u16) -> io::Result<()> {
+        call::delete(self.kernel.maps.applications.as_fd(), &u32::from(index))
     }
 
     /// Make `table` all that is carried of `spot`, in one step; an empty one removes the spot.
     ///
     /// # Errors
     /// `InvalidInput` for an unspecified address; else the kernel's.
-    pub fn set_ports(&self, _spot: Spot, _table: &PortTable) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn set_ports(&self, spot: Spot, table: &PortTable) -> io::Result<()> {
+        if spot.is_wildcard() {
+            let reason = "an unspecified address cannot be carried: it would take what is routed to others";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        let map = self.kernel.maps.listeners.as_fd();
+        match table.is_empty() {
+            true => call::delete(map, &spot),
+            false => patiently(|| call::update(map, &spot, table.raw())),
+        }
     }
 
     /// # Errors
     /// The kernel's.
-    pub fn ports(&self, _spot: Spot) -> io::Result<PortTable> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn ports(&self, spot: Spot) -> io::Result<PortTable> {
+        let mut table = PortTable::default();
+        match call::lookup(self.kernel.maps.listeners.as_fd(), &spot, table.raw_mut()) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(table),
+        }
     }
 
     /// # Errors
     /// The kernel's.
     pub fn spots(&self) -> io::Result<Vec<Spot>> {
-        Err(io::ErrorKind::Unsupported.into())
+        let mut spots = Vec::new();
+        let room = Spot::tcp(std::net::Ipv4Addr::UNSPECIFIED.into());
+        while let Some(next) = call::next_key(self.kernel.maps.listeners.as_fd(), spots.last(), room)? {
+            spots.push(next);
+        }
+        Ok(spots)
     }
 
     /// # Errors
     /// The kernel's.
-    pub fn totals(&self, _index: u16) -> io::Result<FlowTotals> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn totals(&self, index: u16) -> io::Result<FlowTotals> {
+        let mut of_each = vec![RawTotals::default(); possible_processors()?];
+        call::lookup(self.kernel.maps.totals.as_fd(), &u32::from(index), of_each.as_mut_slice())?;
+        let sum = |of: fn(&RawTotals) -> u64| of_each.iter().map(of).sum();
+        Ok(FlowTotals {
+            connections: sum(|totals| totals.connections),
+            client_bytes: sum(|totals| totals.bytes[0]),
+            client_packets: sum(|totals| totals.packets[0]),
+            origin_bytes: sum(|totals| totals.bytes[1]),
+            origin_packets: sum(|totals| totals.packets[1]),
+            drops: sum(|totals| totals.drops),
+            ports_exhausted: sum(|totals| totals.exhausted),
+            table_full: sum(|totals| totals.table_full),
+        })
     }
 
     /// # Errors
     /// The kernel's.
     pub fn verdicts(&self) -> io::Result<FlowVerdicts> {
-        Err(io::ErrorKind::Unsupported.into())
+        let mut of_each = vec![0u64; possible_processors()?];
+        let mut verdicts = FlowVerdicts::default();
+        for verdict in Verdict::ALL {
+            call::lookup(self.kernel.maps.flow_verdicts.as_fd(), &(verdict as u32), of_each.as_mut_slice())?;
+            verdicts.set(verdict, of_each.iter().sum());
+        }
+        Ok(verdicts)
     }
 
     /// Visit a bounded number of legs from `cursor` on (`Cursor::default()` begins a round). An entry may be seen
@@ -138,36 +215,59 @@ impl FlowPath {
     /// The kernel's.
     pub fn sweep(
         &self,
-        _family: Family,
-        _table: Table,
-        _cursor: Cursor,
-        _visit: &mut dyn FnMut(Leg),
+        family: Family,
+        table: Table,
+        cursor: Cursor,
+        visit: &mut dyn FnMut(Leg),
     ) -> io::Result<Cursor> {
-        Err(io::ErrorKind::Unsupported.into())
+        match family {
+            Family::V4 => sweep::<4>(self.kernel.table(family, table), cursor, visit),
+            Family::V6 => sweep::<16>(self.kernel.table(family, table), cursor, visit),
+        }
     }
 
     /// Both legs of a flow, wherever it is.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn flow(&self, _client_key: &FlowKey) -> io::Result<Option<Flow>> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn flow(&self, client_key: &FlowKey) -> io::Result<Option<Flow>> {
+        let found = match family_of(client_key) {
+            Family::V4 => {
+                self.legs::<4>(client_key)?.map(|(key, legs)| Flow::new(&key, &legs[0], &legs[1], Clock::now()))
+            }
+            Family::V6 => {
+                self.legs::<16>(client_key)?.map(|(key, legs)| Flow::new(&key, &legs[0], &legs[1], Clock::now()))
+            }
+        };
+        Ok(found)
     }
 
     /// Take both legs out; answers the last counts. Packets that come later find no flow and go to the stack.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn remove(&self, _client_key: &FlowKey) -> io::Result<Option<Flow>> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn remove(&self, client_key: &FlowKey) -> io::Result<Option<Flow>> {
+        let flow = self.flow(client_key)?;
+        if let Some(flow) = &flow {
+            let origin_key = FlowKey { from: flow.origin, to: flow.source, is_tcp: flow.is_tcp };
+            match family_of(client_key) {
+                Family::V4 => self.take_out::<4>(&[*client_key, origin_key])?,
+                Family::V6 => self.take_out::<16>(&[*client_key, origin_key])?,
+            }
+        }
+        Ok(flow)
     }
 
     /// End a flow: RST to both sides of a TCP connection, and out of the table.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn cut(&self, _flow: &Flow) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// The kernel's; the flow is out of the table anyway.
+    pub fn cut(&self, flow: &Flow) -> io::Result<()> {
+        let last = self.remove(&flow.client_key())?;
+        match last {
+            Some(last) if last.is_tcp => cut::reset_both(&last),
+            _ => Ok(()),
+        }
     }
 
     /// What happened, as it happens. One reader at a time.
@@ -175,14 +275,83 @@ impl FlowPath {
     /// # Errors
     /// The kernel's.
     pub fn events(&self) -> io::Result<FlowEvents> {
-        Err(io::ErrorKind::Unsupported.into())
+        FlowEvents::new(self.kernel.maps.events.as_fd().try_clone_to_owned()?)
     }
 
     /// Detach from every interface and unpin everything of `options.pins`: flows end. Answers how many pins went.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn flush(_options: &Options) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn flush(options: &Options) -> io::Result<usize> {
+        options.pins.as_ref().map_or(Ok(0), |directory| pins::flush(directory))
     }
+
+    fn legs<const N: usize>(&self, client_key: &FlowKey) -> io::Result<Option<Legs<N>>> {
+        let key = client_key.raw::<N>();
+        let Some(client) = self.leg(&key)? else { return Ok(None) };
+        if client.tally.has(shared::IS_ORIGIN_LEG) {
+            return Ok(None);
+        }
+        let origin = self.leg(&Key::new(client.ends.swapped(), client_key.is_tcp))?;
+        // Its other leg may have been evicted, or be on its way from one table to the other.
+        let never = RawLeg { ends: key.ends.swapped(), extra: 0, tally: Tally::default() };
+        Ok(Some((key, [client, origin.unwrap_or(never)])))
+    }
+
+    fn leg<const N: usize>(&self, key: &Key<N>) -> io::Result<Option<RawLeg<N>>> {
+        let family = if N == 4 { Family::V4 } else { Family::V6 };
+        match look_up(self.kernel.table(family, Table::Open), key)? {
+            Some(leg) => Ok(Some(leg)),
+            None => look_up(self.kernel.table(family, Table::Opening), key),
+        }
+    }
+
+    fn take_out<const N: usize>(&self, keys: &[FlowKey]) -> io::Result<()> {
+        let family = if N == 4 { Family::V4 } else { Family::V6 };
+        for key in keys {
+            call::delete(self.kernel.table(family, Table::Open), &key.raw::<N>())?;
+            call::delete(self.kernel.table(family, Table::Opening), &key.raw::<N>())?;
+        }
+        Ok(())
+    }
+}
+
+type Legs<const N: usize> = (Key<N>, [RawLeg<N>; 2]);
+
+fn family_of(key: &FlowKey) -> Family {
+    if key.from.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+fn look_up<K, V: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = std::mem::MaybeUninit::<V>::zeroed();
+    match call::lookup(map, key, &mut value) {
+        // SAFETY: plain numbers, for which zeroes are a value, and the kernel has written all of them.
+        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Large values are made from memory that the kernel keeps in store, and fills up in the background.
+fn patiently(mut act: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 0..100 {
+        match act() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+    act()
+}
+
+fn sweep<const N: usize>(map: BorrowedFd<'_>, cursor: Cursor, visit: &mut dyn FnMut(Leg)) -> io::Result<Cursor> {
+    let nobody = [0; N];
+    let ends = shared::Ends { saddr: nobody, daddr: nobody, sport: [0; 2], dport: [0; 2] };
+    let mut keys = vec![Key::new(ends, false); SWEEP];
+    let mut legs = vec![RawLeg { ends, extra: 0, tally: Tally::default() }; SWEEP];
+    let (count, bucket) = call::entries(map, cursor.bucket, &mut keys, &mut legs)?;
+    let clock = Clock::now();
+    keys.iter().zip(&legs).take(count).for_each(|(key, leg)| visit(Leg::new(key, leg, clock)));
+    Ok(Cursor { bucket })
 }

@@ -1,6 +1,9 @@
 //! What the kernel is told of an application.
 
+use std::io;
 use std::net::IpAddr;
+
+use super::shared::{RawApplication, RawOrigin, address_of, bytes_of};
 
 pub const MAX_ORIGINS: usize = 16;
 pub const MAX_SOURCES: usize = 8;
@@ -43,4 +46,65 @@ pub enum HeaderKind {
     /// Before every datagram.
     ProxyV2Every = 3,
     Simple = 4,
+}
+
+const NO_ORIGIN: RawOrigin =
+    RawOrigin { is_ipv6: 0, source_count: 0, first_port: 0, address: [0; 16], sources: [[0; 16]; MAX_SOURCES] };
+
+impl Carried {
+    pub(super) fn raw(&self) -> io::Result<RawApplication> {
+        let refused = |reason: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        if self.origins.is_empty() || self.origins.len() > MAX_ORIGINS {
+            return refused("a carried application has 1 to 16 origins");
+        }
+        if self.choices.iter().any(|choice| usize::from(*choice) >= self.origins.len()) {
+            return refused("a choice names an origin that is not there");
+        }
+        let mut origins = [NO_ORIGIN; MAX_ORIGINS];
+        for (raw, origin) in origins.iter_mut().zip(&self.origins) {
+            if origin.sources.is_empty() || origin.sources.len() > MAX_SOURCES {
+                return refused("an origin of a carried application has 1 to 8 source addresses");
+            }
+            if origin.sources.iter().any(|source| source.is_ipv4() != origin.address.is_ipv4()) {
+                return refused("a source address is of another family than the origin");
+            }
+            raw.is_ipv6 = origin.address.is_ipv6().into();
+            raw.source_count = origin.sources.len() as u8;
+            raw.first_port = origin.first_port;
+            raw.address = bytes_of(origin.address);
+            raw.sources.iter_mut().zip(&origin.sources).for_each(|(raw, source)| *raw = bytes_of(*source));
+        }
+        Ok(RawApplication {
+            id: self.id,
+            protocol: if self.is_tcp { libc::IPPROTO_TCP } else { libc::IPPROTO_UDP } as u8,
+            header: self.header as u8,
+            edge_first_port: self.edge_first_port,
+            origin_count: self.origins.len() as u32,
+            choices: self.choices,
+            origins,
+        })
+    }
+
+    pub(super) fn of(raw: &RawApplication) -> Carried {
+        let address = |is_ipv6: u8, bytes: &[u8; 16]| address_of(&bytes[..if is_ipv6 == 0 { 4 } else { 16 }]);
+        let origin = |raw: &RawOrigin| CarriedOrigin {
+            address: address(raw.is_ipv6, &raw.address),
+            first_port: raw.first_port,
+            sources: raw.sources.iter().take(raw.source_count.into()).map(|s| address(raw.is_ipv6, s)).collect(),
+        };
+        Carried {
+            id: raw.id,
+            is_tcp: i32::from(raw.protocol) == libc::IPPROTO_TCP,
+            header: match raw.header {
+                1 => HeaderKind::ProxyV1,
+                2 => HeaderKind::ProxyV2,
+                3 => HeaderKind::ProxyV2Every,
+                4 => HeaderKind::Simple,
+                _ => HeaderKind::None,
+            },
+            edge_first_port: raw.edge_first_port,
+            origins: raw.origins.iter().take(raw.origin_count as usize).map(origin).collect(),
+            choices: raw.choices,
+        }
+    }
 }

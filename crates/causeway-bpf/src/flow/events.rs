@@ -1,8 +1,12 @@
 //! What happened to flows, through a ring that the kernel writes and one process reads.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use aya::maps::{Map, MapData, RingBuf};
+
 use super::Flow;
+use super::shared::{Clock, RawEvent};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowEventKind {
@@ -12,9 +16,9 @@ pub enum FlowEventKind {
     Closed,
     /// Its client opened it anew, or it was closed and made room: these are its last counts, it is in no table any more.
     Replaced,
-    /// The origin answered the first packet with RST.
+    /// RST before it was two-way, mostly the origin's in answer to SYN: it is in no table any more.
     Refused,
-    /// No source port was left: the flow was not opened, `source` is unspecified.
+    /// No source port was left: the flow was not opened.
     Exhausted,
 }
 
@@ -27,14 +31,20 @@ pub struct FlowEvent {
 }
 
 /// Poll its descriptor, then take until there is none.
-#[derive(Debug)]
 pub struct FlowEvents {
-    fd: OwnedFd,
+    ring: RingBuf<MapData>,
+}
+
+impl FlowEvents {
+    pub(super) fn new(map: OwnedFd) -> io::Result<FlowEvents> {
+        let data = MapData::from_fd(map).map_err(io::Error::other)?;
+        Ok(FlowEvents { ring: RingBuf::try_from(Map::RingBuf(data)).map_err(io::Error::other)? })
+    }
 }
 
 impl AsFd for FlowEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.ring.as_fd()
     }
 }
 
@@ -43,6 +53,31 @@ impl Iterator for FlowEvents {
 
     /// `None`: nothing more just now.
     fn next(&mut self) -> Option<FlowEvent> {
-        None
+        loop {
+            let item = self.ring.next()?;
+            if let Some(event) = read::<4>(&item).or_else(|| read::<16>(&item)) {
+                return Some(event);
+            }
+        }
     }
+}
+
+fn read<const N: usize>(bytes: &[u8]) -> Option<FlowEvent> {
+    if bytes.len() < size_of::<RawEvent<N>>() || bytes[1] != u8::from(N == 16) {
+        return None;
+    }
+    // SAFETY: long enough, and every pattern of bits is a value; read without regard to alignment.
+    let raw: RawEvent<N> = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
+    let clock = Clock::now();
+    let kind = match raw.kind {
+        0 => FlowEventKind::Opened,
+        1 => FlowEventKind::Closed,
+        2 => FlowEventKind::Replaced,
+        3 => FlowEventKind::Refused,
+        4 => FlowEventKind::Exhausted,
+        _ => return None, // of a newer program
+    };
+    let mut flow = Flow::new(&raw.client_key, &raw.client, &raw.origin, clock);
+    flow.is_told |= kind == FlowEventKind::Opened;
+    Some(FlowEvent { kind, flow, at_ms: clock.ms_of(raw.at) })
 }

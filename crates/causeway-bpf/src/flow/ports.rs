@@ -42,6 +42,16 @@ impl PortTable {
     }
 }
 
+impl PortTable {
+    pub(super) fn raw(&self) -> &[u16; PORTS] {
+        &self.0
+    }
+
+    pub(super) fn raw_mut(&mut self) -> &mut [u16; PORTS] {
+        &mut self.0
+    }
+}
+
 impl fmt::Debug for PortTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.runs()).finish()

@@ -4,6 +4,11 @@
 
 use std::net::SocketAddr;
 
+use super::shared::{CLOSED, Clock, ESTABLISHED, Ends, FIN_SEEN, IS_ORIGIN_LEG, Key, RST_SEEN, RawLeg, TOLD, rtt_us};
+
+/// A reset that only its receiver can judge counts as the end when nobody has said anything for this long.
+const RESET_STANDS_MS: u64 = 5_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     V4,
@@ -118,5 +123,76 @@ impl Flow {
     /// When either side was last heard.
     pub fn seen_ms(&self) -> u64 {
         self.seen_client_ms.max(self.seen_origin_ms)
+    }
+}
+
+impl FlowKey {
+    pub(super) fn raw<const N: usize>(&self) -> Key<N> {
+        Key::new(Ends::new(self.from, self.to), self.is_tcp)
+    }
+}
+
+impl Leg {
+    pub(super) fn new<const N: usize>(key: &Key<N>, leg: &RawLeg<N>, clock: Clock) -> Leg {
+        let is_tcp = key.is_tcp();
+        let tally = &leg.tally;
+        Leg {
+            side: if tally.has(IS_ORIGIN_LEG) { Side::Origin } else { Side::Client },
+            arrives: FlowKey { from: key.ends.from(), to: key.ends.to(), is_tcp },
+            becomes: FlowKey { from: leg.ends.from(), to: leg.ends.to(), is_tcp },
+            application: tally.application(),
+            packets: tally.packets,
+            bytes: if is_tcp && tally.has(IS_ORIGIN_LEG) && !tally.has(ESTABLISHED) { 0 } else { tally.bytes },
+            seen_ms: if tally.packets == 0 { 0 } else { clock.ms_of(tally.seen) },
+            is_established: tally.has(ESTABLISHED),
+            is_closed: tally.has(CLOSED) || reset_stands(tally.has(RST_SEEN), clock.ms_of(tally.seen), clock),
+            is_told: tally.has(TOLD),
+        }
+    }
+}
+
+fn reset_stands(is_reset: bool, seen_ms: u64, clock: Clock) -> bool {
+    is_reset && clock.ms().saturating_sub(seen_ms) > RESET_STANDS_MS
+}
+
+impl Flow {
+    pub(super) fn new<const N: usize>(
+        client_key: &Key<N>,
+        client: &RawLeg<N>,
+        origin: &RawLeg<N>,
+        clock: Clock,
+    ) -> Flow {
+        let legs = [Leg::new(client_key, client, clock), Leg::new(client_key, origin, clock)];
+        let reset_by = |leg: &RawLeg<N>, side| leg.tally.has(RST_SEEN).then_some(side);
+        let seen_ms = legs[0].seen_ms.max(legs[1].seen_ms);
+        let was_reset_by = reset_by(client, Side::Client).or(reset_by(origin, Side::Origin));
+        let measured = |units: u32| {
+            (client_key.is_tcp() && client.tally.has(ESTABLISHED) && units & 0xffff != 0).then(|| rtt_us(units))
+        };
+        Flow {
+            client: client_key.ends.from(),
+            edge: client_key.ends.to(),
+            source: client.ends.from(),
+            origin: client.ends.to(),
+            is_tcp: client_key.is_tcp(),
+            application: client.tally.application(),
+            is_established: client.tally.has(ESTABLISHED),
+            is_closed: client.tally.has(CLOSED) || reset_stands(was_reset_by.is_some(), seen_ms, clock),
+            is_told: client.tally.has(TOLD),
+            was_reset_by,
+            has_finished_client: client.tally.has(FIN_SEEN),
+            has_finished_origin: origin.tally.has(FIN_SEEN),
+            started_ms: clock.ms_of(client.extra),
+            seen_client_ms: legs[0].seen_ms,
+            seen_origin_ms: legs[1].seen_ms,
+            client_bytes: client.tally.bytes,
+            origin_bytes: legs[1].bytes,
+            client_packets: client.tally.packets,
+            origin_packets: origin.tally.packets,
+            client_rtt_us: measured(origin.extra >> 16),
+            origin_rtt_us: measured(origin.extra),
+            next_seq: (client.tally.next_seq, origin.tally.next_seq),
+            header_bytes: client.tally.header_bytes(),
+        }
     }
 }

@@ -1,0 +1,94 @@
+/* A packet of one family from its reading to its leaving. Included once for each. */
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+
+/* It cannot go on. Of a flow it is dropped, as a router would. */
+static __noinline int F(stuck)(struct __sk_buff *skb, const struct packet *p, const S(leg) *leg, long found)
+{
+	struct totals *sum = totals_of(index_of(&leg->tally));
+
+	if (sum)
+		sum->drops += 1;
+	count(found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? TOO_BIG : NO_ROUTE);
+	return DROP;
+}
+
+static __noinline int F(carry)(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct bpf_fib_lookup fib;
+	S(key) key = {};
+	S(ends) to;
+	S(leg) *leg;
+	__u32 now, packets, state;
+	long found;
+	int verdict = F(read)(skb, &p, &key);
+
+	if (verdict != GO_ON)
+		return verdict;
+	leg = bpf_map_lookup_elem(&F(flows), &key);
+	if (!leg || (p.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+		if (leg && leg->tally.state & CLOSED) {
+			F(forget)(&key, leg, EVENT_REPLACED);
+			leg = 0;
+		}
+		if (!leg) {
+			leg = bpf_map_lookup_elem(&F(opening), &key);
+			if (leg && p.is_tcp && (p.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+			    !(leg->tally.state & (IS_ORIGIN_LEG | ESTABLISHED)) && F(is_shunned)(&key, leg)) {
+				F(forget)(&key, leg, EVENT_REPLACED);
+				leg = 0;
+			}
+		}
+		if (!leg) {
+			verdict = F(first)(skb, &p, &key, &fib);
+			if (verdict != GO_ON)
+				return verdict;
+			leg = bpf_map_lookup_elem(&F(opening), &key);
+			if (!leg)
+				return PASS;
+		}
+	}
+	if (p.hops <= 1) {
+		count(EXPIRED);
+		return DROP;
+	}
+	to = leg->ends;
+	found = F(route)(skb, &p, &to, &fib);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return F(stuck)(skb, &p, leg, found);
+
+	now = ticks();
+	packets = skb->gso_segs;
+	packets = packets ? packets : 1;
+	state = leg->tally.state;
+	if (!(state & ESTABLISHED)) {
+		verdict = F(handshake)(&p, &key, leg);
+		p.is_slow = 1;
+		if (verdict == PASS)
+			return PASS;
+		if (verdict == GO_ON) {
+			F(account)(leg, &p, packets, now);
+			goto out;
+		}
+		leg = F(find)(&key);
+		if (!leg)
+			return DROP;
+		state = leg->tally.state;
+	}
+	if ((leg->tally.seen ^ now) >> 10)
+		p.is_slow = 1;
+	if (!p.is_tcp) {
+		p.counted = p.payload;
+		__sync_fetch_and_add(&leg->tally.bytes, p.payload);
+	} else if (!is_within(p.seq, leg->tally.next_seq)) {
+		count(OUT_OF_WINDOW);
+		goto out;
+	} else if (p.flags & (TCP_SYN | TCP_FIN | TCP_RST) || state & (WATCH | FIN_SEEN)) {
+		F(turn)(&p, &key, leg);
+	} else {
+		p.counted = progress(&leg->tally, p.seq + p.payload, 0);
+	}
+	F(account)(leg, &p, packets, now);
+out:
+	return F(send)(skb, &p, &key.ends, &to, &fib, found);
+}

@@ -1,0 +1,202 @@
+/* A first packet opens a flow: application, origin, source port, both legs. Included once for each family. */
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+
+#ifndef PORT_TRIES
+#define PORT_TRIES 128
+#endif
+
+static __always_inline __u32 F(hash)(const __be32 *address, __u32 hash)
+{
+#pragma unroll
+	for (int i = 0; i < WORDS; i++)
+		hash = mix(hash, address[i]);
+	return hash;
+}
+
+static __always_inline int F(differ)(const __be32 *one, const __be32 *other)
+{
+	__u32 bits = 0;
+
+#pragma unroll
+	for (int i = 0; i < WORDS; i++)
+		bits |= one[i] ^ other[i];
+	return bits != 0;
+}
+
+static __noinline struct application *F(application)(const S(key) *key, __u32 *index)
+{
+	struct spot spot = { .protocol = key->protocol, .is_ipv6 = WORDS == 4 };
+	struct listeners *table;
+
+	__builtin_memcpy(spot.address_be, key->ends.daddr, 4 * WORDS);
+	table = bpf_map_lookup_elem(&listeners, &spot);
+	if (!table)
+		return 0;
+	*index = table->application[bpf_ntohs(key->ends.dport)];
+	if (!*index)
+		return 0;
+	return bpf_map_lookup_elem(&applications, index);
+}
+
+static __always_inline struct origin *F(choose)(struct application *application, const S(key) *key)
+{
+	__u32 part = F(hash)(key->ends.saddr, 0) & (CHOICES - 1);
+	__u32 choice = application->choices[part] & (MAX_ORIGINS - 1);
+	struct origin *origin = &application->origins[choice];
+
+	return choice < application->origin_count && origin->is_ipv6 == (WORDS == 4) && origin->source_count ? origin : 0;
+}
+
+/* Put the origin's leg into the table if nobody has its addresses and ports. */
+__noinline int F(claim)(const S(key) *key, const S(leg) *leg) /* global: the verifier looks at it once, not for each try */
+{
+	S(leg) *there;
+
+	if (!key || !leg)
+		return 0;
+	if (bpf_map_update_elem(&F(opening), key, leg, BPF_NOEXIST))
+		return 0;
+	/* In this order: a flow that is promoted meanwhile is in one of the tables at any time. */
+	there = bpf_map_lookup_elem(&F(flows), key);
+	if (!there)
+		return 1;
+	if (there->tally.state & CLOSED && ticks() - there->tally.seen > TICKS_OF_A_SECOND) {
+		S(key) client;
+		S(leg) *other;
+
+		F(reverse)(&client, &there->ends, key->protocol);
+		other = bpf_map_lookup_elem(&F(flows), &client);
+		if (other)
+			F(tell)(EVENT_REPLACED, &client, other, there);
+		bpf_map_delete_elem(&F(flows), &client);
+		bpf_map_delete_elem(&F(flows), key);
+		count(RECLAIMED);
+		return 1;
+	}
+	bpf_map_delete_elem(&F(opening), key);
+	return 0;
+}
+
+/* Find a source address and port for the flow. The first try is the same for the same client, its port included, so
+ * that the origin's TIME_WAIT treats a client that comes again as it would without us. */
+static __always_inline int F(allocate)(const struct origin *origin, const S(key) *key, S(key) *origin_key,
+				       const S(leg) *leg)
+{
+	__u32 sources = origin->source_count & (2 * MAX_SOURCES - 1);
+	__u32 hash = F(hash)(origin_key->ends.saddr, F(hash)(key->ends.daddr, F(hash)(key->ends.saddr, key->ends.dport)));
+	__u32 all = source_count * sources;
+	__u32 step = all > PORT_TRIES ? hash >> 3 | 1 : 1;
+	__u32 at = bpf_ntohs(key->ends.sport) + hash;
+
+	for (__u32 i = 0; i < PORT_TRIES; i++) {
+		__u32 which, port;
+
+		if (i >= all || !sources)
+			break;
+		which = (hash + i) % sources & (MAX_SOURCES - 1);
+		port = source_first + (at + i / sources * step) % source_count;
+		__builtin_memcpy(origin_key->ends.daddr, origin->sources[which], 4 * WORDS);
+		origin_key->ends.dport = bpf_htons(port);
+		if (F(claim)(origin_key, leg))
+			return 1;
+	}
+	return 0;
+}
+
+/* Is the flow one that nobody answers, while new ones go to another origin? Then its next SYN is a new one too. */
+static __noinline int F(is_shunned)(const S(key) *key, const S(leg) *leg)
+{
+	struct application *application;
+	struct origin *origin;
+	S(leg) *other;
+	S(key) back;
+	__u32 index;
+
+	F(reverse)(&back, &leg->ends, key->protocol);
+	other = bpf_map_lookup_elem(&F(opening), &back);
+	if (!other)
+		return 1;
+	if (other->tally.state & (SYN_SEEN | ESTABLISHED))
+		return 0;
+	application = F(application)(key, &index);
+	if (!application)
+		return 0;
+	origin = F(choose)(application, key);
+	return origin && F(differ)(origin->address, leg->ends.daddr);
+}
+
+/* Stacks are small. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, S(draft));
+} F(drafts) SEC(".maps");
+
+/* GO_ON: the flow is among the opening ones now. */
+static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(key) *key,
+			       struct bpf_fib_lookup *fib)
+{
+	struct application *application;
+	struct origin *origin;
+	struct totals *sum;
+	S(draft) *draft;
+	__u32 index = 0;
+	long found;
+
+	draft = bpf_map_lookup_elem(&F(drafts), &index);
+	application = F(application)(key, &index);
+	if (!draft || !application || application->protocol != key->protocol)
+		return PASS;
+	if (p->is_tcp && (p->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN) {
+		count(STRAYED);
+		return PASS;
+	}
+	if (application->header)
+		return PASS; /* the engine can */
+	origin = F(choose)(application, key);
+	if (!origin)
+		return PASS;
+
+	/* What the origin will send, */
+	__builtin_memset(draft, 0, sizeof(*draft));
+	__builtin_memcpy(draft->key.ends.saddr, origin->address, 4 * WORDS);
+	__builtin_memcpy(draft->key.ends.daddr, origin->sources[0], 4 * WORDS);
+	draft->key.ends.sport = bpf_htons(origin->first_port + bpf_ntohs(key->ends.dport) - application->edge_first_port);
+	draft->key.protocol = key->protocol;
+	F(swap)(&draft->leg.ends, &draft->key.ends);
+	found = F(route)(skb, p, &draft->leg.ends, fib);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH &&
+	    found != BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+		count(NO_ROUTE);
+		return PASS; /* to the engine, which says why not */
+	}
+	/* what that becomes, */
+	F(swap)(&draft->leg.ends, &key->ends);
+	draft->leg.extra = fine_time();
+	draft->leg.tally.state = index | IS_ORIGIN_LEG;
+	sum = totals_of(index);
+	if (!F(allocate)(origin, key, &draft->key, &draft->leg)) {
+		F(swap)(&draft->leg.ends, &draft->key.ends);
+		draft->leg.tally.state = index;
+		F(tell)(EVENT_EXHAUSTED, key, &draft->leg, &draft->leg);
+		if (sum)
+			sum->exhausted += 1;
+		count(EXHAUSTED);
+		return DROP;
+	}
+	/* and what the client's becomes. */
+	F(swap)(&draft->leg.ends, &draft->key.ends);
+	draft->leg.extra = ticks();
+	draft->leg.tally.seen = draft->leg.extra;
+	draft->leg.tally.next_seq = p->seq + 1;
+	draft->leg.tally.state = index;
+	if (bpf_map_update_elem(&F(opening), key, &draft->leg, BPF_NOEXIST)) {
+		bpf_map_delete_elem(&F(opening), &draft->key); /* another processor has opened it */
+		return GO_ON;
+	}
+	count(OPENED);
+	if (!p->is_tcp && sum)
+		sum->connections += 1;
+	return GO_ON;
+}

@@ -1,0 +1,162 @@
+//! The loaded program and its maps: made or adopted, pinned, attached.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::programs::SchedClassifier;
+
+use super::{Family, Options, Table, pins};
+use crate::{Unavailable, built, call};
+
+/// The object of clang; empty if it could not be compiled.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flow.bpf.o"));
+
+pub(super) const MAPS: [&str; 9] =
+    ["flows4", "flows6", "opening4", "opening6", "listeners", "applications", "totals", "flow_verdicts", "events"];
+
+#[derive(Debug)]
+pub(super) struct Maps {
+    pub flows4: OwnedFd,
+    pub flows6: OwnedFd,
+    pub opening4: OwnedFd,
+    pub opening6: OwnedFd,
+    pub listeners: OwnedFd,
+    pub applications: OwnedFd,
+    pub totals: OwnedFd,
+    pub flow_verdicts: OwnedFd,
+    pub events: OwnedFd,
+}
+
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub maps: Maps,
+    pub program: OwnedFd,
+    /// By interface.
+    links: Mutex<BTreeMap<u32, OwnedFd>>,
+}
+
+pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
+    built()?;
+    crate::dispatch::raise_locked_memory();
+    if let Some(directory) = &options.pins {
+        pins::prepare(directory).map_err(|error| Unavailable::refused("no place to pin flows", error))?;
+    }
+    let mut loader = aya::EbpfLoader::new();
+    let count = u32::from(*options.source_ports.end()) + 1 - u32::from(*options.source_ports.start());
+    let first = u32::from(*options.source_ports.start());
+    loader.override_global("source_first", &first, true).override_global("source_count", &count, true);
+    for (name, flows) in [("flows4", options.capacity_v4), ("flows6", options.capacity_v6)] {
+        loader.map_max_entries(name, flows.max(1) * 2);
+    }
+    for (name, flows) in [("opening4", options.capacity_v4), ("opening6", options.capacity_v6)] {
+        loader.map_max_entries(name, flows.max(512) * 2);
+    }
+    if let Some(directory) = &options.pins {
+        MAPS.iter().for_each(|name| _ = loader.map_pin_path(name, directory.join(name)));
+    }
+    let mut object = loader
+        .load(OBJECT)
+        .map_err(|error| Unavailable::refused("the maps of the flow program could not be made", error))?;
+    let map = |name: &str| {
+        let map = object.map(name).ok_or_else(|| broken("a map is missing in the object"))?;
+        use aya::maps::Map;
+        let data = match map {
+            Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => data,
+            _ => return Err(broken("a map in the object has another type")),
+        };
+        data.fd().as_fd().try_clone_to_owned().map_err(|error| Unavailable::refused("out of descriptors", error))
+    };
+    let maps = Maps {
+        flows4: map("flows4")?,
+        flows6: map("flows6")?,
+        opening4: map("opening4")?,
+        opening6: map("opening6")?,
+        listeners: map("listeners")?,
+        applications: map("applications")?,
+        totals: map("totals")?,
+        flow_verdicts: map("flow_verdicts")?,
+        events: map("events")?,
+    };
+    let program = object.program_mut("flow").ok_or_else(|| broken("the program is missing in the object"))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(|_| broken("the program has another type"))?;
+    let refused = |error| Unavailable::refused("the flow program could not be loaded", error);
+    program.load().map_err(judged)?;
+    let program = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
+    let program = program.map_err(|error| Unavailable::refused("out of descriptors", error))?;
+    forward_from_lo().map_err(|error| Unavailable::refused("forwarding could not be switched on for lo", error))?;
+    let links = match &options.pins {
+        Some(directory) => adopt(directory, &program),
+        None => Ok(BTreeMap::new()),
+    };
+    let links = links.map_err(|error| Unavailable::refused("pinned links could not be adopted", error))?;
+    Ok(Kernel { maps, program, links: Mutex::new(links) })
+}
+
+/// This build's program in the place of the last one's, interface by interface. Links of interfaces that are gone go too.
+fn adopt(directory: &Path, program: &OwnedFd) -> io::Result<BTreeMap<u32, OwnedFd>> {
+    let mut links = BTreeMap::new();
+    for path in pins::links(directory)? {
+        let link = call::pinned(&path)?;
+        match call::interface_of(link.as_fd())? {
+            0 => std::fs::remove_file(&path)?,
+            interface => {
+                call::replace(link.as_fd(), program.as_fd())?;
+                links.insert(interface, link);
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// The route of a translated packet is asked for as if it came in by lo, which has to forward for that. Nothing comes
+/// in by lo that is to be forwarded, so nothing else does.
+fn forward_from_lo() -> io::Result<()> {
+    for path in ["/proc/sys/net/ipv4/conf/lo/forwarding", "/proc/sys/net/ipv6/conf/lo/forwarding"] {
+        match std::fs::write(path, "1") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // no IPv6 here
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// The verifier's last words tell more than the number that it answers.
+fn judged(error: aya::programs::ProgramError) -> Unavailable {
+    const WHAT: &str = "the flow program could not be loaded";
+    match &error {
+        aya::programs::ProgramError::LoadError { verifier_log, .. } => {
+            let log = verifier_log.to_string();
+            if let Ok(path) = std::env::var("CAUSEWAY_BPF_LOG") {
+                let _ = std::fs::write(path, &log);
+            }
+            let mut lines = log.lines().rev().filter(|line| !line.trim().is_empty() && !line.starts_with("processed"));
+            match lines.next() {
+                Some(reason) => Unavailable::Refused { what: WHAT, reason: format!("the verifier: {reason}") },
+                None => Unavailable::refused(WHAT, error),
+            }
+        }
+        _ => Unavailable::refused(WHAT, error),
+    }
+}
+
+fn broken(reason: &str) -> Unavailable {
+    Unavailable::Refused { what: "flow.bpf.o", reason: reason.to_string() }
+}
+
+impl Kernel {
+    pub fn links(&self) -> MutexGuard<'_, BTreeMap<u32, OwnedFd>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn table(&self, family: Family, table: Table) -> BorrowedFd<'_> {
+        match (family, table) {
+            (Family::V4, Table::Open) => self.maps.flows4.as_fd(),
+            (Family::V6, Table::Open) => self.maps.flows6.as_fd(),
+            (Family::V4, Table::Opening) => self.maps.opening4.as_fd(),
+            (Family::V6, Table::Opening) => self.maps.opening6.as_fd(),
+        }
+    }
+}
