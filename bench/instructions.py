@@ -7,6 +7,7 @@ Run it to see the figures; with --write it keeps them, in bench/instructions.jso
 
 import argparse
 import json
+import os
 import platform
 import re
 import shutil
@@ -62,7 +63,18 @@ def _run(program: Path, protocol: str, unit: "Unit", units: int) -> int:
     with tempfile.TemporaryDirectory(prefix="causeway-callgrind-") as directory, _origin(protocol) as origin:
         edge = _free_port(protocol)
         out = Path(directory) / "out"
-        words = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--quiet", str(program), protocol]
+        # On one processor: with more, a worker spins before it sleeps, for a time and not for a count.
+        words = [
+            "taskset",
+            "--cpu-list",
+            str(min(os.sched_getaffinity(0))),
+            "valgrind",
+            "--tool=callgrind",
+            f"--callgrind-out-file={out}",
+            "--quiet",
+            str(program),
+            protocol,
+        ]
         pipe = subprocess.PIPE
         command = [*words, *(f"{host}:{port}" for host, port in (edge, origin.address))]
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:

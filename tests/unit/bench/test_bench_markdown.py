@@ -8,7 +8,19 @@ import pytest
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 MARKED = re.compile(r"<!-- bench:([\w-]+) -->\n(.*?)<!-- /bench:\1 -->", re.DOTALL)
-KNOWN = {"machine", "summary", "figures", "costs", "latency", "shares", "goals", "workers", "syscalls", "profile"}
+KNOWN = {
+    "machine",
+    "summary",
+    "figures",
+    "costs",
+    "whole",
+    "latency",
+    "shares",
+    "goals",
+    "workers",
+    "syscalls",
+    "profile",
+}
 
 
 def _content(others_cpus: float) -> dict:
@@ -37,6 +49,22 @@ def _content(others_cpus: float) -> dict:
         "goals": [goal],
         "repeated": {"goals": [goal | {"state": "met", "found": "0.80"}]},
     }
+
+
+def test_the_cpu_of_the_whole_machine_stands_beside_that_of_the_proxy() -> None:
+    content = _content(0.0)
+    ours = content["workloads"][0]["contestants"]["causeway"]
+    ours["whole_against_best_peer"] = {"against": "nginx", "median": 0.9, "least": 0.8, "most": 1.0}
+    assert "0.90 [0.80 - 1.00] x nginx" in markdown.blocks(content)["whole"]
+
+
+def test_a_run_with_bare_relays_fills_their_table_and_no_other() -> None:
+    content = _content(0.0)
+    content["versions"]["loop-epoll"] = "bench/loops"
+    row = content["workloads"][0]["contestants"]
+    row["loop-epoll"] = row["causeway"]
+    blocks = markdown.blocks(content)
+    assert blocks.keys() == {"loops"} and "| CPU x nginx | 0.50 [0.40 - 0.60] |" in blocks["loops"]
 
 
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
@@ -68,5 +96,5 @@ def test_who_was_left_out_is_in_the_page_with_the_reason() -> None:
 @pytest.mark.parametrize("page", ["performance.md", "benchmarks.md"])
 def test_every_table_of_the_documentation_is_one_that_a_run_can_refresh(page: str) -> None:
     blocks = dict(MARKED.findall((DOCS / page).read_text()))
-    assert blocks.keys() <= KNOWN | {"instructions"}
+    assert blocks.keys() <= KNOWN | {"instructions", "loops"}
     assert all("|" in block for block in blocks.values()), "a table is empty: make bench-docs"
