@@ -1,6 +1,5 @@
 """A range of ports by dispatch in the kernel, through the API: it serves, costs few files, leaves others theirs."""
 
-import json
 import socket
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.echo import ask, ask_udp, start_echo
-from support.edge import CAUSEWAY, Running
+from support.edge import Running, capability
 from support.namespaces import Namespace, Namespaces
 from support.program import Programs
 
@@ -18,10 +17,9 @@ FEW_FILES = 16
 
 @pytest.fixture
 def machine(namespaces: Namespaces) -> Namespace:
-    doctor = subprocess.run([CAUSEWAY, "doctor", "-o", "json"], capture_output=True, text=True, check=False)
-    found = {answer["name"]: answer for answer in json.loads(doctor.stdout)}
-    if not found["sk_lookup"]["available"]:
-        pytest.skip(f"no kernel dispatch: {found['sk_lookup']['detail']}")
+    dispatch = capability("sk_lookup")
+    if not dispatch["available"]:
+        pytest.skip(f"no kernel dispatch: {dispatch['detail']}")
     return namespaces.make()
 
 

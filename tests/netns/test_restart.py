@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from support.echo import ask, echoes, start_echo
-from support.edge import CAUSEWAY, Running
+from support.edge import CAUSEWAY, Running, capability
 from support.namespaces import Namespace, Namespaces
 from support.patience import eventually
 from support.ports import free_port
@@ -96,11 +96,13 @@ def test_restarts_under_load_that_nobody_notices(
     make_edge: Callable[..., Running], programs: Programs, world: Namespace, ports: str, origins: str
 ) -> None:
     programs.start(sys.executable, HOLD, "origin", origins, inside=world)
-    edge = make_edge("--drain-s", "3600", "--allow-loopback-origins", inside=world).start()
+    is_range = "-" in ports
+    dispatch = ["--dispatch", "on"] if is_range and capability("sk_lookup")["available"] else []
+    edge = make_edge("--drain-s", "3600", "--allow-loopback-origins", *dispatch, inside=world).start()
     for protocol in ("tcp", "udp"):
         edge.create_application(f"{protocol}/{ports}", f"{protocol}://127.0.0.1:{origins}")
     assert edge.program
-    restarts = RESTARTS if ports == "20000" else max(RESTARTS // 3, 1)  # a range: by dispatch, where the machine can
+    restarts = max(RESTARTS // 3, 1) if is_range else RESTARTS
     load = Load(world, ports, ports)
     try:
         for number in range(restarts):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -19,6 +20,13 @@ from support.program import Program, Programs
 CAUSEWAY = Path(sys.executable).with_name("causeway")
 ZONE = "example.net"
 START_S = 20.0  # of this whole machine, which may be busy with other tests; what a start may take is test_crash's
+
+
+def capability(name: str) -> dict[str, Any]:
+    """What `causeway doctor` says of one capability of this machine: `available` and, in words, `detail`."""
+    doctor = subprocess.run([CAUSEWAY, "doctor", "-o", "json"], capture_output=True, text=True, check=False)
+    found: dict[str, Any] = next(answer for answer in json.loads(doctor.stdout) if answer["name"] == name)
+    return found
 
 
 class Running:
