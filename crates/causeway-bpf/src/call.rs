@@ -18,6 +18,7 @@ const OBJ_INFO: libc::c_long = 15;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+const ENABLE_STATS: libc::c_long = 32;
 const LINK_DETACH: libc::c_long = 34;
 const ATTACH_SK_LOOKUP: u32 = 36;
 const ATTACH_TCX_INGRESS: u32 = 46;
@@ -194,6 +195,36 @@ fn descriptor<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedF
     let fd = call(command, attributes)?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Run a program on a packet `repeat` times; answers what it returned and what the packet became.
+pub fn try_packet(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(i32, Vec<u8>)> {
+    let mut became = vec![0u8; packet.len() + 512];
+    let mut trial = Trial {
+        program: program.as_raw_fd() as u32,
+        data_in_bytes: packet.len() as u32,
+        data_in: packet.as_ptr() as u64,
+        data_out_bytes: became.len() as u32,
+        data_out: became.as_mut_ptr() as u64,
+        repeat,
+        ..Trial::default()
+    };
+    call(PROG_TEST_RUN, &mut trial)?;
+    became.truncate(trial.data_out_bytes as usize);
+    Ok((trial.result as i32, became))
+}
+
+/// The kernel times programs while the answer is open.
+pub fn time_programs() -> io::Result<OwnedFd> {
+    descriptor(ENABLE_STATS, &mut [0u32; 2])
+}
+
+/// How often a program ran while programs were timed, and for how many ns in all.
+pub fn time_of(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let mut about = [0u64; 32];
+    let place = about.as_mut_ptr() as u64;
+    call(OBJ_INFO, &mut Info { object: program.as_raw_fd() as u32, bytes: size_of_val(&about) as u32, place })?;
+    Ok((about[25], about[24]))
 }
 
 /// Run a program once on a context, which it may write to; answers what it returned.

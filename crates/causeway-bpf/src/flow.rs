@@ -50,6 +50,26 @@ impl Default for Options {
     }
 }
 
+/// What the program does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Left to the stack.
+    Passed,
+    Dropped,
+    /// Sent on by some interface.
+    Sent,
+}
+
+impl Answer {
+    fn of(code: i32) -> Answer {
+        match code {
+            7 => Answer::Sent, // TC_ACT_REDIRECT
+            2 => Answer::Dropped,
+            _ => Answer::Passed,
+        }
+    }
+}
+
 /// All maps and the program.
 #[derive(Debug)]
 pub struct FlowPath {
@@ -284,6 +304,28 @@ impl FlowPath {
     /// The kernel's.
     pub fn flush(options: &Options) -> io::Result<usize> {
         options.pins.as_ref().map_or(Ok(0), |directory| pins::flush(directory))
+    }
+
+    /// What would become of a packet (an Ethernet frame) that came in by lo of the calling thread's namespace:
+    /// the program's answer, and the packet. What it changes of flows is real; the packet goes nowhere.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask(&self, packet: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
+        let (answer, packet) = call::try_packet(self.kernel.program.as_fd(), packet, 1)?;
+        Ok((Answer::of(answer), packet))
+    }
+
+    /// Let the kernel time its programs while `act` runs; answers how often this one ran, and for how many ns in all.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn timed(&self, act: impl FnOnce()) -> io::Result<(u64, u64)> {
+        let _timing = call::time_programs()?;
+        let before = call::time_of(self.kernel.program.as_fd())?;
+        act();
+        let after = call::time_of(self.kernel.program.as_fd())?;
+        Ok((after.0 - before.0, after.1 - before.1))
     }
 
     fn legs<const N: usize>(&self, client_key: &FlowKey) -> io::Result<Option<Legs<N>>> {

@@ -1,6 +1,8 @@
 //! A client, an edge and an origin, each in a network namespace of its own, in a row: client - edge - origin.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod packet;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -1,0 +1,65 @@
+//! What is pinned outlives its process: flows, applications and the opening of new flows; the next one adopts all.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use causeway_bpf::flow::{FlowPath, HeaderKind, Options};
+use support::*;
+
+/// A mount namespace with a bpffs of this test's own.
+fn own_bpffs() {
+    // SAFETY: no pointers; it concerns this thread and those that it starts.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
+    for arguments in [&["--make-rprivate", "/"][..], &["-t", "bpf", "bpf", "/sys/fs/bpf"]] {
+        assert!(std::process::Command::new("mount").args(arguments).status().unwrap().success());
+    }
+}
+
+#[test]
+fn flows_and_the_opening_of_new_ones_outlive_the_process_and_the_next_adopts_them() {
+    let Some(_probe) = Namespace::new() else { return };
+    own_bpffs();
+    let options = Options { pins: Some(PathBuf::from("/sys/fs/bpf/causeway/test/flow-v1")), ..options() };
+    let Some(world) = world_with(&options) else { return };
+    world.carry([HeaderKind::None; 2]);
+    let listener = world.listen(at(ORIGIN, 1000));
+    let mut before = world.connect(at(EDGE, 1000));
+    let mut server = accept(&listener);
+    say(&mut before, &mut server, b"with");
+    let World { client, edge, origin, path, events } = world;
+    let (attached, spots, applications) = (path.attached(), path.spots().unwrap().len(), path.applications().unwrap());
+    drop((path, events));
+    say(&mut before, &mut server, b"without");
+    let connect = || client.run(|| std::net::TcpStream::connect(at(EDGE, 1000))).unwrap();
+    let mut meanwhile = connect();
+    let mut its_server = accept(&listener);
+    say(&mut meanwhile, &mut its_server, b"opened by nobody");
+
+    for _ in 0..5 {
+        let path = edge.run(|| FlowPath::open(&options)).unwrap();
+        assert_eq!(path.attached(), attached);
+        assert_eq!(path.spots().unwrap().len(), spots);
+        assert_eq!(path.applications().unwrap(), applications);
+        let key = |stream: &std::net::TcpStream| causeway_bpf::flow::FlowKey {
+            from: stream.local_addr().unwrap(),
+            to: stream.peer_addr().unwrap(),
+            is_tcp: true,
+        };
+        assert_eq!(path.flow(&key(&before)).unwrap().unwrap().client_bytes % 11, 0);
+        assert_eq!(path.flow(&key(&meanwhile)).unwrap().unwrap().client_bytes, 16);
+        edge.run(|| attached.iter().for_each(|interface| path.attach(*interface).unwrap()));
+    }
+    let events: Vec<_> = edge.run(|| FlowPath::open(&options)).unwrap().events().unwrap().collect();
+    assert_eq!(events.len(), 2, "what happened meanwhile waits in the ring");
+    say(&mut its_server, &mut meanwhile, b"still");
+
+    assert!(edge.run(|| FlowPath::flush(&options)).unwrap() > 10);
+    assert_eq!(edge.run(|| FlowPath::flush(&options)).unwrap(), 0);
+    assert!(client.run(|| std::net::TcpStream::connect(at(EDGE, 1000))).is_err());
+    let _ = std::io::Write::write_all(&mut before, b"to nobody");
+    assert!(before.read(&mut [0]).is_err(), "its flow is gone: the stack resets it");
+    drop(origin);
+}
