@@ -15,6 +15,8 @@
 #include "flow_read.h"
 #include "flow_open.h"
 #include "flow_turn.h"
+#include "flow_icmp.h"
+#include "flow_fragment.h"
 #include "flow_carry.h"
 
 #undef FAMILY
@@ -25,6 +27,8 @@
 #include "flow_read.h"
 #include "flow_open.h"
 #include "flow_turn.h"
+#include "flow_icmp.h"
+#include "flow_fragment.h"
 #include "flow_carry.h"
 
 SEC("classifier")
@@ -34,9 +38,9 @@ int flow(struct __sk_buff *skb)
 	if (skb->vlan_present || skb->pkt_type)
 		return PASS;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return carry4(skb);
+		return any4(skb);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return carry6(skb);
+		return any6(skb);
 	return PASS;
 }
 

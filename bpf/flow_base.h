@@ -19,6 +19,8 @@
 #define PASS TC_ACT_UNSPEC /* to the next program, then to the stack */
 #define DROP TC_ACT_SHOT
 #define GO_ON 1000 /* no verdict yet */
+#define IS_ICMP 1002
+#define IS_FRAGMENT 1003
 
 #define CSUM_IPV6 (1ULL << 7) /* BPF_F_IPV6; kernels before it refuse it, headers do not have it */
 

@@ -1,15 +1,20 @@
 /* A packet of one family from its reading to its leaving. Included once for each. */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
-/* It cannot go on. Of a flow it is dropped, as a router would. */
-static __noinline int F(stuck)(struct __sk_buff *skb, const struct packet *p, const S(leg) *leg, long found)
+/* It cannot go on: dropped, as a router would. */
+static __noinline int F(stuck)(struct __sk_buff *skb, const S(key) *key, const S(leg) *leg,
+			       const struct bpf_fib_lookup *fib, long found)
 {
 	struct totals *sum = totals_of(index_of(&leg->tally));
 
 	if (sum)
 		sum->drops += 1;
-	count(found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? TOO_BIG : NO_ROUTE);
-	return DROP;
+	if (found != BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+		count(NO_ROUTE);
+		return DROP;
+	}
+	count(TOO_BIG);
+	return F(too_big)(skb, key, fib->mtu_result);
 }
 
 static __noinline int F(carry)(struct __sk_buff *skb)
@@ -55,7 +60,7 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	to = leg->ends;
 	found = F(route)(skb, &p, &to, &fib);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return F(stuck)(skb, &p, leg, found);
+		return F(stuck)(skb, &key, leg, &fib, found);
 
 	now = ticks();
 	packets = skb->gso_segs;
@@ -91,4 +96,16 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	F(account)(leg, &p, packets, now);
 out:
 	return F(send)(skb, &p, &key.ends, &to, &fib, found);
+}
+
+/* Stacks are small: what is rare has its own, beside that of the common case. */
+static __always_inline int F(any)(struct __sk_buff *skb)
+{
+	int verdict = F(carry)(skb);
+
+	if (verdict == IS_ICMP)
+		return F(error)(skb);
+	if (verdict == IS_FRAGMENT)
+		return F(fragment)(skb);
+	return verdict;
 }

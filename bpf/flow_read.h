@@ -21,13 +21,13 @@ static __always_inline int F(read)(struct __sk_buff *skb, struct packet *p, S(ke
 	if (!bytes && skb->gso_size)
 		bytes = skb->len - ETH_HLEN; /* larger than its field */
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-		return PASS;
+		return protocol == IPPROTO_ICMP && ip->ihl == 5 ? IS_ICMP : PASS;
 	if (ip->version != 4 || ip->ihl != 5) {
 		count(UNUSUAL);
 		return PASS;
 	}
 	if (ip->frag_off & bpf_htons(0x3fff))
-		return PASS;
+		return IS_FRAGMENT;
 	p->flowinfo = ip->tos;
 	p->hops = ip->ttl;
 	key->ends.saddr[0] = ip->saddr;
@@ -37,8 +37,14 @@ static __always_inline int F(read)(struct __sk_buff *skb, struct packet *p, S(ke
 
 	protocol = ip->nexthdr;
 	bytes = bpf_ntohs(ip->payload_len) + 40;
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+	if (protocol == IPPROTO_ICMPV6)
+		return IS_ICMP;
+	if (protocol == IPPROTO_FRAGMENT)
+		return IS_FRAGMENT;
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) {
+		count(UNUSUAL);
 		return PASS;
+	}
 	p->flowinfo = *(__be32 *)ip & bpf_htonl(0x0fffffff);
 	p->hops = ip->hop_limit;
 	__builtin_memcpy(key->ends.saddr, &ip->saddr, 16);

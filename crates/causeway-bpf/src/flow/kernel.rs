@@ -14,6 +14,9 @@ use crate::{Unavailable, built, call};
 /// The object of clang; empty if it could not be compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flow.bpf.o"));
 
+/// One-way flows at a time, of a family; a flood has its own oldest ones evicted.
+const MOST_OPENING: u32 = 32_768;
+
 pub(super) const MAPS: [&str; 9] =
     ["flows4", "flows6", "opening4", "opening6", "listeners", "applications", "totals", "flow_verdicts", "events"];
 
@@ -52,7 +55,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         loader.map_max_entries(name, flows.max(1) * 2);
     }
     for (name, flows) in [("opening4", options.capacity_v4), ("opening6", options.capacity_v6)] {
-        loader.map_max_entries(name, flows.max(512) * 2);
+        loader.map_max_entries(name, flows.clamp(512, MOST_OPENING) * 2);
     }
     if let Some(directory) = &options.pins {
         MAPS.iter().for_each(|name| _ = loader.map_pin_path(name, directory.join(name)));

@@ -120,6 +120,14 @@ impl Flow {
         FlowKey { from: self.client, to: self.edge, is_tcp: self.is_tcp }
     }
 
+    /// The sequence number that a side of a TCP connection is expected to send next, in its own numbers.
+    pub fn expected(&self, side: Side) -> u32 {
+        match side {
+            Side::Client => self.next_seq.0,
+            Side::Origin => self.next_seq.1,
+        }
+    }
+
     /// When either side was last heard.
     pub fn seen_ms(&self) -> u64 {
         self.seen_client_ms.max(self.seen_origin_ms)
