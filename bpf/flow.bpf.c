@@ -7,12 +7,14 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 #include "flow_base.h"
 #include "flow_tcp.h"
+#include "flow_text.h"
 
 #define FAMILY 4
 #include "flow_family.h"
 #include "flow_table.h"
 #include "flow_way.h"
 #include "flow_read.h"
+#include "flow_header.h"
 #include "flow_open.h"
 #include "flow_turn.h"
 #include "flow_icmp.h"
@@ -25,6 +27,7 @@
 #include "flow_table.h"
 #include "flow_way.h"
 #include "flow_read.h"
+#include "flow_header.h"
 #include "flow_open.h"
 #include "flow_turn.h"
 #include "flow_icmp.h"

@@ -84,8 +84,9 @@ struct packet {
 	__u8 is_tcp, is_fragment;
 	__u8 hops;
 	/* What becomes of it, beyond its addresses. */
-	__u8 inject;    /* a PROXY header goes in front of the payload */
 	__u8 is_slow;   /* ask the neighbour anew */
+	__s16 grow;     /* by a header in front of the payload */
+	__u32 plain;    /* sum of what was changed in it besides addresses and ports */
 	__u32 seq_more, ack_less;
 	__u32 counted; /* of the payload: what was not seen before */
 };
@@ -170,4 +171,22 @@ static __always_inline int leave(const struct packet *p, struct bpf_fib_lookup *
 	hop.nh_family = fib->family;
 	__builtin_memcpy(hop.ipv6_nh, fib->ipv6_dst, 16);
 	return bpf_redirect_neigh(fib->ifindex, &hop, sizeof(hop), 0);
+}
+
+/* What a length that grows adds to a sum. */
+static __always_inline __u32 grown(__u32 length, int grow)
+{
+	return fold32((__u64)bpf_htons(length + grow) + (__u32)~(__u32)bpf_htons(length));
+}
+
+static __always_inline __u32 grow_length(void *data, void *end, __u32 at, int grow)
+{
+	__be16 *length = data + at;
+	__u32 sum;
+
+	if ((void *)(length + 1) > end || !grow)
+		return 0;
+	sum = grown(bpf_ntohs(*length), grow);
+	*length = bpf_htons(bpf_ntohs(*length) + grow);
+	return sum;
 }

@@ -58,9 +58,15 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 		return DROP;
 	}
 	to = leg->ends;
+	if (leg->tally.state >> HEADER_SHIFT && F(adjust)(skb, &p, &key, leg)) {
+		count(UNUSUAL);
+		return DROP;
+	}
 	found = F(route)(skb, &p, &to, &fib);
-	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) {
+		fib.mtu_result -= p.grow; /* as the sender has to see it */
 		return F(stuck)(skb, &key, leg, &fib, found);
+	}
 
 	now = ticks();
 	packets = skb->gso_segs;
@@ -95,6 +101,10 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	}
 	F(account)(leg, &p, packets, now);
 out:
+	if (p.grow && F(resize)(skb, &p, &key)) {
+		count(UNUSUAL);
+		return DROP;
+	}
 	return F(send)(skb, &p, &key.ends, &to, &fib, found);
 }
 

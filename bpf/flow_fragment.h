@@ -130,6 +130,10 @@ static __noinline int F(fragment)(struct __sk_buff *skb)
 				return verdict == GO_ON ? PASS : verdict;
 			}
 		}
+		if (leg->tally.state >> HEADER_SHIFT) {
+			bpf_map_update_elem(&F(fragments), &desk->which, &desk->nobody, BPF_ANY);
+			return PASS; /* the engine can put a header there, at the cost of a flow of its own */
+		}
 		desk->to = leg->ends;
 		bpf_map_update_elem(&F(fragments), &desk->which, &desk->to, BPF_ANY);
 	}

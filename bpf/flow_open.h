@@ -152,7 +152,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 		count(STRAYED);
 		return PASS;
 	}
-	if (application->header)
+	if (application->header && (p->is_fragment || skb->gso_size || (p->is_tcp && p->payload)))
 		return PASS; /* the engine can */
 	origin = F(choose)(application, key);
 	if (!origin)
@@ -174,7 +174,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	/* what that becomes, */
 	F(swap)(&draft->leg.ends, &key->ends);
 	draft->leg.extra = fine_time();
-	draft->leg.tally.state = index | IS_ORIGIN_LEG;
+	draft->leg.tally.state = index | IS_ORIGIN_LEG | F(header_of)(application->header, key, 0);
 	sum = totals_of(index);
 	if (!F(allocate)(origin, key, &draft->key, &draft->leg)) {
 		F(swap)(&draft->leg.ends, &draft->key.ends);
@@ -190,7 +190,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	draft->leg.extra = ticks();
 	draft->leg.tally.seen = draft->leg.extra;
 	draft->leg.tally.next_seq = p->seq + 1;
-	draft->leg.tally.state = index;
+	draft->leg.tally.state = index | F(header_of)(application->header, key, 1);
 	if (bpf_map_update_elem(&F(opening), key, &draft->leg, BPF_NOEXIST)) {
 		bpf_map_delete_elem(&F(opening), &draft->key); /* another processor has opened it */
 		return GO_ON;

@@ -8,7 +8,7 @@ static __always_inline long F(route)(struct __sk_buff *skb, const struct packet 
 	fib->l4_protocol = p->is_tcp ? IPPROTO_TCP : IPPROTO_UDP;
 	fib->sport = to->sport;
 	fib->dport = to->dport;
-	fib->tot_len = p->segment;
+	fib->tot_len = p->segment + p->grow;
 	fib->ifindex = LOOPBACK; /* as if it came from nowhere: forwarding is on for lo only */
 #if FAMILY == 4
 	fib->family = AF_INET;
@@ -75,12 +75,25 @@ static __always_inline int F(send)(struct __sk_buff *skb, const struct packet *p
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *ethernet = data;
 	__u64 difference = F(difference)(from, to);
-	__u64 plain = (__u64)ports_of(to->sport, to->dport) + (__u32)~ports_of(from->sport, from->dport);
+	__u64 pseudo = difference, plain = (__u64)ports_of(to->sport, to->dport) + (__u32)~ports_of(from->sport, from->dport);
 
 	if (data + L4 + sizeof(struct udphdr) > end)
 		return DROP;
 	__builtin_memcpy(ethernet->h_dest, fib->dmac, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, fib->smac, ETH_ALEN);
+	plain += p->plain;
+	if (p->grow) {
+		__u32 longer = grow_length(data, end, L4 + 4, p->is_tcp ? 0 : p->grow);
+
+		/* The length is in the pseudo header too; of the network header's own checksum it is a part. */
+		plain += longer;
+		pseudo += p->is_tcp ? grown(p->segment, p->grow) : longer;
+		longer = grow_length(data, end, FAMILY == 4 ? ETH_HLEN + 2 : ETH_HLEN + 4, p->grow);
+#if FAMILY == 4
+		((struct iphdr *)(data + ETH_HLEN))->check =
+			~fold16((__u64)(__u16)~((struct iphdr *)(data + ETH_HLEN))->check + longer);
+#endif
+	}
 	F(readdress)(data + ETH_HLEN, to, difference);
 	*(__u32 *)(data + L4) = ports_of(to->sport, to->dport);
 	if (p->is_tcp) {
@@ -100,9 +113,9 @@ static __always_inline int F(send)(struct __sk_buff *skb, const struct packet *p
 			plain += (__u64)ack + (__u32)~tcp->ack_seq;
 			tcp->ack_seq = ack;
 		}
-		F(fix_checksum)(skb, L4 + 16, difference, plain, 0);
+		F(fix_checksum)(skb, L4 + 16, pseudo, plain, 0);
 	} else {
-		F(fix_checksum)(skb, L4 + 6, difference, plain, BPF_F_MARK_MANGLED_0);
+		F(fix_checksum)(skb, L4 + 6, pseudo, plain, BPF_F_MARK_MANGLED_0);
 	}
 	return leave(p, fib, found);
 }

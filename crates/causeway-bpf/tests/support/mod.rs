@@ -128,6 +128,7 @@ pub fn world_with(options: &Options) -> Option<World> {
         Err(reason) => {
             // Built, and permitted to make namespaces: then it is ours to make it load.
             assert!(causeway_bpf::built().is_err(), "{reason}");
+            assert!(!reason.to_string().contains("could not compile"), "{reason}");
             eprintln!("SKIPPED: no flow path ({reason})");
             return None;
         }

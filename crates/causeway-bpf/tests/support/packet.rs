@@ -35,7 +35,7 @@ pub fn tcp(from: SocketAddr, to: SocketAddr, tcp: &Tcp) -> Vec<u8> {
     l4.extend(to.port().to_be_bytes());
     l4.extend(tcp.seq.to_be_bytes());
     l4.extend(tcp.ack.to_be_bytes());
-    l4.extend([((20 + tcp.options.len()) / 4 << 4) as u8, tcp.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+    l4.extend([((20 + tcp.options.len()) << 2) as u8, tcp.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
     l4.extend(&tcp.options);
     l4.extend(&tcp.payload);
     let sum = checksum_over(from.ip(), to.ip(), 6, &l4);
@@ -118,4 +118,30 @@ pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
         let ip = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&frame[at..at + 16]).expect("sixteen"));
         (SocketAddr::new(ip(22), port(54)), SocketAddr::new(ip(38), port(56)))
     }
+}
+
+/// Are all lengths and checksums of a TCP or UDP frame right?
+pub fn is_intact(frame: &[u8]) -> bool {
+    let (from, to) = ends(frame);
+    let (l4, protocol, bytes) = if frame[12] == 8 {
+        (34, frame[23], usize::from(u16::from_be_bytes([frame[16], frame[17]])) + 14)
+    } else {
+        (54, frame[20], usize::from(u16::from_be_bytes([frame[18], frame[19]])) + 54)
+    };
+    let is_network_right = frame[12] != 8 || fold(words(&frame[14..34])) == 0xffff;
+    let is_length_right =
+        protocol != 17 || usize::from(u16::from_be_bytes([frame[l4 + 4], frame[l4 + 5]])) == frame.len() - l4;
+    bytes == frame.len()
+        && is_network_right
+        && is_length_right
+        && checksum_over(from.ip(), to.ip(), protocol, &frame[l4..]) == 0
+}
+
+/// TCP of a frame, read back.
+pub fn tcp_of(frame: &[u8]) -> Tcp {
+    let l4 = &frame[if frame[12] == 8 { 34 } else { 54 }..];
+    let number = |at: usize| u32::from_be_bytes([l4[at], l4[at + 1], l4[at + 2], l4[at + 3]]);
+    let header = usize::from(l4[12] >> 4) * 4;
+    let (options, payload) = (l4[20..header].to_vec(), l4[header..].to_vec());
+    Tcp { flags: l4[13], seq: number(4), ack: number(8), options, payload }
 }
