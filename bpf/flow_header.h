@@ -118,18 +118,21 @@ static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S
 {
 	__u32 state = leg->tally.state, more = state >> HEADER_SHIFT & HEADER_BYTES, after;
 	S(leg) *other, *client;
+	__be16 magic;
 	S(key) back;
 
 	if (!p->is_tcp) {
-		if (skb->gso_size)
-			return -1; /* many in one, each of which would need its own */
+		if (skb->gso_size || p->segment != L4 - ETH_HLEN + p->header + p->payload)
+			return -1; /* many in one, each of which would need its own; or not all of it is the datagram */
 		if (!(state & IS_ORIGIN_LEG)) {
 			p->grow = more;
 			if (!(state & HEADER_PENDING))
 				clear_bits(&leg->tally, HEADER_BYTES << HEADER_SHIFT); /* before the first one only */
 			return 0;
 		}
-		if (p->payload < more)
+		if (!more)
+			return 0;
+		if (p->payload < more || bpf_skb_load_bytes(skb, L4 + p->header, &magic, 2) || magic != bpf_htons(0x56ec))
 			return -1;
 		p->payload -= more;
 		p->grow = -(int)more;
@@ -241,8 +244,7 @@ __noinline int F(resize)(struct __sk_buff *skb, struct packet *p, const S(key) *
 		return 0;
 	}
 	/* An answer in a Simple Proxy header. */
-	if (bpf_skb_load_bytes(skb, begin, scratch->text, SIMPLE_BYTES) || scratch->text[0] != 0x56 ||
-	    scratch->text[1] != 0xec)
+	if (bpf_skb_load_bytes(skb, begin, scratch->text, SIMPLE_BYTES))
 		return -1;
 	scratch->text[SIMPLE_BYTES] = scratch->text[SIMPLE_BYTES + 1] = 0;
 	sum = bpf_csum_diff((__be32 *)scratch->text, SIMPLE_BYTES + 2, 0, 0, 0);

@@ -145,3 +145,15 @@ pub fn tcp_of(frame: &[u8]) -> Tcp {
     let (options, payload) = (l4[20..header].to_vec(), l4[header..].to_vec());
     Tcp { flags: l4[13], seq: number(4), ack: number(8), options, payload }
 }
+
+/// The time to live, or hop limit, of a frame.
+pub fn set_hops(frame: &mut [u8], hops: u8) {
+    if frame[12] != 8 {
+        frame[21] = hops;
+        return;
+    }
+    frame[22] = hops;
+    frame[24..26].fill(0);
+    let sum = !fold(words(&frame[14..34]));
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}

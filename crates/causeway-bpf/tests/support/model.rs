@@ -1,0 +1,403 @@
+//! What `flow.bpf.c` does with a packet, in Rust and on plain values: its twin, to be compared with it.
+//!
+//! Written from the rules of bpf/README.md, not from the program. Left out: routes (everything has one), fragments,
+//! and which source port is taken, which is learnt from the program and judged.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use causeway_bpf::flow::{Answer, Flow, FlowKey, HeaderKind, Side};
+use causeway_wire::{Endpoints, proxy_v1, proxy_v2, simple_proxy};
+
+use super::packet::{ACK, FIN, RST, SYN};
+
+const WINDOW: u32 = 1 << 25;
+
+/// A TCP or UDP packet as the model takes and gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub key: FlowKey,
+    pub hops: u8,
+    pub flags: u8,
+    pub seq: u32,
+    pub ack: u32,
+    pub payload: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Direction {
+    next: u32,
+    bytes: u64,
+    packets: u32,
+    has_finished: bool,
+    is_finish_acked: bool,
+    has_reset: bool,
+    is_watched: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    client_key: FlowKey,
+    /// Source to origin: what the client's packets become.
+    becomes: FlowKey,
+    sides: [Direction; 2],
+    is_established: bool,
+    is_closed: bool,
+    is_syn_seen: bool,
+    text: Vec<u8>,
+    is_pending: bool,
+    is_sent: bool,
+}
+
+pub struct Model {
+    pub header: [HeaderKind; 2],
+    /// Edge ports that are carried, and go to the same port of the origin.
+    pub ports: std::ops::RangeInclusive<u16>,
+    pub edges: Vec<std::net::IpAddr>,
+    flows: HashMap<FlowKey, Connection>,
+    /// From an origin's key to the client's.
+    origins: HashMap<FlowKey, FlowKey>,
+}
+
+fn reversed(key: FlowKey) -> FlowKey {
+    FlowKey { from: key.to, to: key.from, is_tcp: key.is_tcp }
+}
+
+fn is_within(at: u32, expected: u32) -> bool {
+    at.wrapping_sub(expected).wrapping_add(WINDOW) <= 2 * WINDOW
+}
+
+fn is_ahead(at: u32, of: u32) -> bool {
+    at.wrapping_sub(of) as i32 > 0
+}
+
+pub fn text_of(header: HeaderKind, key: FlowKey) -> Vec<u8> {
+    let ends = Endpoints { source: key.from, destination: key.to };
+    let transport = if key.is_tcp { proxy_v2::Transport::Stream } else { proxy_v2::Transport::Datagram };
+    match (header, key.is_tcp, key.from) {
+        (HeaderKind::None, ..) | (HeaderKind::ProxyV1, false, _) | (HeaderKind::Simple, true, _) => Vec::new(),
+        (HeaderKind::ProxyV1, true, SocketAddr::V4(_)) => {
+            let mut out = [0; proxy_v1::MAX_LINE];
+            let n = proxy_v1::encode(&ends, &mut out);
+            out[..n].to_vec()
+        }
+        (HeaderKind::ProxyV1, true, SocketAddr::V6(_)) => {
+            let groups = |address: SocketAddr| match address {
+                SocketAddr::V6(v6) => v6.ip().segments().map(|group| format!("{group:04x}")).join(":"),
+                SocketAddr::V4(_) => unreachable!("both are of one family"),
+            };
+            let (from, to) = (groups(key.from), groups(key.to));
+            format!("PROXY TCP6 {from} {to} {} {}\r\n", key.from.port(), key.to.port()).into_bytes()
+        }
+        (HeaderKind::Simple, false, _) => {
+            let mut out = [0; simple_proxy::LEN];
+            simple_proxy::encode(&ends, &mut out);
+            out.to_vec()
+        }
+        _ => {
+            let mut out = [0; proxy_v2::MAX_ENCODED];
+            let n = proxy_v2::encode(&ends, transport, &mut out);
+            out[..n].to_vec()
+        }
+    }
+}
+
+impl Model {
+    pub fn new(header: [HeaderKind; 2], ports: std::ops::RangeInclusive<u16>, edges: Vec<std::net::IpAddr>) -> Model {
+        Model { header, ports, edges, flows: HashMap::new(), origins: HashMap::new() }
+    }
+
+    /// Keys of clients that the model knows flows of.
+    pub fn clients(&self) -> impl Iterator<Item = &FlowKey> {
+        self.flows.keys()
+    }
+
+    /// What the other side's packets of a flow look like when they arrive, and what both sides are expected to send.
+    pub fn origin_key(&self, client: &FlowKey) -> Option<(FlowKey, u32, u32, u32)> {
+        self.flows.get(client).map(|flow| {
+            let more = if client.is_tcp { flow.text.len() as u32 } else { 0 };
+            (reversed(flow.becomes), flow.sides[0].next, flow.sides[1].next, more)
+        })
+    }
+
+    /// What the kernel should know of a flow; `Err` says what differs.
+    pub fn agrees(&self, client: &FlowKey, flow: Option<&Flow>) -> Result<(), String> {
+        let (known, flow) = match (self.flows.get(client), flow) {
+            (None, None) => return Ok(()),
+            (Some(known), Some(flow)) => (known, flow),
+            (known, flow) => return Err(format!("model {known:?}, kernel {flow:?}")),
+        };
+        let [a, b] = &known.sides;
+        let reset_by = if a.has_reset { Some(Side::Client) } else { b.has_reset.then_some(Side::Origin) };
+        let model = (known.is_established, known.is_closed, a.bytes, b.bytes, a.packets, b.packets, reset_by);
+        let kernel = (
+            flow.is_established,
+            flow.is_closed,
+            flow.client_bytes,
+            flow.origin_bytes,
+            flow.client_packets,
+            flow.origin_packets,
+            flow.was_reset_by,
+        );
+        let finished = (a.has_finished, b.has_finished) == (flow.has_finished_client, flow.has_finished_origin);
+        let next = !client.is_tcp || (a.next, b.next) == (flow.expected(Side::Client), flow.expected(Side::Origin));
+        if model == kernel && finished && next { Ok(()) } else { Err(format!("model {known:?}, kernel {flow:?}")) }
+    }
+
+    /// The packet's fate. `chosen` is what the program made of it, from which a new flow's source is learnt.
+    pub fn take(&mut self, packet: &Segment, chosen: &FlowKey) -> (Answer, Option<Segment>) {
+        let key = packet.key;
+        let is_syn = key.is_tcp && packet.flags & (SYN | ACK) == SYN;
+        let mut client_key = self.owner(&key);
+        if is_syn && client_key.is_some_and(|client| self.flows[&client].is_closed) {
+            self.remove(&client_key.expect("just seen"));
+            client_key = None;
+        }
+        let client_key = match client_key {
+            Some(client_key) => client_key,
+            None if self.opens(packet) => {
+                self.open(packet, chosen);
+                key
+            }
+            None => return (Answer::Passed, None),
+        };
+        if packet.hops <= 1 {
+            return (Answer::Dropped, None);
+        }
+        let mut flow = self.flows.remove(&client_key).expect("owned");
+        let (became, stays) = flow.take(packet);
+        match stays {
+            true => _ = self.flows.insert(client_key, flow),
+            false => _ = self.origins.remove(&reversed(flow.becomes)),
+        }
+        match became {
+            Some(segment) => (Answer::Sent, Some(Segment { hops: packet.hops - 1, ..segment })),
+            None => (Answer::Dropped, None),
+        }
+    }
+
+    fn owner(&self, key: &FlowKey) -> Option<FlowKey> {
+        self.flows.contains_key(key).then_some(*key).or_else(|| self.origins.get(key).copied())
+    }
+
+    fn remove(&mut self, client: &FlowKey) {
+        if let Some(flow) = self.flows.remove(client) {
+            self.origins.remove(&reversed(flow.becomes));
+        }
+    }
+
+    fn opens(&self, packet: &Segment) -> bool {
+        let is_first = !packet.key.is_tcp || packet.flags & (SYN | ACK | RST | FIN) == SYN;
+        let is_bare = packet.payload.is_empty() || !packet.key.is_tcp || self.header[0] == HeaderKind::None;
+        self.edges.contains(&packet.key.to.ip()) && self.ports.contains(&packet.key.to.port()) && is_first && is_bare
+    }
+
+    fn open(&mut self, packet: &Segment, chosen: &FlowKey) {
+        let back = reversed(*chosen);
+        if let Some(other) = self.origins.get(&back).copied() {
+            assert!(self.flows[&other].is_closed, "{chosen:?} belongs to {other:?}");
+            self.remove(&other);
+        }
+        let kind = self.header[usize::from(!packet.key.is_tcp)];
+        let text = text_of(kind, packet.key);
+        let is_pending = !text.is_empty() && (packet.key.is_tcp || kind != HeaderKind::ProxyV2);
+        let mut sides = [Direction::default(), Direction::default()];
+        sides[0].next = packet.seq.wrapping_add(1);
+        self.origins.insert(back, packet.key);
+        let connection = Connection {
+            client_key: packet.key,
+            becomes: *chosen,
+            sides,
+            is_established: false,
+            is_closed: false,
+            is_syn_seen: false,
+            text,
+            is_pending,
+            is_sent: false,
+        };
+        self.flows.insert(packet.key, connection);
+    }
+}
+
+impl Connection {
+    /// The packet as it goes on (`None`: dropped), and whether the flow is still there.
+    fn take(&mut self, packet: &Segment) -> (Option<Segment>, bool) {
+        let is_origin = packet.key != self.client_key;
+        let key = if is_origin { reversed(self.client_key) } else { self.becomes };
+        let mut out = Segment { key, ..packet.clone() };
+        if !packet.key.is_tcp {
+            let Some(payload) = self.datagram(is_origin, &mut out) else { return (None, true) };
+            let side = &mut self.sides[usize::from(is_origin)];
+            side.bytes += payload as u64;
+            side.packets += 1;
+            self.is_established |= is_origin;
+            return (Some(out), true);
+        }
+        let mut packet = packet.clone();
+        self.translate(is_origin, &mut packet, &mut out);
+        let stays = match self.is_established {
+            true => {
+                self.established(is_origin, &packet);
+                true
+            }
+            false => self.handshake(is_origin, &packet),
+        };
+        (Some(out), stays)
+    }
+
+    /// Answers how much of it is the sender's own.
+    fn datagram(&mut self, is_origin: bool, out: &mut Segment) -> Option<usize> {
+        let payload = out.payload.len();
+        if self.text.is_empty() {
+            return Some(payload);
+        }
+        if !is_origin {
+            out.payload.splice(..0, self.text.iter().copied());
+            if !self.is_pending {
+                self.text = Vec::new();
+            }
+            return Some(payload);
+        }
+        if self.text.len() != simple_proxy::LEN {
+            return Some(payload);
+        }
+        simple_proxy::decode(&out.payload).ok()?;
+        out.payload.drain(..simple_proxy::LEN);
+        Some(payload - simple_proxy::LEN)
+    }
+
+    /// Between the client's numbers and the origin's. `packet` has the client's afterwards.
+    fn translate(&mut self, is_origin: bool, packet: &mut Segment, out: &mut Segment) {
+        let more = self.text.len() as u32;
+        let client = &self.sides[0];
+        let first = client.next.wrapping_sub(client.bytes as u32).wrapping_sub(client.has_finished.into());
+        if more == 0 {
+            return;
+        }
+        if is_origin {
+            if packet.flags & ACK == 0 && self.is_pending {
+                return;
+            }
+            let acked = packet.ack.wrapping_sub(first);
+            if !self.is_pending {
+                packet.ack = packet.ack.wrapping_sub(more);
+            } else if acked < more {
+                packet.ack = first;
+            } else if acked < 1 << 31 {
+                packet.ack = packet.ack.wrapping_sub(more);
+                self.is_pending = false;
+            }
+            out.ack = packet.ack;
+            return;
+        }
+        if !self.is_pending {
+            out.seq = packet.seq.wrapping_add(more);
+            return;
+        }
+        let behind = packet.seq.wrapping_sub(first);
+        if packet.flags & SYN != 0 || behind >= 1 << 31 {
+            return;
+        }
+        out.seq = packet.seq.wrapping_add(more);
+        if behind != 0 || packet.flags & ACK == 0 {
+            return;
+        }
+        if packet.flags & RST != 0 {
+            out.seq = if self.is_sent { out.seq } else { packet.seq };
+            return;
+        }
+        if !self.is_established && (!self.is_syn_seen || packet.ack != self.sides[1].next) {
+            out.seq = packet.seq;
+            return;
+        }
+        let is_new = is_ahead(packet.seq.wrapping_add(packet.payload.len() as u32), client.next);
+        if !packet.payload.is_empty() && self.is_sent && is_new {
+            return;
+        }
+        self.is_sent = true;
+        out.seq = packet.seq;
+        out.payload.splice(..0, self.text.iter().copied());
+    }
+
+    fn handshake(&mut self, is_origin: bool, packet: &Segment) -> bool {
+        let flags = packet.flags;
+        let stays = if is_origin {
+            let acks = flags & ACK != 0 && self.sides[0].next.wrapping_sub(packet.ack) <= 0xffff;
+            if flags & RST != 0 {
+                !(if self.is_syn_seen { packet.seq == self.sides[1].next } else { acks })
+            } else {
+                if flags & SYN != 0 && !self.is_syn_seen && (acks || flags & ACK == 0) {
+                    self.sides[1].next = packet.seq.wrapping_add(1);
+                    self.is_syn_seen = true;
+                }
+                true
+            }
+        } else if flags & RST != 0 {
+            packet.seq != self.sides[0].next
+        } else if flags & ACK != 0 {
+            let [client, origin] = &self.sides;
+            if self.is_syn_seen && packet.ack == origin.next && is_within(packet.seq, client.next) {
+                self.is_established = true;
+                self.established(false, packet);
+                return true;
+            }
+            true
+        } else {
+            if flags & SYN != 0 && !self.is_syn_seen {
+                let client = &mut self.sides[0];
+                let first = packet.seq.wrapping_add(1);
+                if first.wrapping_add(client.bytes as u32) != client.next {
+                    (client.next, client.bytes) = (first, 0);
+                }
+                progress(client, first.wrapping_add(packet.payload.len() as u32), 0);
+            }
+            true
+        };
+        self.sides[usize::from(is_origin)].packets += 1;
+        stays
+    }
+
+    fn established(&mut self, is_origin: bool, packet: &Segment) {
+        let [client, origin] = &mut self.sides;
+        let (side, other) = if is_origin { (origin, client) } else { (client, origin) };
+        if !is_within(packet.seq, side.next) {
+            return;
+        }
+        side.packets += 1;
+        if packet.flags & RST != 0 {
+            side.has_reset = true;
+            self.is_closed |= packet.seq == side.next;
+            other.is_watched |= packet.seq != side.next;
+            return;
+        }
+        let was_watched = side.is_watched;
+        if !side.has_finished {
+            let (fin, syn) = (packet.flags & FIN, packet.flags >> 1 & 1);
+            let end = packet.seq.wrapping_add(packet.payload.len() as u32 + u32::from(fin) + u32::from(syn));
+            progress(side, end, fin.into());
+            if fin != 0 && end == side.next {
+                side.has_finished = true;
+                other.is_watched = true;
+            }
+        }
+        if !was_watched || packet.flags & ACK == 0 {
+            return;
+        }
+        if other.has_reset && !self.is_closed {
+            other.has_reset = false;
+            side.is_watched &= other.has_finished;
+        }
+        if other.has_finished && packet.ack == other.next {
+            other.is_finish_acked = true;
+            side.is_watched = false;
+            self.is_closed |= side.is_finish_acked;
+        }
+    }
+}
+
+fn progress(side: &mut Direction, end: u32, controls: u32) {
+    if is_ahead(end, side.next) {
+        side.bytes += u64::from(end.wrapping_sub(side.next).saturating_sub(controls));
+        side.next = end;
+    }
+}
