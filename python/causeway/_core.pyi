@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Edge", "NativeError", "die_with", "probe"]
+__all__ = ["Edge", "NativeError", "die_with", "flush", "probe"]
 
 class NativeError(Exception):
     """A call that the engine refused; nothing was changed. `code` is stable, `side` is operator or edge."""
@@ -43,6 +43,9 @@ class Edge:
 
     def drain(self, deadline_ms: int) -> int:
         """Close listeners, wait for flows, cut what is left; answers how many were cut."""
+
+def flush(state_dir: str) -> int:
+    """Take what an edge with this state directory has left in the kernel away; answer how much that was."""
 
 def probe() -> bytes:
     """What this machine can do: a list of name, available, detail."""

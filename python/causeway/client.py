@@ -74,6 +74,8 @@ class Listener(TypedDict):
     ports: PortRange
     state: str
     reason: NotRequired[Reason | None]
+    carrier: NotRequired[str]
+    not_carried: NotRequired[Reason | None]
 
 
 class PortPressure(TypedDict):
@@ -82,6 +84,16 @@ class PortPressure(TypedDict):
     used: int
     available: int
     share: float
+
+
+class FlowPath(TypedDict):
+    is_on: bool
+    missing: str | None
+    flows: int
+    opening: int
+    capacity: int
+    interfaces: int
+    verdicts: dict[str, int]
 
 
 class EdgeStatus(TypedDict):
@@ -93,6 +105,7 @@ class EdgeStatus(TypedDict):
     open_files: dict[str, int]
     workers: NotRequired[int]
     workers_replaced_total: NotRequired[int]
+    flow_path: NotRequired[FlowPath]
     memory: NotRequired[dict[str, int] | None]
     port_pressure: NotRequired[list[PortPressure]]
 

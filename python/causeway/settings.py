@@ -17,7 +17,7 @@ TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
-DISPATCH = ("auto", "on", "off")
+DISPATCH = FAST_PATH = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
 
 
@@ -38,6 +38,7 @@ class Settings:
     source_addresses: tuple[Address, ...]
     workers: int
     dispatch: str
+    fast_path: str
     allows_loopback: bool
     denied: tuple[Network, ...]
     resolvers: tuple[tuple[Address, int], ...]
@@ -76,6 +77,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         source_addresses=sources,
         workers=read.workers,
         dispatch=read.dispatch,
+        fast_path=read.fast_path,
         allows_loopback=read.allow_loopback_origins or all(address.is_loopback for address in addresses),
         denied=tuple(read.deny_origins),
         resolvers=tuple(read.resolver),
@@ -100,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--source-ip", type=_address, action="append", default=[], metavar="IP", help="repeatable; default any")
     add("--workers", type=int, default=0, metavar="N", help="0: one per core")
     add("--dispatch", choices=DISPATCH, default=DISPATCH[0], help="port ranges on one socket, in the kernel")
+    add("--fast-path", choices=FAST_PATH, default=FAST_PATH[0], help="plain flows carried by the kernel")
     add("--drain-s", type=int, default=30, metavar="S", help="how long connections may go on at a stop or an upgrade")
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")

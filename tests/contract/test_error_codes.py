@@ -81,7 +81,7 @@ CASES: list[tuple[str, dict[str, Any], int, int, str]] = [
     ("worker", {"traffic_type": "worker"}, 19001, 400, "/traffic_type"),
     ("worker id", {"origin_worker_id": "w"}, 19001, 400, "/origin_worker_id"),
     ("SRV", {**NAMED, "origin_dns": {"type": "SRV", "name": "_x._tcp.example.org"}}, 19001, 400, "/origin_dns/type"),
-    ("kernel carrier", {"x_causeway": {"carrier": "kernel"}}, 19001, 400, "/x_causeway/carrier"),
+    ("carrier unknown", {"x_causeway": {"carrier": "pigeon"}}, 19002, 400, "/x_causeway/carrier"),
     ("hostname missing", {"dns": None}, 19002, 400, "/dns/name"),
     ("hostname invalid", {"dns": {"type": "CNAME", "name": "a b"}}, 19002, 400, "/dns/name"),
     ("TLS unknown", {"tls": "maybe"}, 19002, 400, "/tls"),

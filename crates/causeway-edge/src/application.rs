@@ -77,6 +77,19 @@ impl Active {
         totals
     }
 
+    /// Without what the kernel has carried and counts itself.
+    pub fn own_totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        if let Some((carried, workers)) = self.counters.split_last() {
+            workers.iter().for_each(|counters| totals.add(counters));
+            // Refusals and silence of origins: only this process has counted those.
+            let failed = carried.connect_errors_total.get().saturating_sub(carried.ports_exhausted_total.get());
+            totals.connections_total += failed;
+            totals.connect_errors_total += failed;
+        }
+        totals
+    }
+
     /// `TCP_USER_TIMEOUT`: a dead peer with unacknowledged bytes goes when a stalled one would.
     pub fn user_timeout(&self) -> Option<Duration> {
         Application::duration(self.spec.no_progress_timeout_ms)

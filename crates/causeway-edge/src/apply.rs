@@ -14,6 +14,7 @@ use std::time::Duration;
 use causeway_bpf::{PortSet, Spot};
 
 use crate::application::Active;
+use crate::carry::Carry;
 use crate::count::{Counters, Totals};
 use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
@@ -40,9 +41,12 @@ pub struct Running {
     order: Vec<String>,
     places: BTreeMap<Place, String>,
     pub dispatching: Dispatching,
+    pub carry: Carry,
     /// Of every place, also of UDP ports that only drain: wanted again, they get the same sockets (see `udp`).
     pub sockets: HashMap<Place, Weak<Shared>>,
     refused: Vec<ListenerReport>,
+    /// As the last change left them.
+    listeners: Vec<ListenerReport>,
     names: Option<Names>,
     /// Counts of applications that are gone, so that the totals of the edge never go back.
     retired: Totals,
@@ -121,6 +125,8 @@ impl Running {
         // Switch: one batch to each worker, then wait for all.
         let is_unchanged = change.is_empty() && order == self.order && is_same_policy;
         self.most_files = files::for_flows(open_files, change.places.len() * workers.len());
+        let plan = self.carry.plan(order.iter().map(|id| &wanted[id]), &snapshot.settings);
+        self.carry.shrink(&plan);
         change.send(workers, self.most_files, &mut self.dispatching, routes);
         for place in gone.iter().filter(|place| place.protocol == Protocol::Tcp) {
             // Nobody has them now but a worker that hangs: without it they would take clients in and leave them there.
@@ -140,7 +146,9 @@ impl Running {
         self.sockets.extend(std::mem::take(&mut change.sockets));
         self.sockets.retain(|_, sockets| sockets.strong_count() > 0);
         self.names = names;
-        let listeners = change.reports();
+        let mut listeners = change.reports();
+        self.carry.switch(plan, &mut listeners);
+        self.listeners.clone_from(&listeners);
         self.refused = listeners.iter().filter(|l| l.state == ListenerState::Refused).cloned().collect();
         self.refused.sort_by_key(|listener| (listener.address, listener.ports));
         Ok(Change { outcome: if is_unchanged { Outcome::Unchanged } else { Outcome::Applied }, listeners })
@@ -166,6 +174,17 @@ impl Running {
         }
         steps.push(Step::Routes(self.dispatching.routes.clone()));
         steps
+    }
+
+    /// Addresses, routes or interfaces of this machine have changed: decide anew what the kernel carries.
+    pub fn recarry(&mut self) {
+        if !self.carry.is_planned() {
+            return;
+        }
+        self.carry.look(&self.settings);
+        let plan = self.carry.plan(self.order.iter().map(|id| &self.applications[id]), &self.settings);
+        self.carry.shrink(&plan);
+        self.carry.switch(plan, &mut self.listeners);
     }
 
     fn prepare(&mut self, active: &Arc<Active>, has_changed: bool, change: &mut Preparation, open_files: usize) {
@@ -270,6 +289,11 @@ impl Running {
         self.order.iter().map(|id| (id.as_str(), self.applications[id].totals()))
     }
 
+    /// What a process that takes over cannot read in the kernel.
+    pub fn own_totals(&self) -> impl Iterator<Item = (&str, Totals)> {
+        self.order.iter().map(|id| (id.as_str(), self.applications[id].own_totals()))
+    }
+
     /// Totals of the whole edge since its start, with what is gone.
     pub fn totals(&self) -> Totals {
         let mut totals = self.retired;
@@ -330,7 +354,8 @@ fn compile(
 
 fn counters(workers: usize, before: Option<Totals>) -> Arc<[Counters]> {
     let first = Counters::from(&before.unwrap_or_default());
-    std::iter::once(first).chain(std::iter::repeat_with(Counters::default)).take(workers).collect()
+    // One for each worker, and one for what the kernel carries.
+    std::iter::once(first).chain(std::iter::repeat_with(Counters::default)).take(workers + 1).collect()
 }
 
 fn too_many(place: Place, open_files: usize, missing: &str) -> Reason {

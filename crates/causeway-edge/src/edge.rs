@@ -5,16 +5,17 @@ mod handing;
 mod succession;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use crate::apply::Running;
+use crate::carry::{self, Carry};
 use crate::clock::Clock;
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
-use crate::event::{EventReader, Record};
+use crate::event::{self, EventReader, Record};
 use crate::files::{self, Ledger};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
@@ -47,6 +48,8 @@ pub struct Config {
     pub gather_sends: bool,
     /// Serve ports by dispatch in the kernel?
     pub dispatch: Mode,
+    /// Have plain flows carried by the kernel?
+    pub fast_path: carry::Mode,
 }
 
 impl Default for Config {
@@ -59,6 +62,7 @@ impl Default for Config {
             max_snapshot_bytes: 64 * 1024 * 1024,
             gather_sends: true,
             dispatch: Mode::Auto,
+            fast_path: carry::Mode::Auto,
         }
     }
 }
@@ -112,6 +116,7 @@ impl Edge {
     /// Workers that do nothing yet, with a clock that begins at `begin_ms`.
     fn idle(config: Config, workers: Option<usize>, begin_ms: u64) -> Result<Edge, EdgeError> {
         let limit = sys::raise_open_files().map_err(EdgeError::resources("reading the limit of open files"))?;
+        let workers_given = workers.is_some();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = workers.unwrap_or(if config.workers == 0 { cores } else { config.workers });
         if count > 256 {
@@ -120,7 +125,7 @@ impl Edge {
         if !(64..=16_777_216).contains(&config.event_capacity) {
             return Err(EdgeError::Config(format!("event_capacity {} is not 64 to 16777216", config.event_capacity)));
         }
-        let running = Running::start(config.dispatch)
+        let mut running = Running::start(config.dispatch)
             .map_err(|missing| EdgeError::Config(format!("dispatch is on, but {missing}")))?;
         let clock = Clock::at(begin_ms);
         // Sessions hold one descriptor each and must leave room for relays.
@@ -146,6 +151,15 @@ impl Edge {
             Some(dir) => Some(Keep::open(dir).map_err(|error| EdgeError::Config(error.to_string()))?),
             None => None,
         };
+        let (carried, reader) = event::ring(config.event_capacity);
+        readers.push(reader);
+        let itself: Arc<OnceLock<Weak<Mutex<State>>>> = Arc::default();
+        let recarry = Arc::new({
+            let itself = itself.clone();
+            move || recarry(&itself)
+        });
+        running.carry = Carry::start(config.fast_path, config.state_dir.as_deref(), carried, recarry, workers_given)
+            .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
         let patients = workers.iter().map(Patient::of).collect();
         let state = State {
             workers,
@@ -158,6 +172,7 @@ impl Edge {
         };
         let sight = Sight { readers, lost: 0, seq: 0, pressure: PressureGauge::default() };
         let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
+        let _ = itself.set(Arc::downgrade(&state));
         let succession = Succession { state: state.clone(), sight: sight.clone(), terms, former: Vec::new() };
         let watch = Watch::start(clock, patients, succession).map_err(EdgeError::resources("starting the watchdog"))?;
         let relief = Relief { state: state.clone() };
@@ -221,6 +236,10 @@ impl Edge {
         let (events, events_lost) = self.read_events(max_events);
         let port_pressure = self.port_pressure();
         let mut state = self.state();
+        if state.running.carry.should_look() {
+            state.running.recarry();
+        }
+        state.running.carry.count();
         state.running.settle_drained();
         let applications =
             state.running.applications().map(|(id, totals)| ApplicationReport { id: id.to_string(), totals }).collect();
@@ -231,11 +250,13 @@ impl Edge {
             workers: state.workers.iter().filter(|worker| !worker.has_ended()).count(),
             workers_replaced_total: state.workers_replaced,
             dispatch: state.running.dispatching.report(),
+            flow_path: state.running.carry.report(),
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
             memory: self.strain.report(),
             port_pressure,
             totals: state.running.totals(),
             applications,
+            carriers: state.running.carry.carriers(),
             refused: state.running.refused(),
             events,
             events_lost,
@@ -291,6 +312,7 @@ impl Edge {
         {
             let mut state = self.state();
             state.is_draining = true;
+            state.running.carry.drain();
             let places = state.running.places();
             state.everywhere(|| {
                 let unlisten = places.iter().map(|place| Step::Unlisten { place: *place });
@@ -302,11 +324,13 @@ impl Edge {
         }
         let left = self.open_flows();
         self.state().everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Close, drain_ms: 0 }]);
+        self.state().running.carry.end();
         left
     }
 
     fn open_flows(&self) -> usize {
-        self.state().workers.iter().map(Worker::open_flows).sum()
+        let state = self.state();
+        state.workers.iter().map(Worker::open_flows).sum::<usize>() + state.running.carry.open_flows()
     }
 
     /// Panic where the connection of the client with this port is served.
@@ -336,6 +360,7 @@ impl Drop for Edge {
     fn drop(&mut self) {
         (self.watch, self.memory_watch) = (None, None);
         let mut state = self.state();
+        state.running.carry.abandon();
         for worker in &state.workers {
             drop(worker.submit(vec![Step::Stop]));
         }
@@ -349,6 +374,16 @@ impl State {
         let pending: Vec<Answer> = self.workers.iter().map(|worker| worker.submit(steps())).collect();
         pending.into_iter().for_each(|answer| drop(answer.wait()));
     }
+}
+
+/// Addresses or routes have changed: decide anew what the kernel carries. False: a change is under way.
+fn recarry(edge: &OnceLock<Weak<Mutex<State>>>) -> bool {
+    let Some(state) = edge.get().and_then(Weak::upgrade) else { return false };
+    let Ok(mut state) = state.try_lock() else { return false };
+    if !state.is_draining {
+        state.running.recarry();
+    }
+    true
 }
 
 /// How memory is freed: every worker cuts its part.

@@ -206,6 +206,11 @@ pub fn ring(capacity: usize) -> (Events, EventReader) {
 impl Events {
     pub fn write(&mut self, mut event: Event) {
         event.time_ms = unix_ms();
+        self.write_dated(event);
+    }
+
+    /// Of something that happened at the time that it says.
+    pub fn write_dated(&mut self, event: Event) {
         if self.ring.push(event).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -5,6 +5,7 @@
 
 mod application;
 mod apply;
+mod carry;
 mod clock;
 mod count;
 mod dispatch;
@@ -38,6 +39,7 @@ mod udp;
 mod watch;
 mod worker;
 
+pub use carry::{Mode as FastPathMode, flush};
 pub use dispatch::Mode as DispatchMode;
 pub use edge::{Config, Edge};
 pub use error::{EdgeError, Side};

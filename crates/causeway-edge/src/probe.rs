@@ -40,6 +40,7 @@ pub fn probe() -> Vec<Capability> {
         capability("cap_bpf", CAP_BPF, "CAP_BPF", "kernel programs"),
         bpf_maps(),
         sk_lookup(),
+        fast_path(),
         btf(),
         splice(),
         open_files(),
@@ -190,6 +191,21 @@ fn sk_lookup() -> Capability {
          5.9 or newer and grant CAP_BPF and CAP_NET_ADMIN."
     );
     answer("sk_lookup", false, detail)
+}
+
+fn fast_path() -> Capability {
+    let detail = match crate::carry::probe() {
+        Ok(()) => {
+            let detail = "Plain flows between other machines never leave the kernel, and outlive this process.";
+            return answer("fast_path", true, detail.to_string());
+        }
+        Err(reason) => reason,
+    };
+    let detail = format!(
+        "Plain flows are carried by the engine, not by the kernel ({detail}): use Linux 6.6 or newer, run with CAP_BPF, \
+         CAP_NET_ADMIN and, to mount /sys/fs/bpf, CAP_SYS_ADMIN."
+    );
+    answer("fast_path", false, detail)
 }
 
 fn btf() -> Capability {

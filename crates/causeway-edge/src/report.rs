@@ -1,5 +1,6 @@
 //! What the engine answers: which listeners a snapshot brought up, and what the edge has seen.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -35,6 +36,47 @@ pub struct ListenerReport {
     pub ports: Ports,
     pub state: ListenerState,
     pub reason: Option<Reason>,
+    pub carrier: CarriedBy,
+    /// Why not by the kernel.
+    pub not_carried: Option<Reason>,
+}
+
+/// Who moves the bytes of new flows. The engine serves what the kernel passes on, in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CarriedBy {
+    Kernel,
+    #[default]
+    Engine,
+}
+
+/// Who carries an application on one of its edge addresses, and why not the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CarrierReport {
+    pub application: String,
+    pub address: IpAddr,
+    pub carrier: CarriedBy,
+    pub reason: Option<Reason>,
+}
+
+impl CarrierReport {
+    pub fn new(application: &str, address: IpAddr, reason: Option<Reason>) -> CarrierReport {
+        let carrier = if reason.is_none() { CarriedBy::Kernel } else { CarriedBy::Engine };
+        CarrierReport { application: application.to_string(), address, carrier, reason }
+    }
+}
+
+/// The fast path: is it at work, why not if it could be wanted, and what became of the packets that it saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FlowPathReport {
+    pub is_on: bool,
+    pub missing: Option<String>,
+    pub flows: u64,
+    /// One-way so far.
+    pub opening: u64,
+    pub capacity: u64,
+    pub interfaces: usize,
+    pub verdicts: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,12 +130,14 @@ pub struct Report {
     pub workers_replaced_total: u64,
     pub open_files: OpenFiles,
     pub dispatch: DispatchReport,
+    pub flow_path: FlowPathReport,
     /// Of the cgroup, where it has a limit.
     pub memory: Option<MemoryReport>,
     /// Origins towards which half of the source ports or more are in use, the worst first.
     pub port_pressure: Vec<PortPressure>,
     pub totals: Totals,
     pub applications: Vec<ApplicationReport>,
+    pub carriers: Vec<CarrierReport>,
     pub refused: Vec<ListenerReport>,
     pub events: Vec<Record>,
     pub events_lost: u64,

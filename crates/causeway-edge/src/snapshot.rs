@@ -100,6 +100,22 @@ pub enum OnDelete {
     Close,
 }
 
+/// Who is to move the bytes. `auto`: the kernel where nobody could tell the difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    #[default]
+    Auto,
+    Kernel,
+    Engine,
+}
+
+impl Carrier {
+    fn is_auto(&self) -> bool {
+        *self == Carrier::Auto
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Application {
@@ -120,6 +136,9 @@ pub struct Application {
     pub udp_idle_timeout_ms: u64,
     pub on_delete: OnDelete,
     pub drain_ms: u64,
+    /// May be absent, so that a snapshot that an older engine kept still starts.
+    #[serde(default, skip_serializing_if = "Carrier::is_auto")]
+    pub carrier: Carrier,
 }
 
 /// An IP prefix such as `198.51.100.0/24`; host bits must be zero.

@@ -90,6 +90,12 @@ impl Edge {
     }
 }
 
+/// Take all that an edge with this state directory has left in the kernel away; answers how much that was.
+#[pyfunction]
+fn flush(py: Python<'_>, state_dir: &str) -> PyResult<usize> {
+    Ok(py.detach(|| causeway_edge::flush(std::path::Path::new(state_dir)))?)
+}
+
 /// What this machine can do, for `causeway doctor`.
 #[pyfunction]
 fn probe(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
@@ -106,5 +112,5 @@ fn die_with(parent: u32) -> bool {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{Edge, NativeError, die_with, probe};
+    use super::{Edge, NativeError, die_with, flush, probe};
 }

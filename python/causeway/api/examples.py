@@ -96,7 +96,7 @@ APPLICATION: dict[str, Any] = {
                 "half_close_timeout_s": _SECONDS | {"default": 0},
                 "no_progress_timeout_s": _SECONDS | {"default": 300},
                 "udp_idle_timeout_s": _SECONDS | {"default": 60},
-                "carrier": {"enum": ["auto", "engine"], "default": "auto"},
+                "carrier": {"enum": ["auto", "kernel", "engine"], "default": "auto"},
                 "on_delete": {"enum": ["drain", "close"], "default": "drain"},
                 "drain_s": _SECONDS | {"default": 30},
             },

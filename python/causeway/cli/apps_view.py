@@ -107,7 +107,10 @@ def print_application(application: Application, status: Sequence[ApplicationStat
 
 def _listener_text(listener: Listener) -> str:
     reason = listener.get("reason")
-    return f"{listener['state']}: {reason['message']}" if reason else "running"
+    if reason:
+        return f"{listener['state']}: {reason['message']}"
+    why = listener.get("not_carried")
+    return f"running, by the {listener.get('carrier', 'engine')}" + (f": {why['message']}" if why else "")
 
 
 def print_created(applications: Sequence[Application], status: Sequence[ApplicationStatus], check: str | None) -> None:

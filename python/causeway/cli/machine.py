@@ -25,6 +25,12 @@ class Dispatch(StrEnum):
     OFF = "off"
 
 
+class FastPath(StrEnum):
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @app.command(cls=GroupedCommand)
 def up(
     data_dir: Annotated[
@@ -50,6 +56,10 @@ def up(
     dispatch: Annotated[
         Dispatch | None,
         typer.Option("--dispatch", help="Serve port ranges from one socket, in the kernel. Default: auto."),
+    ] = None,
+    fast_path: Annotated[
+        FastPath | None,
+        typer.Option("--fast-path", help="Carry plain flows in the kernel. Default: auto."),
     ] = None,
     drain_s: Annotated[
         int | None,
@@ -85,6 +95,7 @@ def up(
         *_flags("--source-ip", source_ip),
         *_flag("--workers", workers),
         *_flag("--dispatch", dispatch),
+        *_flag("--fast-path", fast_path),
         *_flag("--drain-s", drain_s),
         *(["--allow-loopback-origins"] if allow_loopback_origins else []),
         *_flags("--deny-origins", deny_origins),
@@ -101,6 +112,24 @@ def doctor(
 ) -> None:
     """Say what this machine can do, what it cannot, why, and what that means."""
     _become("causeway.edge.doctor", ["-o", str(output)])
+
+
+@app.command(cls=GroupedCommand)
+def down(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Of the causeway to stop. Default: ./causeway-data."),
+    ] = None,
+    flush: Annotated[
+        bool,
+        typer.Option("--flush", help="Take what it left in the kernel away: flows that are carried there end."),
+    ] = False,
+) -> None:
+    """Stop the causeway of a data directory, as SIGTERM does: connections drain first.
+
+    A causeway that was killed leaves its flows in the kernel, going on; --flush ends them.
+    """
+    _become("causeway.edge.down", [*_flag("--data-dir", data_dir), *(["--flush"] if flush else [])])
 
 
 def _flag(name: str, value: object) -> list[str]:

@@ -22,7 +22,7 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import EdgeStatus, PortPressure, Status
+    from causeway.client import EdgeStatus, FlowPath, PortPressure, Status
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -90,10 +90,18 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
             f"{totals.get('datagrams_dropped', 0)} datagrams dropped",
         ),
         ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
+        *([("fast path", _fast_path_text(path))] if (path := edge.get("flow_path")) else []),
         *([("memory", _memory_text(memory))] if (memory := edge.get("memory")) else []),
         *([("workers", _workers_text(edge))] if edge.get("workers_replaced_total") else []),
         *(("source ports", _ports_text(pressure)) for pressure in edge.get("port_pressure", ())),
     ]
+
+
+def _fast_path_text(path: FlowPath) -> str:
+    if not path["is_on"]:
+        return f"off: {path['missing']}" if path["missing"] else "not needed"
+    flows = f"{path['flows']} flows in the kernel, {path['opening']} opening, room for {path['capacity']}"
+    return f"on, {path['interfaces']} interfaces, {flows}"
 
 
 def _memory_text(memory: dict[str, int]) -> str:

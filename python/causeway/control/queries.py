@@ -8,7 +8,7 @@ import msgspec
 
 from causeway.control.plane import Piece, Plane
 from causeway.model.application import Address
-from causeway.model.report import Listener, PortRange, Reason
+from causeway.model.report import CarriedAt, Listener, PortRange, Reason
 
 
 def readiness(plane: Plane) -> str | None:
@@ -39,6 +39,7 @@ def edge_states(plane: Plane) -> list[dict[str, object]]:
             "refused": msgspec.to_builtins(report.refused),
             "totals": report.totals,
             "open_files": msgspec.to_builtins(report.open_files),
+            "flow_path": msgspec.to_builtins(report.flow_path),
             "memory": msgspec.to_builtins(report.memory),
             "port_pressure": msgspec.to_builtins(report.port_pressure),
             "events_lost": report.events_lost,
@@ -51,6 +52,7 @@ def application_states(plane: Plane) -> list[dict[str, object]]:
     """Each application with its listeners and counters, as the edge has them now."""
     report = plane.exchange.fresh_report()
     counters = {str(seen["id"]): seen for seen in report.applications} if report else {}
+    carriers = {(seen.application, seen.address): seen for seen in report.carriers} if report else {}
     refused: dict[tuple[str, str], list[Listener]] = {}
     for listener in report.refused if report else ():
         refused.setdefault((listener.application, listener.address), []).append(listener)
@@ -61,9 +63,9 @@ def application_states(plane: Plane) -> list[dict[str, object]]:
             "name": piece.application.extension.name,
             "dns": piece.application.dns.name,
             "protocol": piece.application.protocol,
-            "carrier": "engine",
+            "carrier": _carrier([carriers.get((piece.application.id, str(address))) for address in piece.addresses]),
             "listeners": [
-                msgspec.to_builtins(listener)
+                msgspec.to_builtins(_carried(listener, carriers.get((piece.application.id, str(address)))))
                 for address in piece.addresses
                 for listener in _listeners(piece, address, refused.get((piece.application.id, str(address)), []))
             ],
@@ -72,6 +74,18 @@ def application_states(plane: Plane) -> list[dict[str, object]]:
         }
         for piece in list(plane.pieces.values())
     ]
+
+
+def _carrier(seen: list[CarriedAt | None]) -> str:
+    """`kernel` or `engine`; `kernel and engine` if they differ by address."""
+    names = {at.carrier if at else "engine" for at in seen}
+    return " and ".join(sorted(names, reverse=True)) or "engine"
+
+
+def _carried(listener: Listener, seen: CarriedAt | None) -> Listener:
+    if seen is None or listener.state == "refused":
+        return listener
+    return msgspec.structs.replace(listener, carrier=seen.carrier, not_carried=seen.reason)
 
 
 def _listeners(piece: Piece, address: Address, refused: list[Listener]) -> Iterator[Listener]:

@@ -56,4 +56,5 @@ def pulse(engine: Engine, line: _Descriptor) -> None:
 
 def _config(settings: Settings) -> bytes:
     state_dir = str(settings.data_dir / "edge")
-    return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, "dispatch": settings.dispatch})
+    modes = {"dispatch": settings.dispatch, "fast_path": settings.fast_path}
+    return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, **modes})

@@ -52,6 +52,14 @@ class OnDelete(StrEnum):
     CLOSE = "close"
 
 
+class Carrier(StrEnum):
+    """Who is to move the bytes."""
+
+    AUTO = "auto"
+    KERNEL = "kernel"
+    ENGINE = "engine"
+
+
 class Connectivity(StrEnum):
     ALL = "all"
     IPV4 = "ipv4"
@@ -131,7 +139,7 @@ class Extension:
     half_close_timeout_s: float = 0.0
     no_progress_timeout_s: float = 300.0
     udp_idle_timeout_s: float = 60.0
-    carrier: str = "auto"
+    carrier: Carrier = Carrier.AUTO
     on_delete: OnDelete = OnDelete.DRAIN
     drain_s: float = 30.0
     stated: frozenset[str] = frozenset()

@@ -25,6 +25,8 @@ class Listener(msgspec.Struct, frozen=True):
     ports: PortRange
     state: Literal["running", "unchanged", "refused"]
     reason: Reason | None = None
+    carrier: str = "engine"
+    not_carried: Reason | None = None  # why not by the kernel
 
 
 class ApplyReport(msgspec.Struct, frozen=True):
@@ -82,6 +84,27 @@ class Memory(msgspec.Struct, frozen=True):
     is_full: bool
 
 
+class CarriedAt(msgspec.Struct, frozen=True):
+    """Who carries new flows of an application on one edge address; a reason says why not the kernel."""
+
+    application: str
+    address: str
+    carrier: str
+    reason: Reason | None = None
+
+
+class FlowPath(msgspec.Struct, frozen=True):
+    """The fast path; `missing` says why there is none."""
+
+    is_on: bool
+    missing: str | None = None
+    flows: int = 0
+    opening: int = 0
+    capacity: int = 0
+    interfaces: int = 0
+    verdicts: dict[str, int] = {}
+
+
 class Report(msgspec.Struct, frozen=True):
     """`events` is the JSON list as it came; `decode_events` reads it."""
 
@@ -99,6 +122,8 @@ class Report(msgspec.Struct, frozen=True):
     memory: Memory | None = None
     port_pressure: list[PortPressure] = []
     workers_replaced_total: int = 0
+    flow_path: FlowPath = FlowPath(is_on=False)
+    carriers: list[CarriedAt] = []
 
     @property
     def has_events(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin, Network, Ports
+from causeway.model.application import Address, Application, Carrier, DirectOrigin, NamedOrigin, Network, Ports
 
 FORMAT = 1
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -50,6 +50,7 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             "udp_idle_timeout_ms": _ms(extension.udp_idle_timeout_s),
             "on_delete": extension.on_delete,
             "drain_ms": _ms(extension.drain_s),
+            **({} if extension.carrier is Carrier.AUTO else {"carrier": extension.carrier}),
         }
     )
 

@@ -5,7 +5,7 @@ use std::io;
 use causeway_bpf::PortSet;
 
 use crate::listen;
-use crate::report::{ListenerReport, ListenerState, Reason};
+use crate::report::{CarriedBy, ListenerReport, ListenerState, Reason};
 use crate::snapshot::Ports;
 use crate::worker::Place;
 
@@ -36,6 +36,8 @@ impl Fates {
             ports,
             state,
             reason,
+            carrier: CarriedBy::default(),
+            not_carried: None,
         });
     }
 

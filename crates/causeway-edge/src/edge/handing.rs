@@ -44,7 +44,11 @@ impl Edge {
             handover::receive_sessions(&link, &state.workers)?;
         }
         handover::ask_to_go(&link)?;
-        edge.state().everywhere(|| vec![Step::GoOn]);
+        {
+            let mut state = edge.state();
+            state.everywhere(|| vec![Step::GoOn]);
+            state.running.carry.go_on();
+        }
         handover::say_serving(&link)?;
         Ok(edge)
     }
@@ -60,6 +64,7 @@ impl Edge {
         if state.is_draining {
             return Err(EdgeError::Stopped);
         }
+        state.running.carry.hold();
         let holdings = Holdings {
             running: &state.running,
             snapshot: &state.json,
@@ -74,8 +79,12 @@ impl Edge {
                 state.everywhere(|| vec![Step::LetGo]);
                 // The other edge's now: what this one thinks of it must not be written there any more.
                 state.running.dispatching = Dispatching::default();
+                state.running.carry.let_go();
             }
-            Err(_) => state.everywhere(|| vec![Step::GoOn]),
+            Err(_) => {
+                state.everywhere(|| vec![Step::GoOn]);
+                state.running.carry.go_on();
+            }
         }
         given
     }

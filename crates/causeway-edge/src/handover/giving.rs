@@ -75,7 +75,7 @@ impl Holdings<'_> {
         }
         let totals: Vec<(String, Totals)> = self
             .running
-            .applications()
+            .own_totals()
             .map(|(id, totals)| (id.to_string(), Totals { connections_open: 0, ..totals }))
             .collect();
         for part in totals.chunks(COUNTED_PER_MESSAGE) {

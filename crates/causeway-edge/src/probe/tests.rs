@@ -1,6 +1,6 @@
 use super::*;
 
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "kernel",
     "low_ports",
     "icmp_reply",
@@ -8,6 +8,7 @@ const NAMES: [&str; 17] = [
     "cap_bpf",
     "bpf",
     "sk_lookup",
+    "fast_path",
     "btf",
     "splice",
     "open_files",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields as fields_of
 
-from causeway.model.application import Extension, Network, OnDelete, Transport, UdpHeader
+from causeway.model.application import Carrier, Extension, Network, OnDelete, Transport, UdpHeader
 from causeway.model.document.reading import (
     Body,
     as_choice,
@@ -17,7 +17,6 @@ from causeway.model.document.reading import (
     shown,
 )
 from causeway.model.origin_policy import parse_network
-from causeway.model.problem import Code, Problem
 
 FIELDS = tuple(field.name for field in fields_of(Extension) if field.name != "stated")
 _LEAST_S = {"proxy_header_timeout_s": 0.001, "connect_timeout_s": 0.001, "udp_idle_timeout_s": 0.001}
@@ -56,19 +55,9 @@ def _field(name: str, value: object, transport: Transport) -> object:
         case "on_delete":
             return as_choice(value, pointer, OnDelete)
         case "carrier":
-            return _carrier(value, pointer)
+            return as_choice(value, pointer, Carrier)
         case _:
             return _trusted(value, pointer, transport)
-
-
-def _carrier(value: object, pointer: str) -> str:
-    if value == "kernel":
-        raise Problem(
-            Code.NOT_BUILT, "x_causeway.carrier 'kernel' is not built yet: use 'auto' or 'engine'", pointer=pointer
-        )
-    if value not in ("auto", "engine"):
-        raise invalid(pointer, f"{pointer} must be 'auto' or 'engine', not {shown(value)}")
-    return str(value)
 
 
 def _trusted(value: object, pointer: str, transport: Transport) -> tuple[Network, ...]:

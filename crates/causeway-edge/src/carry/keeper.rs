@@ -1,0 +1,426 @@
+//! The thread that looks after flows in the kernel: records, counts, timeouts, removal. No packet waits for it.
+//!
+//! A flow's end is told by whoever takes it out of the table, so it is told once, whatever became of the processes
+//! before this one. Events of the ring make it prompt; the sweep finds what the ring had no room for.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use causeway_bpf::flow::{
+    Cursor, Family, Flow, FlowEvent, FlowEventKind, FlowEvents, FlowKey, FlowPath, Leg, Side, Table, Verdict,
+};
+
+use super::book::Book;
+use super::here::Notices;
+use super::judge::{Fate, LINGER_MS, Limits, end, is_half_closed};
+use super::tell::{self, Clocks};
+use crate::event::{Cause, Events};
+use crate::sys::Wake;
+
+/// Events are taken in this often while there are some: a batch costs less than each by itself.
+const BATCH_MS: u64 = 25;
+const LEAST_ROUND: Duration = Duration::from_secs(1);
+const DRAIN_ROUND: Duration = Duration::from_millis(100);
+/// A round may use this part of a processor.
+const ROUND_SHARE: u32 = 200;
+/// Flows that are looked at closely in one round: a flood of first packets must not keep us busy.
+const MOST_CLOSE_LOOKS: usize = 4_096;
+/// UDP of an edge that stops: see `edge::QUIET_MS`.
+const QUIET_MS: u64 = 5_000;
+/// Interfaces and addresses are looked at after a change has settled, and now and then.
+const SETTLE_MS: u64 = 200;
+const LOOK_AGAIN_MS: u64 = 10_000;
+/// Flows that the ring had no room for and that were told all the same: more are told twice.
+const MOST_TOLD: usize = 1 << 20;
+
+/// What others tell the thread.
+#[derive(Debug, Default)]
+pub struct Orders {
+    pub is_stopping: AtomicBool,
+    pub is_draining: AtomicBool,
+    pub opening: AtomicU64,
+}
+
+pub struct Keeper {
+    pub path: Arc<FlowPath>,
+    pub book: Arc<Book>,
+    pub events: Events,
+    pub wake: Arc<Wake>,
+    pub orders: Arc<Orders>,
+    /// Have the choice made anew; false: not now.
+    pub recarry: Arc<dyn Fn() -> bool + Send + Sync>,
+    ring: FlowEvents,
+    notices: Option<Notices>,
+    closed: VecDeque<Closed>,
+    told: HashSet<FlowKey>,
+    half_closed_since_ms: HashMap<FlowKey, u64>,
+    /// How many flows had been opened before a round that found none: as long as there are no more, there are none.
+    empty_at: Option<u64>,
+}
+
+/// Taken out once its linger is over.
+#[derive(Debug)]
+struct Closed {
+    key: FlowKey,
+    source: SocketAddr,
+    at_ms: u64,
+}
+
+#[derive(Default)]
+struct Round {
+    open: HashMap<u16, u64>,
+    present: HashSet<u16>,
+    opening: u64,
+    close_looks: Vec<FlowKey>,
+}
+
+impl Keeper {
+    /// # Errors
+    /// The kernel's.
+    pub fn new(
+        path: Arc<FlowPath>,
+        book: Arc<Book>,
+        events: Events,
+        wake: Arc<Wake>,
+        orders: Arc<Orders>,
+        recarry: Arc<dyn Fn() -> bool + Send + Sync>,
+    ) -> Result<Keeper, (Events, std::io::Error)> {
+        let ring = match path.events() {
+            Ok(ring) => ring,
+            Err(error) => return Err((events, error)),
+        };
+        let notices = Notices::listen().ok(); // without: looked at now and then
+        let (closed, told, half_closed_since_ms) = (VecDeque::new(), HashSet::new(), HashMap::new());
+        let empty_at = None;
+        Ok(Keeper {
+            path,
+            book,
+            events,
+            wake,
+            orders,
+            recarry,
+            ring,
+            notices,
+            closed,
+            told,
+            half_closed_since_ms,
+            empty_at,
+        })
+    }
+
+    /// Until told to stop. What the ring holds then is the next one's.
+    pub fn run(&mut self) {
+        let mut next_round = Instant::now();
+        let mut look_at_ms = Some(Clocks::now().monotonic_ms + LOOK_AGAIN_MS);
+        while !self.orders.is_stopping.load(Ordering::Acquire) {
+            let had_events = self.take_events();
+            self.take_closed();
+            if Instant::now() >= next_round {
+                next_round = Instant::now() + self.round();
+            }
+            let now_ms = Clocks::now().monotonic_ms;
+            if self.notices.as_ref().is_some_and(Notices::take) {
+                look_at_ms = Some(look_at_ms.map_or(u64::MAX, |at_ms| at_ms).min(now_ms + SETTLE_MS));
+            }
+            if look_at_ms.is_none_or(|at_ms| at_ms <= now_ms) {
+                let wait_ms = if (self.recarry)() { LOOK_AGAIN_MS } else { SETTLE_MS };
+                look_at_ms = Some(now_ms + wait_ms);
+            }
+            self.sleep(next_round, look_at_ms, had_events);
+        }
+    }
+
+    fn sleep(&self, next_round: Instant, look_at_ms: Option<u64>, had_events: bool) {
+        let now_ms = Clocks::now().monotonic_ms;
+        let mut wait_ms = next_round.saturating_duration_since(Instant::now()).as_millis() as u64 + 1;
+        let closed = self.closed.front().map(|closed| (closed.at_ms + LINGER_MS).saturating_sub(now_ms) + BATCH_MS);
+        let look = look_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms).max(1));
+        wait_ms = wait_ms.min(closed.unwrap_or(u64::MAX)).min(look.unwrap_or(u64::MAX));
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = vec![entry(self.wake.as_raw_fd())];
+        fds.extend(self.notices.as_ref().map(|notices| entry(notices.as_raw_fd())));
+        if had_events {
+            wait_ms = wait_ms.min(BATCH_MS);
+        } else {
+            fds.push(entry(self.ring.as_fd().as_raw_fd()));
+        }
+        // SAFETY: the array lives through the call.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, wait_ms as i32) };
+        if ready > 0 && fds[0].revents != 0 {
+            self.wake.clear();
+        }
+    }
+
+    /// Everything that the ring holds. Answers whether there was anything.
+    fn take_events(&mut self) -> bool {
+        let mut had_any = false;
+        while let Some(event) = self.ring.next() {
+            had_any = true;
+            self.on_event(event);
+        }
+        had_any
+    }
+
+    fn on_event(&mut self, event: FlowEvent) {
+        let FlowEvent { kind, flow, at_ms } = event;
+        let clocks = Clocks::now();
+        let book = self.book.clone();
+        let mut entries = book.open();
+        let entry = entries.of.entry(flow.application);
+        let std::collections::btree_map::Entry::Occupied(mut entry) = entry else { return };
+        let id = entry.get().id;
+        match kind {
+            FlowEventKind::Opened => {
+                entry.get_mut().open += 1;
+                self.events.write_dated(tell::opened(&flow, id, clocks));
+            }
+            FlowEventKind::Closed => {
+                let entry = entry.get_mut();
+                entry.open = entry.open.saturating_sub(1);
+                self.closed.push_back(Closed { key: flow.client_key(), source: flow.source, at_ms });
+            }
+            FlowEventKind::Replaced => {
+                self.say_opened(&flow, id, clocks);
+                self.events.write_dated(tell::ended(&flow, id, end(&flow), at_ms, clocks));
+            }
+            FlowEventKind::Refused => {
+                let cause = end(&flow);
+                if let Some(counters) = entry.get().active.as_ref().and_then(|active| active.counters.last()) {
+                    counters.connections_total.add(1);
+                    counters.connect_errors_total.add(u64::from(cause == Cause::ConnectRefused));
+                }
+                self.events.write_dated(tell::ended(&flow, id, cause, at_ms, clocks));
+                if cause == Cause::ConnectRefused {
+                    entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);
+                }
+            }
+            FlowEventKind::Exhausted => {
+                self.events.write_dated(tell::ended(&flow, id, Cause::PortsExhausted, at_ms, clocks));
+            }
+        }
+    }
+
+    /// Nobody has said that it opened: the ring was full, or it is UDP that was never answered.
+    fn say_opened(&mut self, flow: &Flow, id: u128, clocks: Clocks) {
+        let was_up = flow.is_established || !flow.is_tcp;
+        if was_up && !flow.is_told && !self.told.remove(&flow.client_key()) {
+            self.events.write_dated(tell::opened(flow, id, clocks));
+        }
+    }
+
+    /// Closed flows whose linger is over.
+    fn take_closed(&mut self) {
+        let clocks = Clocks::now();
+        while self.closed.front().is_some_and(|closed| closed.at_ms + LINGER_MS <= clocks.monotonic_ms) {
+            let Some(closed) = self.closed.pop_front() else { return };
+            // Its client may have opened it anew meanwhile, and somebody else may have taken it out.
+            let is_it = |flow: &Flow| flow.is_closed && flow.source == closed.source;
+            if let Ok(Some(flow)) = self.path.flow(&closed.key)
+                && is_it(&flow)
+            {
+                self.finish(&flow, end(&flow), closed.at_ms);
+            }
+        }
+    }
+
+    /// Take it out and say so.
+    fn finish(&mut self, flow: &Flow, cause: Cause, at_ms: u64) {
+        let key = flow.client_key();
+        self.half_closed_since_ms.remove(&key);
+        let Ok(Some(last)) = self.path.remove(&key) else { return };
+        self.say_ended(&last, cause, at_ms);
+    }
+
+    fn say_ended(&mut self, flow: &Flow, cause: Cause, at_ms: u64) {
+        let clocks = Clocks::now();
+        let id = self.book.open().of.get(&flow.application).map_or(0, |entry| entry.id);
+        self.say_opened(flow, id, clocks);
+        self.events.write_dated(tell::ended(flow, id, cause, at_ms, clocks));
+    }
+
+    /// End it for both sides, and say so.
+    fn cut(&mut self, flow: &Flow, cause: Cause) {
+        self.half_closed_since_ms.remove(&flow.client_key());
+        let _ = self.path.cut(flow); // out of the table in any case
+        self.say_ended(flow, cause, Clocks::now().monotonic_ms);
+    }
+
+    /// Look at every flow once. Answers when to do so again.
+    fn round(&mut self) -> Duration {
+        let began = Instant::now();
+        let least = if self.orders.is_draining.load(Ordering::Acquire) { DRAIN_ROUND } else { LEAST_ROUND };
+        let opened = self.path.verdicts().map_or(u64::MAX, |verdicts| verdicts.get(Verdict::Opened));
+        if self.empty_at == Some(opened) {
+            self.settle(&Round::default());
+            return least;
+        }
+        let mut round = Round::default();
+        let limits = self.limits();
+        // A flood of first packets must not keep us from the flows that are open.
+        for table in [Table::Open, Table::Opening] {
+            for family in [Family::V4, Family::V6] {
+                let mut cursor = Cursor::default();
+                loop {
+                    let now_ms = Clocks::now().monotonic_ms;
+                    let mut visit = |leg: Leg| round.visit(&leg, table, &limits, &self.told, now_ms);
+                    let Ok(next) = self.path.sweep(family, table, cursor, &mut visit) else { break };
+                    cursor = next;
+                    self.take_events();
+                    if cursor.is_done() || self.orders.is_stopping.load(Ordering::Acquire) {
+                        break;
+                    }
+                }
+            }
+        }
+        for key in std::mem::take(&mut round.close_looks) {
+            self.look_closely(&key, &limits, &mut round);
+        }
+        self.settle(&round);
+        self.empty_at = round.present.is_empty().then_some(opened);
+        least.max(began.elapsed() * ROUND_SHARE)
+    }
+
+    fn limits(&self) -> HashMap<u16, Limits> {
+        let is_draining = self.orders.is_draining.load(Ordering::Acquire);
+        let entries = self.book.open();
+        let limits = entries.of.iter().map(|(index, entry)| {
+            let mut limits = entry.active.as_ref().map_or_else(Limits::default, |active| Limits {
+                connect_ms: active.connect_timeout_ms,
+                idle_ms: active.idle_timeout_ms,
+                half_close_ms: active.half_close_timeout_ms,
+                udp_idle_ms: active.udp_idle_timeout_ms,
+                cut_at_ms: u64::MAX,
+            });
+            if let Some(leaving) = entry.leaving {
+                limits.cut_at_ms = leaving.cut_at_ms.unwrap_or(u64::MAX);
+            }
+            if is_draining {
+                limits.udp_idle_ms = limits.udp_idle_ms.min(QUIET_MS);
+            }
+            (*index, limits)
+        });
+        limits.collect()
+    }
+
+    fn look_closely(&mut self, key: &FlowKey, limits: &HashMap<u16, Limits>, round: &mut Round) {
+        let Ok(Some(flow)) = self.path.flow(key) else { return };
+        let limits = limits.get(&flow.application).copied().unwrap_or_default();
+        let clocks = Clocks::now();
+        let now_ms = clocks.monotonic_ms;
+        if flow.is_established && !flow.is_told && self.told.len() < MOST_TOLD && self.told.insert(*key) {
+            let id = self.book.open().of.get(&flow.application).map_or(0, |entry| entry.id);
+            self.events.write_dated(tell::opened(&flow, id, clocks));
+        }
+        let half_closed_ms = if is_half_closed(&flow) && limits.half_close_ms != u64::MAX {
+            now_ms - *self.half_closed_since_ms.entry(*key).or_insert(now_ms)
+        } else {
+            0
+        };
+        let was_open = !flow.is_closed && (flow.is_established || !flow.is_tcp);
+        match limits.judge(&flow, half_closed_ms, now_ms) {
+            Fate::GoesOn => return,
+            // What the ring tells is waited for by `closed`: this one has been lost, or another process had it.
+            Fate::Ended(cause) => self.finish(&flow, cause, flow.seen_ms()),
+            Fate::Cut(cause) => self.cut(&flow, cause),
+            Fate::Unanswered => self.give_up(&flow, clocks),
+            Fate::Forget => drop(self.path.remove(key)),
+        }
+        if was_open && let Some(open) = round.open.get_mut(&flow.application) {
+            *open = open.saturating_sub(1);
+        }
+    }
+
+    /// The origin has not answered the first packets.
+    fn give_up(&mut self, flow: &Flow, clocks: Clocks) {
+        let book = self.book.clone();
+        let mut entries = book.open();
+        if let Some(entry) = entries.of.get(&flow.application) {
+            if let Some(counters) = entry.active.as_ref().and_then(|active| active.counters.last()) {
+                counters.connections_total.add(1);
+                counters.connect_errors_total.add(1);
+            }
+            let event = tell::ended(flow, entry.id, Cause::ConnectTimeout, clocks.monotonic_ms, clocks);
+            self.events.write_dated(event);
+        }
+        let has_another = entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);
+        drop(entries);
+        // With another origin the client's next SYN goes there.
+        let _ = if has_another { self.path.remove(&flow.client_key()).map(drop) } else { self.path.cut(flow) };
+    }
+
+    /// What a round has found, into the book.
+    fn settle(&mut self, round: &Round) {
+        self.orders.opening.store(round.opening, Ordering::Relaxed);
+        let now_ms = Clocks::now().monotonic_ms;
+        let mut entries = self.book.open();
+        for (index, entry) in &mut entries.of {
+            entry.open = round.open.get(index).copied().unwrap_or(0);
+        }
+        entries.welcome(&self.path, now_ms);
+        entries.count(&self.path);
+        let gone: Vec<u16> = entries
+            .of
+            .iter()
+            .filter(|(index, entry)| entry.leaving.is_some() && !round.present.contains(index))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in gone {
+            let _ = self.path.remove_application(index);
+            entries.of.remove(&index);
+        }
+    }
+
+    /// The end of an edge that has drained: whatever is left is cut. Answers how many flows that were.
+    pub fn cut_all(&mut self) -> usize {
+        self.take_events();
+        for entry in self.book.open().of.values_mut() {
+            entry.leaving = Some(super::book::Leaving { cut_at_ms: Some(0) });
+        }
+        let before = self.book.open().open_flows() as usize;
+        self.round();
+        self.take_events();
+        while let Some(closed) = self.closed.pop_front() {
+            if let Ok(Some(flow)) = self.path.flow(&closed.key) {
+                self.finish(&flow, end(&flow), closed.at_ms);
+            }
+        }
+        before
+    }
+}
+
+impl Round {
+    fn visit(&mut self, leg: &Leg, table: Table, limits: &HashMap<u16, Limits>, told: &HashSet<FlowKey>, now_ms: u64) {
+        self.present.insert(leg.application);
+        if leg.side != Side::Client {
+            return;
+        }
+        let is_up = leg.is_established || !leg.arrives.is_tcp;
+        self.opening += u64::from(table == Table::Opening);
+        if is_up && !leg.is_closed {
+            *self.open.entry(leg.application).or_default() += 1;
+        }
+        let limits = limits.get(&leg.application).copied().unwrap_or_default();
+        let is_late = |ms: u64| now_ms.saturating_sub(leg.seen_ms) >= ms;
+        let is_untold = leg.is_established && !leg.is_told && !told.contains(&leg.arrives);
+        let is_due = if leg.is_closed {
+            is_late(2 * LINGER_MS) // usually the ring has told of it
+        } else {
+            limits.is_due(leg.arrives.is_tcp, leg.is_established, leg.seen_ms, now_ms)
+        };
+        if (is_untold || is_due) && self.close_looks.len() < MOST_CLOSE_LOOKS {
+            self.close_looks.push(leg.arrives);
+        }
+    }
+}
+
+/// Run a keeper as a thread of its own; joining it gives it back.
+pub fn spawn(mut keeper: Keeper) -> std::io::Result<std::thread::JoinHandle<Keeper>> {
+    std::thread::Builder::new().name("edge-carrier".into()).spawn(move || {
+        keeper.run();
+        keeper
+    })
+}

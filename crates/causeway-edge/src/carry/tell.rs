@@ -1,0 +1,89 @@
+//! Records of flows that the kernel carried, in the words of the engine's.
+
+use std::net::SocketAddr;
+
+use causeway_bpf::flow::Flow;
+
+use crate::event::{Cause, Event};
+use crate::snapshot::Protocol;
+
+/// Workers number their flows below this (see `Desk::next_flow`): 256 of them at most.
+const CARRIED: u64 = 256 << 48;
+
+/// The two clocks, read together.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    pub monotonic_ms: u64,
+    pub unix_ms: u64,
+}
+
+impl Clocks {
+    pub fn now() -> Clocks {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a writable timespec; the clock exists.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+        let monotonic_ms = time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000;
+        Clocks { monotonic_ms, unix_ms: crate::clock::unix_ms() }
+    }
+
+    fn wall(self, monotonic_ms: u64) -> u64 {
+        self.unix_ms.saturating_sub(self.monotonic_ms.saturating_sub(monotonic_ms))
+    }
+}
+
+/// When both legs were up.
+fn connected_ms(flow: &Flow) -> u64 {
+    let handshake_us = u64::from(flow.client_rtt_us.unwrap_or(0)) + u64::from(flow.origin_rtt_us.unwrap_or(0));
+    flow.started_ms + handshake_us / 1000
+}
+
+pub fn opened(flow: &Flow, application: u128, clocks: Clocks) -> Event {
+    let at_ms = connected_ms(flow);
+    // Nothing was said when it opened; what came since is in the record of its end.
+    let event = record(flow, application, Cause::Opened, at_ms, clocks);
+    Event { client_bytes: 0, origin_bytes: 0, ..event }
+}
+
+/// `cause` ended it at `at_ms` of the monotonic clock.
+pub fn ended(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Clocks) -> Event {
+    record(flow, application, cause, at_ms, clocks)
+}
+
+fn record(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Clocks) -> Event {
+    let was_up = flow.is_established || !flow.is_tcp;
+    let is_known = !flow.origin.ip().is_unspecified();
+    Event {
+        cause,
+        protocol: if flow.is_tcp { Protocol::Tcp } else { Protocol::Udp },
+        time_ms: clocks.wall(at_ms),
+        application,
+        flow: number(flow),
+        client: flow.client,
+        edge: flow.edge,
+        origin: is_known.then_some(flow.origin),
+        connect_time_ms: if was_up { clocks.wall(connected_ms(flow)) } else { 0 },
+        client_bytes: flow.client_bytes,
+        origin_bytes: flow.origin_bytes,
+        client_rtt_ns: u64::from(flow.client_rtt_us.unwrap_or(0)) * 1000,
+        origin_rtt_ns: u64::from(flow.origin_rtt_us.unwrap_or(0)) * 1000,
+    }
+}
+
+/// The same in every process that sees the flow.
+fn number(flow: &Flow) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325; // FNV-1a
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    for end in [flow.client, flow.edge, flow.source] {
+        match end {
+            SocketAddr::V4(v4) => add(&v4.ip().octets()),
+            SocketAddr::V6(v6) => add(&v6.ip().octets()),
+        }
+        add(&end.port().to_be_bytes());
+    }
+    add(&[flow.is_tcp.into()]);
+    CARRIED | (hash ^ hash >> 48) & ((1 << 48) - 1)
+}
