@@ -30,11 +30,6 @@ pub struct Carriage {
     pub told: Carried,
 }
 
-/// Which headers towards the origin the kernel writes in this build.
-pub fn writes(header: HeaderKind) -> bool {
-    header == HeaderKind::None
-}
-
 /// May the kernel carry `active` on the edge address `edge`?
 ///
 /// # Errors
@@ -49,8 +44,10 @@ pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<C
         return Err(why("reads_header", why_not.into()));
     }
     let header = header(spec.protocol, spec.proxy_protocol, spec.udp_header);
-    if !writes(header) {
-        return Err(why("header_not_carried", "a header towards the origin is written by the engine so far".into()));
+    if header == HeaderKind::ProxyV1 && !edge.is_ipv4() && spec.carrier == Carrier::Auto {
+        let why_not = "the kernel writes IPv6 addresses of a PROXY v1 header in full, the engine shortens them; with \
+                       carrier 'kernel' they are written in full";
+        return Err(why("header_text", why_not.into()));
     }
     let at = addresses(edge, machine)?;
     let origins = origins(active, edge, machine)?;

@@ -4,7 +4,6 @@
 //! before this one. Events of the ring make it prompt; the sweep finds what the ring had no room for.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -56,17 +55,18 @@ pub struct Keeper {
     ring: FlowEvents,
     notices: Option<Notices>,
     closed: VecDeque<Closed>,
+    /// How many of `closed` have this key.
+    pending: HashMap<FlowKey, u32>,
     told: HashSet<FlowKey>,
     half_closed_since_ms: HashMap<FlowKey, u64>,
     /// How many flows had been opened before a round that found none: as long as there are no more, there are none.
     empty_at: Option<u64>,
 }
 
-/// Taken out once its linger is over.
+/// Taken out, if it still is there, and told once its linger is over.
 #[derive(Debug)]
 struct Closed {
-    key: FlowKey,
-    source: SocketAddr,
+    flow: Flow,
     at_ms: u64,
 }
 
@@ -94,8 +94,8 @@ impl Keeper {
             Err(error) => return Err((events, error)),
         };
         let notices = Notices::listen().ok(); // without: looked at now and then
-        let (closed, told, half_closed_since_ms) = (VecDeque::new(), HashSet::new(), HashMap::new());
-        let empty_at = None;
+        let (closed, pending, told) = (VecDeque::new(), HashMap::new(), HashSet::new());
+        let (half_closed_since_ms, empty_at) = (HashMap::new(), None);
         Ok(Keeper {
             path,
             book,
@@ -106,6 +106,7 @@ impl Keeper {
             ring,
             notices,
             closed,
+            pending,
             told,
             half_closed_since_ms,
             empty_at,
@@ -131,6 +132,13 @@ impl Keeper {
                 look_at_ms = Some(now_ms + wait_ms);
             }
             self.sleep(next_round, look_at_ms, had_events);
+        }
+        self.take_all_closed(); // nobody else knows of them
+    }
+
+    fn take_all_closed(&mut self) {
+        while let Some(closed) = self.closed.pop_front() {
+            self.finish_closed(&closed);
         }
     }
 
@@ -181,9 +189,11 @@ impl Keeper {
             FlowEventKind::Closed => {
                 let entry = entry.get_mut();
                 entry.open = entry.open.saturating_sub(1);
-                self.closed.push_back(Closed { key: flow.client_key(), source: flow.source, at_ms });
+                *self.pending.entry(flow.client_key()).or_default() += 1;
+                self.closed.push_back(Closed { flow, at_ms });
             }
             FlowEventKind::Replaced => {
+                self.is_pending(&flow.client_key()); // told here and now
                 self.say_opened(&flow, id, clocks);
                 self.events.write_dated(tell::ended(&flow, id, end(&flow), at_ms, clocks));
             }
@@ -217,13 +227,30 @@ impl Keeper {
         let clocks = Clocks::now();
         while self.closed.front().is_some_and(|closed| closed.at_ms + LINGER_MS <= clocks.monotonic_ms) {
             let Some(closed) = self.closed.pop_front() else { return };
-            // Its client may have opened it anew meanwhile, and somebody else may have taken it out.
-            let is_it = |flow: &Flow| flow.is_closed && flow.source == closed.source;
-            if let Ok(Some(flow)) = self.path.flow(&closed.key)
-                && is_it(&flow)
-            {
-                self.finish(&flow, end(&flow), closed.at_ms);
-            }
+            self.finish_closed(&closed);
+        }
+    }
+
+    /// Is its end still to be told? Then it is the caller's to tell.
+    fn is_pending(&mut self, key: &FlowKey) -> bool {
+        let Some(count) = self.pending.get_mut(key) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.pending.remove(key);
+        }
+        true
+    }
+
+    fn finish_closed(&mut self, closed: &Closed) {
+        let key = closed.flow.client_key();
+        if !self.is_pending(&key) {
+            return;
+        }
+        // Its client may have opened it anew meanwhile.
+        let is_it = |flow: &Flow| flow.is_closed && flow.source == closed.flow.source;
+        match self.path.flow(&key) {
+            Ok(Some(flow)) if is_it(&flow) => self.finish(&flow, end(&closed.flow), closed.at_ms),
+            _ => self.say_ended(&closed.flow, end(&closed.flow), closed.at_ms),
         }
     }
 
@@ -307,6 +334,9 @@ impl Keeper {
     }
 
     fn look_closely(&mut self, key: &FlowKey, limits: &HashMap<u16, Limits>, round: &mut Round) {
+        if self.pending.contains_key(key) {
+            return;
+        }
         let Ok(Some(flow)) = self.path.flow(key) else { return };
         let limits = limits.get(&flow.application).copied().unwrap_or_default();
         let clocks = Clocks::now();
@@ -383,11 +413,7 @@ impl Keeper {
         let before = self.book.open().open_flows() as usize;
         self.round();
         self.take_events();
-        while let Some(closed) = self.closed.pop_front() {
-            if let Ok(Some(flow)) = self.path.flow(&closed.key) {
-                self.finish(&flow, end(&flow), closed.at_ms);
-            }
-        }
+        self.take_all_closed();
         before
     }
 }
