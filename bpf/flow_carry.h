@@ -1,14 +1,19 @@
 /* A packet of one family from its reading to its leaving. Included once for each. */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
-/* It cannot go on: dropped, as a router would. */
-static __noinline int F(stuck)(struct __sk_buff *skb, const S(key) *key, const S(leg) *leg,
-			       const struct bpf_fib_lookup *fib, long found)
+static __always_inline void F(count_drop)(const S(leg) *leg)
 {
 	struct totals *sum = totals_of(index_of(&leg->tally));
 
 	if (sum)
 		sum->drops += 1;
+}
+
+/* It cannot go on: dropped, as a router would. */
+static __noinline int F(stuck)(struct __sk_buff *skb, const S(key) *key, const S(leg) *leg,
+			       const struct bpf_fib_lookup *fib, long found)
+{
+	F(count_drop)(leg);
 	if (found != BPF_FIB_LKUP_RET_FRAG_NEEDED) {
 		count(NO_ROUTE);
 		return DROP;
@@ -30,28 +35,18 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 
 	if (verdict != GO_ON)
 		return verdict;
-	leg = bpf_map_lookup_elem(&F(flows), &key);
-	if (!leg || (p.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
-		if (leg && leg->tally.state & CLOSED) {
-			F(forget)(&key, leg, EVENT_REPLACED);
-			leg = 0;
-		}
-		if (!leg) {
-			leg = bpf_map_lookup_elem(&F(opening), &key);
-			if (leg && p.is_tcp && (p.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
-			    !(leg->tally.state & (IS_ORIGIN_LEG | ESTABLISHED)) && F(is_shunned)(&key, leg)) {
-				F(forget)(&key, leg, EVENT_REPLACED);
-				leg = 0;
-			}
-		}
-		if (!leg) {
-			verdict = F(first)(skb, &p, &key, &fib);
-			if (verdict != GO_ON)
-				return verdict;
-			leg = bpf_map_lookup_elem(&F(opening), &key);
-			if (!leg)
-				return PASS;
-		}
+	leg = F(find)(&key);
+	if (leg && F(begins_anew)(&p, &key, leg)) {
+		F(forget)(&key, leg, EVENT_REPLACED);
+		leg = 0;
+	}
+	if (!leg) {
+		verdict = F(first)(skb, &p, &key, &fib);
+		if (verdict != GO_ON)
+			return verdict;
+		leg = bpf_map_lookup_elem(&F(opening), &key);
+		if (!leg)
+			return PASS;
 	}
 	if (p.hops <= 1) {
 		count(EXPIRED);
@@ -59,6 +54,7 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	}
 	to = leg->ends;
 	if (leg->tally.state >> HEADER_SHIFT && F(adjust)(skb, &p, &key, leg)) {
+		F(count_drop)(leg);
 		count(UNUSUAL);
 		return DROP;
 	}

@@ -69,6 +69,10 @@ static __noinline int F(fragment)(struct __sk_buff *skb)
 #if FAMILY == 4
 	struct iphdr *ip = data + ETH_HLEN;
 
+	if (ip->version != 4 || ip->ihl != 5) {
+		count(UNUSUAL);
+		return PASS;
+	}
 	offset = bpf_ntohs(ip->frag_off) & 0x1fff;
 	desk->which.id = ip->id;
 	key->protocol = ip->protocol;
@@ -120,12 +124,15 @@ static __noinline int F(fragment)(struct __sk_buff *skb)
 		key->ends.sport = *(__be16 *)(data + FRAGMENT);
 		key->ends.dport = *(__be16 *)(data + FRAGMENT + 2);
 		leg = F(find)(key);
+		if (leg && !p->is_tcp && F(begins_anew)(p, key, leg)) {
+			F(forget)(key, leg, EVENT_REPLACED);
+			leg = 0;
+		}
 		if (!leg) {
 			verdict = p->is_tcp ? PASS : F(first)(skb, p, key, fib);
 			if (verdict == GO_ON)
 				leg = bpf_map_lookup_elem(&F(opening), key);
 			if (!leg || verdict != GO_ON) {
-	
 				bpf_map_update_elem(&F(fragments), &desk->which, &desk->nobody, BPF_ANY);
 				return verdict == GO_ON ? PASS : verdict;
 			}

@@ -113,12 +113,26 @@ __noinline int F(adjust_options)(struct __sk_buff *skb, struct packet *p, __u32 
 	return bpf_skb_store_bytes(skb, L4 + 20, options, length, 0);
 }
 
+/* Does the Simple Proxy header at `at` name the client that the datagram is for? */
+__noinline int F(is_answer_to)(struct __sk_buff *skb, const S(key) *client, __u32 at)
+{
+	struct scratch *scratch = scratch_of_processor();
+
+	if (!scratch || !client || bpf_skb_load_bytes(skb, at, scratch->chunk, SIMPLE_BYTES) ||
+	    F(compose)(client, SIMPLE_BYTES) != SIMPLE_BYTES)
+		return 0;
+	for (int i = 0; i < SIMPLE_BYTES; i++) {
+		if (scratch->chunk[i] != scratch->text[i])
+			return 0;
+	}
+	return 1;
+}
+
 /* What the header changes of a packet: decided before it is routed. Answers 0, or that it has to be dropped. */
 static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S(key) *key, S(leg) *leg)
 {
 	__u32 state = leg->tally.state, more = state >> HEADER_SHIFT & HEADER_BYTES, after;
 	S(leg) *other, *client;
-	__be16 magic;
 	S(key) back;
 
 	if (!p->is_tcp) {
@@ -132,7 +146,8 @@ static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S
 		}
 		if (!more)
 			return 0;
-		if (p->payload < more || bpf_skb_load_bytes(skb, L4 + p->header, &magic, 2) || magic != bpf_htons(0x56ec))
+		F(reverse)(&back, &leg->ends, key->protocol);
+		if (p->payload < more || !F(is_answer_to)(skb, &back, L4 + p->header))
 			return -1;
 		p->payload -= more;
 		p->grow = -(int)more;

@@ -8,8 +8,10 @@
 
 #if FAMILY == 4
 #define is_error4(type) ((type) == 3 || (type) == 11 || (type) == 12)
+#define is_closed_port4(type, code) ((type) == 3 && (code) == 3)
 #else
 #define is_error6(type) ((type) >= 1 && (type) <= 4)
+#define is_closed_port6(type, code) ((type) == 1 && (code) == 4)
 #endif
 
 static __always_inline void F(network_ends)(S(ends) *ends, const void *network)
@@ -67,6 +69,22 @@ static __always_inline __u64 F(requote)(void *data, const S(ends) *sent, const S
 	return sum;
 }
 
+/* Nobody listens at the origin: that ends a session, and the client's next datagram begins another. */
+static __noinline int F(end_session)(const S(key) *key, S(leg) *leg)
+{
+	S(leg) *client;
+	S(key) back;
+
+	F(reverse)(&back, &leg->ends, key->protocol);
+	client = F(find)(&back);
+	if (!client || client->tally.state & CLOSED)
+		return 0;
+	set_bits(&leg->tally, RST_SEEN);
+	if (close_both(&client->tally, &leg->tally))
+		F(tell)(EVENT_CLOSED, &back, client, leg);
+	return 0;
+}
+
 /* An error about a packet that we have sent on: its sender is told, of the packet as it sent it, by whom it sent to. */
 static __noinline int F(error)(struct __sk_buff *skb)
 {
@@ -111,6 +129,8 @@ static __noinline int F(error)(struct __sk_buff *skb)
 	if (!leg)
 		return PASS;
 	to = leg->ends;
+	if (!p.is_tcp && leg->tally.state & IS_ORIGIN_LEG && F(is_closed_port)(*(__u8 *)(data + L4), *(__u8 *)(data + L4 + 1)))
+		F(end_session)(&key, leg);
 	if (p.is_tcp && leg->tally.state & IS_ORIGIN_LEG)
 		p.seq_more = leg->tally.state >> HEADER_SHIFT & HEADER_BYTES;
 	found = F(route)(skb, &p, &to, &fib);

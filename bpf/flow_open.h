@@ -125,6 +125,17 @@ static __noinline int F(is_shunned)(const S(key) *key, const S(leg) *leg)
 	return origin && F(differ)(origin->address, leg->ends.daddr);
 }
 
+/* Is the packet the first one of another flow than that which has its addresses and ports? */
+static __always_inline int F(begins_anew)(const struct packet *p, const S(key) *key, const S(leg) *leg)
+{
+	__u32 state = leg->tally.state;
+	int is_first = p->is_tcp ? (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN : !(state & IS_ORIGIN_LEG);
+
+	if (state & CLOSED)
+		return is_first;
+	return p->is_tcp && is_first && !(state & (IS_ORIGIN_LEG | ESTABLISHED)) && F(is_shunned)(key, leg);
+}
+
 /* Stacks are small. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -10,6 +10,11 @@ static __always_inline int F(read)(struct __sk_buff *skb, struct packet *p, S(ke
 		if (bpf_skb_pull_data(skb, skb->len < L4 + 20 ? skb->len : L4 + 20))
 			return PASS;
 		data = (void *)(long)skb->data, end = (void *)(long)skb->data_end;
+#if FAMILY == 4
+		/* The last fragment of a datagram may have a single byte. */
+		if (data + L4 < end && ((struct iphdr *)(data + ETH_HLEN))->frag_off & bpf_htons(0x1fff))
+			return IS_FRAGMENT;
+#endif
 		if (data + L4 + sizeof(struct udphdr) > end)
 			return PASS;
 	}

@@ -98,7 +98,8 @@ fn segment(random: &mut Random, model: &Model) -> Segment {
     let mut payload =
         noise(u64::from(random.next()), if key.is_tcp && flags & SYN != 0 { length / 100 } else { length });
     if !key.is_tcp && key != client && model.header[1] == HeaderKind::Simple && random.below(8) > 0 {
-        payload.splice(..0, text_of(HeaderKind::Simple, client));
+        let named = if random.below(8) > 0 { client } else { FlowKey { to: client.from, ..client } };
+        payload.splice(..0, text_of(HeaderKind::Simple, named));
     }
     let hops = if random.below(50) == 0 { random.below(3) as u8 } else { 2 + random.below(254) as u8 };
     Segment { key, hops, flags, seq, ack, payload }
@@ -188,6 +189,10 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
             let (answer, became) = world.path.ask(&sent).unwrap();
             assert_eq!(answer, Answer::Sent, "packet {n}: {client:?} {sent:02x?}");
             assert_eq!(normal(became, false), normal(expected, false), "packet {n}: {client:?} {sent:02x?}");
+            let is_v4 = client.from.is_ipv4();
+            if sent[if is_v4 { 34..36 } else { 54..56 }] == if is_v4 { [3, 3] } else { [1, 4] } {
+                model.refuse(&client);
+            }
             continue;
         }
         let padding = if random.below(10) == 0 { random.below(20) as usize } else { 0 };

@@ -193,11 +193,13 @@ impl Clock {
 
     /// When a tick was, in milliseconds. Ticks wrap after 52 days; later than now is now.
     pub fn ms_of(self, tick: u32) -> u64 {
-        let age = ((self.ns / TICK_NS) as u32).wrapping_sub(tick);
+        let now = self.ns / TICK_NS;
+        let age = (now as u32).wrapping_sub(tick);
         if age > u32::MAX / 2 {
             return self.ms();
         }
-        self.ns.saturating_sub(u64::from(age) * TICK_NS) / 1_000_000
+        // Whenever it is asked for, the answer is the same.
+        now.saturating_sub(age.into()) * TICK_NS / 1_000_000
     }
 }
 

@@ -149,7 +149,8 @@ impl Model {
         let key = packet.key;
         let is_syn = key.is_tcp && packet.flags & (SYN | ACK) == SYN;
         let mut client_key = self.owner(&key);
-        if is_syn && client_key.is_some_and(|client| self.flows[&client].is_closed) {
+        let is_first = is_syn || (!key.is_tcp && client_key == Some(key));
+        if is_first && client_key.is_some_and(|client| self.flows[&client].is_closed) {
             self.remove(&client_key.expect("just seen"));
             client_key = None;
         }
@@ -173,6 +174,13 @@ impl Model {
         match became {
             Some(segment) => (Answer::Sent, Some(Segment { hops: packet.hops - 1, ..segment })),
             None => (Answer::Dropped, None),
+        }
+    }
+
+    /// The origin's machine says that nobody listens there.
+    pub fn refuse(&mut self, client: &FlowKey) {
+        if let Some(flow) = self.flows.get_mut(client).filter(|flow| !client.is_tcp && !flow.is_closed) {
+            (flow.is_closed, flow.sides[1].has_reset) = (true, true);
         }
     }
 
@@ -261,7 +269,10 @@ impl Connection {
         if self.text.len() != simple_proxy::LEN {
             return Some(payload);
         }
-        simple_proxy::decode(&out.payload).ok()?;
+        let (told, _) = simple_proxy::decode(&out.payload).ok()?;
+        if told != (Endpoints { source: self.client_key.from, destination: self.client_key.to }) {
+            return None;
+        }
         out.payload.drain(..simple_proxy::LEN);
         Some(payload - simple_proxy::LEN)
     }
