@@ -190,6 +190,12 @@ impl Keeper {
                 let entry = entry.get_mut();
                 entry.open = entry.open.saturating_sub(1);
                 *self.pending.entry(flow.client_key()).or_default() += 1;
+                if end(&flow) == Cause::OriginPortUnreachable {
+                    if let Some(counters) = entry.active.as_ref().and_then(|active| active.counters.last()) {
+                        counters.connect_errors_total.add(1);
+                    }
+                    entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);
+                }
                 self.closed.push_back(Closed { flow, at_ms });
             }
             FlowEventKind::Replaced => {

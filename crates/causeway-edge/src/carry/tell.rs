@@ -1,6 +1,7 @@
 //! Records of flows that the kernel carried, in the words of the engine's.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use causeway_bpf::flow::Flow;
 
@@ -23,12 +24,24 @@ impl Clocks {
         // SAFETY: a writable timespec; the clock exists.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
         let monotonic_ms = time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000;
-        Clocks { monotonic_ms, unix_ms: crate::clock::unix_ms() }
+        Clocks { monotonic_ms, unix_ms: monotonic_ms + ahead_ms(crate::clock::unix_ms().saturating_sub(monotonic_ms)) }
     }
 
     fn wall(self, monotonic_ms: u64) -> u64 {
         self.unix_ms.saturating_sub(self.monotonic_ms.saturating_sub(monotonic_ms))
     }
+}
+
+/// How far the wall clock is ahead. The two clocks count their milliseconds from different moments, so the difference
+/// sways by one; the records of one flow's beginning and end have to name the same time.
+fn ahead_ms(now: u64) -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let last = LAST.load(Ordering::Relaxed);
+    if now.abs_diff(last) <= 1 {
+        return last;
+    }
+    LAST.store(now, Ordering::Relaxed);
+    now
 }
 
 /// When both legs were up.
