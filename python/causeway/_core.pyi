@@ -42,10 +42,13 @@ class Edge:
         """Pass over the records that wait, but for the last `keep` of each worker; answers how many."""
 
     def drain(self, deadline_ms: int) -> int:
-        """Close listeners, wait for flows, cut what is left; answers how many were cut."""
+        """Close listeners, wait for flows of the engine, cut what is left; answers how many were cut."""
 
 def flush(state_dir: str) -> int:
     """Take what an edge with this state directory has left in the kernel away; answer how much that was."""
+
+def is_left(state_dir: str) -> bool:
+    """Whether an edge with this state directory has left anything in the kernel."""
 
 def probe() -> bytes:
     """What this machine can do: a list of name, available, detail."""

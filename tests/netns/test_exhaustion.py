@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.carried import need_fast_path
 from support.echo import echoes, reset, start_echo
 from support.edge import Running
 from support.namespaces import Namespaces
@@ -16,6 +17,7 @@ from support.program import Programs
 
 PORTS = 8
 EDGE_PORT, ORIGIN_PORT = 9000, 9001
+ENGINE = {"carrier": "engine"}  # the kernel's path takes other ports: see the last test
 
 
 def test_exhausted_source_ports_are_told_and_heal(
@@ -27,7 +29,7 @@ def test_exhausted_source_ports_are_told_and_heal(
     middle.setting("ipv4/ip_local_port_range", f"40000 {40_000 + PORTS - 1}")
     start_echo(programs, "198.18.2.2", ORIGIN_PORT, inside=origin)
     edge = make_edge("--edge-ip", "198.18.1.1", inside=middle).start()
-    application = edge.create_application(f"tcp/{EDGE_PORT}", f"tcp://198.18.2.2:{ORIGIN_PORT}")
+    application = edge.create_application(f"tcp/{EDGE_PORT}", f"tcp://198.18.2.2:{ORIGIN_PORT}", x_causeway=ENGINE)
 
     def connect() -> socket.socket:
         with client:
@@ -86,7 +88,7 @@ class World:
     def start(self, *sources: str) -> Running:
         flags = [word for source in sources for word in ("--source-ip", source)]
         self.edge = self.make_edge("--edge-ip", "198.18.1.1", *flags, inside=self.middle).start()
-        self.application = self.edge.create_application(f"tcp/{EDGE_PORT}", f"tcp://198.18.2.2:{ORIGIN_PORT}")
+        self.application = self.edge.create_application(f"tcp/{EDGE_PORT}", f"tcp://198.18.2.2:{ORIGIN_PORT}", x_causeway=ENGINE)
         return self.edge
 
     def connect(self) -> socket.socket:
@@ -171,7 +173,7 @@ def test_a_source_address_that_is_gone_is_passed_over_and_told_when_it_was_the_l
 
 def test_udp_sessions_take_their_ports_from_every_source_address(world: World) -> None:
     edge = world.start(*SOURCES)
-    application = edge.create_application(f"udp/{EDGE_PORT}", f"udp://198.18.2.2:{ORIGIN_PORT}")
+    application = edge.create_application(f"udp/{EDGE_PORT}", f"udp://198.18.2.2:{ORIGIN_PORT}", x_causeway=ENGINE)
     clients = []
     with world.client:
         for _ in range(MANY + 100):
@@ -185,3 +187,30 @@ def test_udp_sessions_take_their_ports_from_every_source_address(world: World) -
     for client in clients:
         assert echoes(client), "the first ones are still there"
         client.close()
+
+
+FEW = 1000  # the fewest that the fast path takes
+
+
+def test_the_fast_path_tells_that_its_source_ports_are_used_up_and_heals(world: World) -> None:
+    need_fast_path()
+    world.middle.setting("ipv4/ip_local_port_range", f"{1024 + FEW} 65000")
+    edge = world.make_edge("--edge-ip", "198.18.1.1", inside=world.middle).start()
+    application = edge.create_application(
+        f"tcp/{EDGE_PORT}", f"tcp://198.18.2.2:{ORIGIN_PORT}", x_causeway={"carrier": "kernel"}
+    )
+    world.hold(FEW * 9 // 10)  # it looks for a free one no longer than 128 tries
+
+    with pytest.raises(TimeoutError):
+        for _ in range(FEW):
+            with world.client:
+                world.held.append(socket.create_connection(("198.18.1.1", EDGE_PORT), timeout=0.9))
+
+    event = edge.event(application, cause="ports_exhausted")
+    assert (event["kind"], event["status"]) == ("originError", 524)
+    assert eventually(lambda: edge.counters(application)["ports_exhausted_total"] >= 1)
+    assert all(echoes(connection) for connection in world.held), "the others go on"
+
+    for _ in range(FEW // 2):
+        reset(world.held.pop())
+    world.hold(10)

@@ -49,10 +49,13 @@ class Middle:
         self.edge = Running(programs, data_dir, *addresses, *flags, inside=self.middle)
 
     def flush(self) -> str:
-        """`causeway down --flush`."""
+        return self.down("--flush")
+
+    def down(self, *flags: str) -> str:
+        """`causeway down`; answers what it says."""
         with self.middle:
             done = subprocess.run(
-                [CAUSEWAY, "down", "--flush", "--data-dir", self.edge.data_dir],
+                [CAUSEWAY, "down", *flags, "--data-dir", self.edge.data_dir],
                 capture_output=True, text=True, env=environment(),
             )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 """A world that must not notice a restart: an echo as origin, and clients that count all that goes wrong.
 
-`hold.py origin PORTS` echoes TCP, and tells over UDP from which port it was asked. `hold.py load …` connects, holds
+`hold.py origin PORTS [ADDRESS]` echoes TCP, and tells over UDP from which port it was asked. `hold.py load …` connects, holds
 and sends until its standard input closes, then prints what it saw as one line of JSON.
 """
 
@@ -22,14 +22,14 @@ _LONG_S, _UDP_S = 1.0, 0.2  # between two words of one flow
 _ANSWER_S = 5.0
 
 
-def origin(ports: range) -> None:
+def origin(ports: range, address: str = "127.0.0.1") -> None:
     listeners, datagram_sockets = set(), set()
     selector = selectors.DefaultSelector()
     for port in ports:
-        listeners.add(socket.create_server(("127.0.0.1", port), backlog=4096))
+        listeners.add(socket.create_server((address, port), backlog=4096))
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        datagrams.bind(("127.0.0.1", port))
+        datagrams.bind((address, port))
         datagram_sockets.add(datagrams)
     for end in listeners | datagram_sockets:
         end.setblocking(False)
@@ -64,8 +64,8 @@ def origin(ports: range) -> None:
 
 
 class Load:
-    def __init__(self, ports: range, udp_ports: range, rate: int) -> None:
-        self.ports, self.udp_ports, self.rate = ports, udp_ports, rate
+    def __init__(self, ports: range, udp_ports: range, rate: int, address: str) -> None:
+        self.ports, self.udp_ports, self.rate, self.address = ports, udp_ports, rate, address
         self.selector = selectors.DefaultSelector()
         self.due: list[tuple[float, int, Callable[[], None]]] = []
         self.counts: Counter[str] = Counter()
@@ -125,7 +125,7 @@ class Short:
         self.end = socket.socket()
         self.end.setblocking(False)
         self.end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.end.connect_ex(("127.0.0.1", random.choice(load.ports)))
+        self.end.connect_ex((load.address, random.choice(load.ports)))
         load.selector.register(self.end, selectors.EVENT_WRITE, self.on_notice)
         load.at(time.monotonic() + _ANSWER_S, self.on_late)
 
@@ -160,7 +160,7 @@ class Long:
 
     def __init__(self, load: Load) -> None:
         self.load, self.said, self.heard = load, 0, 0
-        self.end = socket.create_connection(("127.0.0.1", random.choice(load.ports)), timeout=10)
+        self.end = socket.create_connection((load.address, random.choice(load.ports)), timeout=10)
         self.end.setblocking(False)
         load.selector.register(self.end, selectors.EVENT_READ, self.on_notice)
         load.counts["long"] += 1
@@ -202,7 +202,7 @@ class Session:
         self.load, self.port, self.number = load, b"", 0
         self.waits: set[bytes] = set()
         self.end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.end.connect(("127.0.0.1", random.choice(load.udp_ports)))
+        self.end.connect((load.address, random.choice(load.udp_ports)))
         self.end.setblocking(False)
         load.selector.register(self.end, selectors.EVENT_READ, self.on_notice)
         load.counts["sessions"] += 1
@@ -244,7 +244,7 @@ def ports(text: str) -> range:
 
 if __name__ == "__main__":
     if sys.argv[1] == "origin":
-        origin(ports(sys.argv[2]))
+        origin(ports(sys.argv[2]), *sys.argv[3:4])
     parser = argparse.ArgumentParser()
     parser.add_argument("role")
     parser.add_argument("--tcp", type=ports, required=True)
@@ -252,5 +252,6 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=int, required=True)
     parser.add_argument("--flows", type=int, required=True)
     parser.add_argument("--sessions", type=int, required=True)
+    parser.add_argument("--at", default="127.0.0.1")
     told = parser.parse_args()
-    Load(told.tcp, told.udp, told.rate).run(told.flows, told.sessions)
+    Load(told.tcp, told.udp, told.rate, told.at).run(told.flows, told.sessions)

@@ -1,7 +1,7 @@
 //! The fast path as control sees it: which listeners the kernel carries, and what it was told.
 //!
 //! The engine listens on all its ports all the same: the kernel's path is a short cut in front of it, set up after the
-//! engine serves and taken away before it stops. Whatever cannot be carried is served by the engine, with a reason.
+//! engine serves, and it outlives the process. Whatever cannot be carried is served by the engine, with a reason.
 
 mod book;
 mod choice;
@@ -32,7 +32,7 @@ use book::{Book, Leaving};
 use choice::{Carriage, why};
 use here::Here;
 use keeper::{Keeper, Orders};
-pub use life::{flush, probe};
+pub use life::{flush, is_left, probe};
 use tell::Clocks;
 
 /// Beyond so many indices their counts are read by the thread alone, and not at each look.

@@ -304,15 +304,15 @@ impl Edge {
         skipped
     }
 
-    /// Close every listener, wait for flows to end, cut those that are left after `deadline`.
+    /// Close every listener, wait for the engine's flows to end, cut those that are left after `deadline`.
     ///
-    /// Answers how many were cut. The edge takes no snapshot afterwards.
+    /// Answers how many were cut. The edge takes no snapshot afterwards. What the kernel carries goes on, new flows
+    /// too: the next process takes it up, or [`crate::flush`] ends it.
     pub fn drain(&self, deadline: Duration) -> usize {
         let begin = Instant::now();
         {
             let mut state = self.state();
             state.is_draining = true;
-            state.running.carry.drain();
             let places = state.running.places();
             state.everywhere(|| {
                 let unlisten = places.iter().map(|place| Step::Unlisten { place: *place });
@@ -324,13 +324,13 @@ impl Edge {
         }
         let left = self.open_flows();
         self.state().everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Close, drain_ms: 0 }]);
-        self.state().running.carry.end();
+        self.state().running.carry.abandon();
         left
     }
 
     fn open_flows(&self) -> usize {
         let state = self.state();
-        state.workers.iter().map(Worker::open_flows).sum::<usize>() + state.running.carry.open_flows()
+        state.workers.iter().map(Worker::open_flows).sum()
     }
 
     /// Panic where the connection of the client with this port is served.

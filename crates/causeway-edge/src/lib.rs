@@ -39,7 +39,7 @@ mod udp;
 mod watch;
 mod worker;
 
-pub use carry::{Mode as FastPathMode, flush};
+pub use carry::{Mode as FastPathMode, flush, is_left};
 pub use dispatch::Mode as DispatchMode;
 pub use edge::{Config, Edge};
 pub use error::{EdgeError, Side};

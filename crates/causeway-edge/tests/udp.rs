@@ -191,8 +191,10 @@ fn a_flood_of_strangers_evicts_strangers_and_no_session_that_was_answered() {
         assert_eq!(receive(friend), b"answer");
         sessions.push(session);
     }
-    for _ in 0..200 {
-        client(edge).send(b"stranger").unwrap();
+    // All at once, so that no two of them have the same port.
+    let strangers: Vec<UdpSocket> = (0..200).map(|_| client(edge)).collect();
+    for stranger in &strangers {
+        stranger.send(b"stranger").unwrap();
         assert_eq!(receive(&origin), b"stranger");
     }
     for (friend, session) in friends.iter().zip(&sessions) {

@@ -96,6 +96,12 @@ fn flush(py: Python<'_>, state_dir: &str) -> PyResult<usize> {
     Ok(py.detach(|| causeway_edge::flush(std::path::Path::new(state_dir)))?)
 }
 
+/// Has an edge with this state directory left anything in the kernel?
+#[pyfunction]
+fn is_left(state_dir: &str) -> bool {
+    causeway_edge::is_left(std::path::Path::new(state_dir))
+}
+
 /// What this machine can do, for `causeway doctor`.
 #[pyfunction]
 fn probe(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
@@ -112,5 +118,5 @@ fn die_with(parent: u32) -> bool {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{Edge, NativeError, die_with, flush, probe};
+    use super::{Edge, NativeError, die_with, flush, is_left, probe};
 }

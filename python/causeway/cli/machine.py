@@ -127,7 +127,7 @@ def down(
 ) -> None:
     """Stop the causeway of a data directory, as SIGTERM does: connections drain first.
 
-    A causeway that was killed leaves its flows in the kernel, going on; --flush ends them.
+    What the kernel carries goes on without it, new flows too, until it starts again; --flush ends that.
     """
     _become("causeway.edge.down", [*_flag("--data-dir", data_dir), *(["--flush"] if flush else [])])
 

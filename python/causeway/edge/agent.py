@@ -114,7 +114,9 @@ class Agent:
         return self.observe().totals.get("connections_open", 0)
 
     def stop(self, drain_s: float) -> int:
-        """Close the ports, let flows end for `drain_s`, answer how many had to be cut.
+        """Close the ports, let flows of the engine end for `drain_s`, answer how many had to be cut.
+
+        What the kernel carries goes on.
 
         A second call with a shorter time, while the first one waits, cuts what is left.
         """
@@ -124,8 +126,18 @@ class Agent:
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.observe()
+        self._say_left(self.observe())
         return cut
+
+    def _say_left(self, report: Report) -> None:
+        count = len({at.application for at in report.carriers if at.carrier == "kernel"})
+        if count and report.flow_path.is_on:
+            log.info(
+                "the kernel goes on carrying %d application(s) and %d flow(s): start again to take them up, or end "
+                "them with causeway down --flush",
+                count,
+                report.flow_path.flows,
+            )
 
     def _apply(self, snapshot: bytes) -> ApplyReport:
         try:

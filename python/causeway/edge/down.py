@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error not_running (operator): {data_dir}: no causeway runs there", file=sys.stderr)
         return 3
     if not read.flush:
+        if native.is_left(str(data_dir / "edge")):
+            print("kernel   goes on carrying its flows, new ones too; causeway down --flush ends that")
         return 0
     try:
         count = native.flush(str(data_dir / "edge"))

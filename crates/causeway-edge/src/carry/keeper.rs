@@ -23,13 +23,10 @@ use crate::sys::Wake;
 /// Events are taken in this often while there are some: a batch costs less than each by itself.
 const BATCH_MS: u64 = 25;
 const LEAST_ROUND: Duration = Duration::from_secs(1);
-const DRAIN_ROUND: Duration = Duration::from_millis(100);
 /// A round may use this part of a processor.
 const ROUND_SHARE: u32 = 200;
 /// Flows that are looked at closely in one round: a flood of first packets must not keep us busy.
 const MOST_CLOSE_LOOKS: usize = 4_096;
-/// UDP of an edge that stops: see `edge::QUIET_MS`.
-const QUIET_MS: u64 = 5_000;
 /// Interfaces and addresses are looked at after a change has settled, and now and then.
 const SETTLE_MS: u64 = 200;
 const LOOK_AGAIN_MS: u64 = 10_000;
@@ -40,7 +37,6 @@ const MOST_TOLD: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Orders {
     pub is_stopping: AtomicBool,
-    pub is_draining: AtomicBool,
     pub opening: AtomicU64,
 }
 
@@ -285,11 +281,10 @@ impl Keeper {
     /// Look at every flow once. Answers when to do so again.
     fn round(&mut self) -> Duration {
         let began = Instant::now();
-        let least = if self.orders.is_draining.load(Ordering::Acquire) { DRAIN_ROUND } else { LEAST_ROUND };
         let opened = self.path.verdicts().map_or(u64::MAX, |verdicts| verdicts.get(Verdict::Opened));
         if self.empty_at == Some(opened) {
             self.settle(&Round::default());
-            return least;
+            return LEAST_ROUND;
         }
         let mut round = Round::default();
         let limits = self.limits();
@@ -314,11 +309,10 @@ impl Keeper {
         }
         self.settle(&round);
         self.empty_at = round.present.is_empty().then_some(opened);
-        least.max(began.elapsed() * ROUND_SHARE)
+        LEAST_ROUND.max(began.elapsed() * ROUND_SHARE)
     }
 
     fn limits(&self) -> HashMap<u16, Limits> {
-        let is_draining = self.orders.is_draining.load(Ordering::Acquire);
         let entries = self.book.open();
         let limits = entries.of.iter().map(|(index, entry)| {
             let mut limits = entry.active.as_ref().map_or_else(Limits::default, |active| Limits {
@@ -330,9 +324,6 @@ impl Keeper {
             });
             if let Some(leaving) = entry.leaving {
                 limits.cut_at_ms = leaving.cut_at_ms.unwrap_or(u64::MAX);
-            }
-            if is_draining {
-                limits.udp_idle_ms = limits.udp_idle_ms.min(QUIET_MS);
             }
             (*index, limits)
         });
@@ -408,19 +399,6 @@ impl Keeper {
             let _ = self.path.remove_application(index);
             entries.of.remove(&index);
         }
-    }
-
-    /// The end of an edge that has drained: whatever is left is cut. Answers how many flows that were.
-    pub fn cut_all(&mut self) -> usize {
-        self.take_events();
-        for entry in self.book.open().of.values_mut() {
-            entry.leaving = Some(super::book::Leaving { cut_at_ms: Some(0) });
-        }
-        let before = self.book.open().open_flows() as usize;
-        self.round();
-        self.take_events();
-        self.take_all_closed();
-        before
     }
 }
 

@@ -1,13 +1,11 @@
-//! The life of the fast path: opened or adopted, attached, looked after, handed on, drained, flushed.
+//! The life of the fast path: opened or adopted, attached, looked after, handed on, left behind, flushed.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use causeway_bpf::Spot;
-use causeway_bpf::flow::{FlowPath, Options, PortTable};
+use causeway_bpf::flow::{FlowPath, Options};
 
-use super::book::Leaving;
 use super::here::{self, LAYOUT};
 use super::keeper::{self, Keeper, Orders};
 use super::{Carry, Kernel, Mode, Recarry};
@@ -148,36 +146,7 @@ impl Carry {
         self.book.open().of.clear();
     }
 
-    /// No new flows; those that are there may go on until `end`.
-    pub fn drain(&mut self) {
-        let Kernel::Has(path) = &self.kernel else { return };
-        let spots: Vec<Spot> = self.tables.keys().copied().collect();
-        for spot in spots {
-            let _ = path.set_ports(spot, &PortTable::default());
-        }
-        self.tables.clear();
-        for entry in self.book.open().of.values_mut() {
-            entry.leaving.get_or_insert(Leaving { cut_at_ms: None });
-        }
-        self.orders.is_draining.store(true, Ordering::Release);
-        self.rouse();
-    }
-
-    /// Cut what is left and leave nothing in the kernel. Answers how many flows that were.
-    pub fn end(&mut self) -> usize {
-        if !matches!(self.kernel, Kernel::Has(_)) {
-            return 0;
-        }
-        let Some(mut keeper) = self.stop() else { return 0 };
-        let cut = keeper.cut_all();
-        self.kernel = Kernel::Untried;
-        self.mode = Mode::Off;
-        drop(keeper);
-        let _ = flush_pins(&self.options());
-        cut
-    }
-
-    /// As a process ends that others follow: the thread, and nothing else.
+    /// As a process ends: the thread, and nothing else. What is in the kernel goes on for whoever follows.
     pub fn abandon(&mut self) {
         drop(self.stop());
     }
@@ -206,6 +175,11 @@ fn drop_other_layouts(pins: &Path) {
 pub fn flush(state_dir: &Path) -> std::io::Result<usize> {
     let pins = here::pins(state_dir);
     flush_pins(&Options { pins, ..Options::default() })
+}
+
+/// Has an edge with this state directory left anything in the kernel?
+pub fn is_left(state_dir: &Path) -> bool {
+    here::pins(state_dir).is_some_and(|pins| pins.exists())
 }
 
 const FORWARDING: [&str; 2] = ["/proc/sys/net/ipv4/conf/lo/forwarding", "/proc/sys/net/ipv6/conf/lo/forwarding"];
