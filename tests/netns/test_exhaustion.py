@@ -88,7 +88,9 @@ class World:
     def start(self, *sources: str) -> Running:
         flags = [word for source in sources for word in ("--source-ip", source)]
         self.edge = self.make_edge("--edge-ip", "198.18.1.1", *flags, inside=self.middle).start()
-        self.application = self.edge.create_application(f"tcp/{EDGE_PORT}", f"tcp://198.18.2.2:{ORIGIN_PORT}", x_causeway=ENGINE)
+        self.application = self.edge.create_application(
+            f"tcp/{EDGE_PORT}", f"tcp://198.18.2.2:{ORIGIN_PORT}", x_causeway=ENGINE
+        )
         return self.edge
 
     def connect(self) -> socket.socket:

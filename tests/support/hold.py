@@ -1,7 +1,7 @@
 """A world that must not notice a restart: an echo as origin, and clients that count all that goes wrong.
 
-`hold.py origin PORTS [ADDRESS]` echoes TCP, and tells over UDP from which port it was asked. `hold.py load …` connects, holds
-and sends until its standard input closes, then prints what it saw as one line of JSON.
+`hold.py origin PORTS [ADDRESS]` echoes TCP, and tells over UDP from which port it was asked. `hold.py load …`
+connects, holds and sends until its standard input closes, then prints what it saw as one line of JSON.
 """
 
 import argparse
