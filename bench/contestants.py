@@ -146,15 +146,24 @@ def _envoy(place: Place) -> subprocess.Popen[bytes]:
     return _spawn(place, [_envoy_program(), "-c", str(config), *options])
 
 
-def _causeway(place: Place, workers: int = 1) -> subprocess.Popen[bytes]:
+def _causeway(place: Place, workers: int = 1, carrier: str = "engine") -> subprocess.Popen[bytes]:
     program = Path(sys.executable).parent / "causeway"
     if not program.exists():
         raise Unavailable(f"{program} does not exist; run: make setup")
     data = place.directory / f"data-{time.monotonic_ns()}"
-    api = f"127.0.0.1:{8786 + workers}"  # two of them share the namespace, and with it 127.0.0.1
+    # Several share the namespace, and with it 127.0.0.1.
+    api = f"127.0.0.1:{8786 + workers + (100 if carrier == 'kernel' else 0)}"
     options = ["--data-dir", str(data), "--api", api, "--edge-ip", place.listen, "--workers", str(workers)]
+    options += ["--fast-path", "on" if carrier == "kernel" else "off"]
     process = _spawn(place, [str(program), "up", *options])
-    provision = [sys.executable, str(HERE / "provision.py"), f"http://{api}", str(data / "token"), place.origin]
+    provision = [
+        sys.executable,
+        str(HERE / "provision.py"),
+        f"http://{api}",
+        str(data / "token"),
+        place.origin,
+        carrier,
+    ]
     try:
         done = subprocess.run(
             [*inside(place.namespace), *provision], capture_output=True, text=True, timeout=PROVISION_S
@@ -207,6 +216,11 @@ CONTESTANTS = (
     Contestant("nginx", _nginx, lambda: _said("/usr/sbin/nginx", "-v")),
     Contestant("envoy", _envoy, lambda: _said(_envoy_program(), "--version")),
     Contestant("causeway", _causeway, _causeway_version, is_peer=False),
+)
+
+# Flows that never leave the kernel: asked for by name, with goals of its own.
+FAST_PATH = Contestant(
+    "fast-path", lambda place: _causeway(place, carrier="kernel"), _causeway_version, is_peer=False, splices=True
 )
 
 # The least that a relay can be, over each kind of loop: asked for by name, never in a run of everybody.

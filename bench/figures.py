@@ -6,13 +6,13 @@ A series is one figure of one workload: for each contestant a number for each ro
 from dataclasses import dataclass
 from statistics import median
 
-from contestants import CONTESTANTS, LOOPS
+from contestants import CONTESTANTS, FAST_PATH, LOOPS
 from sample import Sample
 from workloads import Workload
 
 PEERS = tuple(row.name for row in CONTESTANTS if row.is_peer)
 COPYING = tuple(row.name for row in CONTESTANTS if row.is_peer and not row.splices)
-ORDER = {row.name: place for place, row in enumerate((*CONTESTANTS, *LOOPS))}
+ORDER = {row.name: place for place, row in enumerate((*CONTESTANTS, FAST_PATH, *LOOPS))}
 Samples = dict[str, list[Sample]]  # by contestant, a sample for each round
 Series = dict[str, list[float | None]]
 
@@ -37,6 +37,11 @@ def values(samples: Samples) -> Series:
 def costs(samples: Samples) -> Series:
     """CPU of the proxy for a piece of work."""
     return {name: [sample.cost for sample in taken] for name, taken in samples.items()}
+
+
+def shares(samples: Samples) -> Series:
+    """CPUs that the proxy's processes had."""
+    return {name: [sample.proxy_cpus for sample in taken] for name, taken in samples.items()}
 
 
 def whole(samples: Samples) -> Series:

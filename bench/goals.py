@@ -13,6 +13,7 @@ from figures import COPYING, PEERS, Samples
 from workloads import Workload
 
 SUBJECT = "causeway"
+FAST_PATH = "fast-path"
 TOLERANCE = 0.10
 GROUPS = {"the best peer": PEERS, "the best copying peer": COPYING}
 
@@ -31,6 +32,7 @@ class Goal:
     against: str | None = None  # a group of GROUPS, a contestant, or None: the limit is absolute
     at_most: float | None = None
     at_least: float | None = None
+    subject: str = SUBJECT
 
     @property
     def is_gate(self) -> bool:
@@ -44,9 +46,11 @@ class Goal:
             "added": "added p50",
             "value": "bytes",
             "lost": "datagrams lost",
+            "share": "CPUs of its processes",
         }
         limit = f"at most {self.at_most:g}" if self.at_most is not None else f"at least {self.at_least:g}"
-        return f"{said[self.figure]} {limit}" + (f" x {self.against}" if self.against else "")
+        subject = "" if self.subject == SUBJECT else f"{self.subject}: "
+        return f"{subject}{said[self.figure]} {limit}" + (f" x {self.against}" if self.against else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,21 @@ def _goals() -> Iterator[Goal]:
     yield Goal("mem-5000", "value", at_most=1700)
 
 
-GOALS = tuple(_goals())
+def _fast_path_goals() -> Iterator[Goal]:
+    bulk = ("bulk-up-4", "bulk-down-4", "bulk-up-1", "bulk-down-1")
+    others = ("tcp-crr", "tcp-crr-rst", "tcp-rr-16", "tcp-rr-256", "udp-8x32", "udp-256x2")
+    for name in (*others, *bulk):
+        yield Goal(name, "rate", "direct", at_least=0.95, subject=FAST_PATH)
+        peer, least = ("haproxy-splice", 1.0) if name in bulk else ("the best peer", 1.5)
+        yield Goal(name, "rate", peer, at_least=least, subject=FAST_PATH)
+        yield Goal(name, "share", at_most=0.01, subject=FAST_PATH)
+    for name in ("udp-8x32", "udp-256x2"):
+        yield Goal(name, "lost", at_most=0, subject=FAST_PATH)
+    for name in ("tcp-lat", "udp-lat"):
+        yield Goal(name, "added", at_most=10, subject=FAST_PATH)
+
+
+GOALS = (*_goals(), *_fast_path_goals())
 MORE_WORKERS_AT_MOST = 1.1  # CPU per unit with several workers, x that with one
 
 
@@ -88,10 +106,11 @@ def judge(results: dict[Workload, Samples], more_workers: str | None = None) -> 
     """A verdict for every goal whose workload was run with causeway in it, and was not a matter of several workers."""
     found = []
     for workload, samples in results.items():
-        if not samples.get(SUBJECT):
-            continue
         if more_workers is None:
-            found += [_verdict(goal, samples, SUBJECT) for goal in GOALS if goal.workload == workload.name]
+            meant = [goal for goal in GOALS if goal.workload == workload.name and samples.get(goal.subject)]
+            found += [_verdict(goal, samples, goal.subject) for goal in meant]
+        elif not samples.get(SUBJECT):
+            continue
         elif workload.cost_unit:
             goal = Goal(workload.name, "cost", SUBJECT, at_most=MORE_WORKERS_AT_MOST)
             found.append(_verdict(goal, samples, more_workers))
@@ -121,11 +140,13 @@ def _weigh(goal: Goal, samples: Samples, name: str) -> tuple[State, str]:
     if goal.figure == "lost":
         lost = sum(sample.lost for sample in taken)
         return (State.MISSED, f"{lost:,}") if lost else (State.MET, "0")
-    series = {"cost": figures.costs, "added": figures.added}.get(goal.figure, figures.values)(samples)
+    series = {"cost": figures.costs, "added": figures.added, "share": figures.shares}.get(goal.figure, figures.values)(
+        samples
+    )
     if goal.against is None:
         value = figures.middle(series, name)
         assert value is not None and goal.at_most is not None
-        return _compare(goal, value), f"{value:,.0f}"
+        return _compare(goal, value), f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     if goal.against in GROUPS:
         lowest = goal.at_most is not None
         ratio = figures.against_best(series, name, lowest=lowest, among=GROUPS[goal.against])

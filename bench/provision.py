@@ -13,7 +13,7 @@ READY_S = 20
 PORTS = (("tcp", 7001), ("tcp", 7002), ("tcp", 7003), ("udp", 7004))
 
 
-def main(url: str, token_file: str, origin: str) -> None:
+def main(url: str, token_file: str, origin: str, carrier: str) -> None:
     _wait_until_ready(url)
     token = Path(token_file).read_text().strip()
     with httpx.Client(base_url=f"{url}/client/v4", headers={"Authorization": f"Bearer {token}"}, timeout=10) as api:
@@ -24,8 +24,13 @@ def main(url: str, token_file: str, origin: str) -> None:
                 "protocol": f"{protocol}/{port}",
                 "dns": {"type": "CNAME", "name": f"{protocol}{port}.bench.example"},
                 "origin_direct": [f"{protocol}://{origin}:{port}"],
+                "x_causeway": {"carrier": carrier},
             }
             _result(api.post(f"/zones/{zone}/spectrum/apps", json=application))
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10) as api:
+        for found in _result(api.get("/api/v1/applications")):
+            if found["carrier"] != carrier:
+                sys.exit(f"{found['dns']} is carried by {found['carrier']}, not {carrier}: {found['carriers']}")
 
 
 def _wait_until_ready(url: str) -> None:
