@@ -156,14 +156,8 @@ def _causeway(place: Place, workers: int = 1, carrier: str = "engine") -> subpro
     options = ["--data-dir", str(data), "--api", api, "--edge-ip", place.listen, "--workers", str(workers)]
     options += ["--fast-path", "on" if carrier == "kernel" else "off"]
     process = _spawn(place, [str(program), "up", *options])
-    provision = [
-        sys.executable,
-        str(HERE / "provision.py"),
-        f"http://{api}",
-        str(data / "token"),
-        place.origin,
-        carrier,
-    ]
+    words = [f"http://{api}", str(data / "token"), place.origin, carrier]
+    provision = [sys.executable, str(HERE / "provision.py"), *words]
     try:
         done = subprocess.run(
             [*inside(place.namespace), *provision], capture_output=True, text=True, timeout=PROVISION_S

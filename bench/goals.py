@@ -140,9 +140,8 @@ def _weigh(goal: Goal, samples: Samples, name: str) -> tuple[State, str]:
     if goal.figure == "lost":
         lost = sum(sample.lost for sample in taken)
         return (State.MISSED, f"{lost:,}") if lost else (State.MET, "0")
-    series = {"cost": figures.costs, "added": figures.added, "share": figures.shares}.get(goal.figure, figures.values)(
-        samples
-    )
+    of = {"cost": figures.costs, "added": figures.added, "share": figures.shares}.get(goal.figure, figures.values)
+    series = of(samples)
     if goal.against is None:
         value = figures.middle(series, name)
         assert value is not None and goal.at_most is not None

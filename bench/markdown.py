@@ -47,6 +47,8 @@ def blocks(content: Content) -> dict[str, str]:
             return {"profile": f"{_occasion(content)}\n\n{hotspots.profile_table(rows)}"}
         case "workers":
             return {"workers": f"{_occasion(content)}\n\n{goals_table(content)}\n\n{_shares(content)}"}
+        case "fast-path":
+            return {"fast-path": f"{_occasion(content)}\n\n{_fast_path(content)}\n\n{_shares(content)}"}
         case _:
             bare = [name for name in _names(content) if name.startswith("loop-")]
             if bare:
@@ -168,6 +170,16 @@ def _loops(content: Content) -> str:
                     [row["name"], f"{said} x {against}", *(_ratio(found) if found else "-" for found in ratios)]
                 )
     return f"{_occasion(content)}\n\n{table(['workload', 'against', *names], rows)}"
+
+
+def _fast_path(content: Content) -> str:
+    """Every goal of the fast path beside what was found, and the figures themselves."""
+    rows = [
+        [row["workload"], row["sentence"].removeprefix("fast-path: "), row["found"], row["state"]]
+        for row in content["goals"]
+        if row["sentence"].startswith("fast-path")
+    ]
+    return f"{_figures(content)}\n\n{table(['workload', 'goal', 'found', ''], rows)}"
 
 
 def _whole(content: Content) -> str:

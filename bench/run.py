@@ -114,6 +114,8 @@ def _missed(first: list[Verdict], again: list[Verdict]) -> bool:
 def _kind(options: argparse.Namespace) -> str:
     if options.syscalls or options.profile:
         return "syscalls" if options.syscalls else "profile"
+    if FAST_PATH in options.contestants:
+        return "fast-path"
     return "workers" if options.workers > 1 else "peers"
 
 
