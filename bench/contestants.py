@@ -146,17 +146,17 @@ def _envoy(place: Place) -> subprocess.Popen[bytes]:
     return _spawn(place, [_envoy_program(), "-c", str(config), *options])
 
 
-def _causeway(place: Place, workers: int = 1, carrier: str = "engine") -> subprocess.Popen[bytes]:
+def _causeway(place: Place, workers: int = 1, carrier: str = "engine", header: str = "off") -> subprocess.Popen[bytes]:
     program = Path(sys.executable).parent / "causeway"
     if not program.exists():
         raise Unavailable(f"{program} does not exist; run: make setup")
     data = place.directory / f"data-{time.monotonic_ns()}"
     # Several share the namespace, and with it 127.0.0.1.
-    api = f"127.0.0.1:{8786 + workers + (100 if carrier == 'kernel' else 0)}"
+    api = f"127.0.0.1:{8786 + workers + (100 if carrier == 'kernel' else 0) + (100 if header != 'off' else 0)}"
     options = ["--data-dir", str(data), "--api", api, "--edge-ip", place.listen, "--workers", str(workers)]
     options += ["--fast-path", "on" if carrier == "kernel" else "off"]
     process = _spawn(place, [str(program), "up", *options])
-    words = [f"http://{api}", str(data / "token"), place.origin, carrier]
+    words = [f"http://{api}", str(data / "token"), place.origin, carrier, header]
     provision = [sys.executable, str(HERE / "provision.py"), *words]
     try:
         done = subprocess.run(
@@ -215,6 +215,15 @@ CONTESTANTS = (
 # Flows that never leave the kernel: asked for by name, with goals of its own.
 FAST_PATH = Contestant(
     "fast-path", lambda place: _causeway(place, carrier="kernel"), _causeway_version, is_peer=False, splices=True
+)
+
+FAST_PATH_V2 = Contestant(
+    "fast-path-v2",
+    lambda place: _causeway(place, carrier="kernel", header="v2"),
+    _causeway_version,
+    is_peer=False,
+    splices=True,
+    carries_udp=False,
 )
 
 # The least that a relay can be, over each kind of loop: asked for by name, never in a run of everybody.

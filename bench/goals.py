@@ -13,7 +13,7 @@ from figures import COPYING, PEERS, Samples
 from workloads import Workload
 
 SUBJECT = "causeway"
-FAST_PATH = "fast-path"
+FAST_PATH, FAST_PATH_V2 = "fast-path", "fast-path-v2"
 TOLERANCE = 0.10
 GROUPS = {"the best peer": PEERS, "the best copying peer": COPYING}
 
@@ -94,6 +94,8 @@ def _fast_path_goals() -> Iterator[Goal]:
         yield Goal(name, "share", at_most=0.01, subject=FAST_PATH)
     for name in ("udp-8x32", "udp-256x2"):
         yield Goal(name, "lost", at_most=0, subject=FAST_PATH)
+    for name in ("tcp-rr-16", "tcp-rr-256", *bulk):
+        yield Goal(name, "rate", "direct", at_least=0.9, subject=FAST_PATH_V2)  # established connections
     for name in ("tcp-lat", "udp-lat"):
         yield Goal(name, "added", at_most=10, subject=FAST_PATH)
 

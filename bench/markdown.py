@@ -175,7 +175,7 @@ def _loops(content: Content) -> str:
 def _fast_path(content: Content) -> str:
     """Every goal of the fast path beside what was found, and the figures themselves."""
     rows = [
-        [row["workload"], row["sentence"].removeprefix("fast-path: "), row["found"], row["state"]]
+        [row["workload"], row["sentence"], row["found"], row["state"]]
         for row in content["goals"]
         if row["sentence"].startswith("fast-path")
     ]

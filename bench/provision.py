@@ -10,20 +10,23 @@ from pathlib import Path
 import httpx
 
 READY_S = 20
+HEADER = 10  # so much further up the origin expects a PROXY v2 header
 PORTS = (("tcp", 7001), ("tcp", 7002), ("tcp", 7003), ("udp", 7004))
 
 
-def main(url: str, token_file: str, origin: str, carrier: str) -> None:
+def main(url: str, token_file: str, origin: str, carrier: str, header: str = "off") -> None:
     _wait_until_ready(url)
     token = Path(token_file).read_text().strip()
     with httpx.Client(base_url=f"{url}/client/v4", headers={"Authorization": f"Bearer {token}"}, timeout=10) as api:
         account = _result(api.get("/accounts"))[0]["id"]
         zone = _result(api.post("/zones", json={"name": "bench.example", "account": {"id": account}}))["id"]
         for protocol, port in PORTS:
+            has_header = header != "off" and protocol == "tcp"
             application = {
+                "proxy_protocol": header if has_header else "off",
                 "protocol": f"{protocol}/{port}",
                 "dns": {"type": "CNAME", "name": f"{protocol}{port}.bench.example"},
-                "origin_direct": [f"{protocol}://{origin}:{port}"],
+                "origin_direct": [f"{protocol}://{origin}:{port + HEADER * has_header}"],
                 "x_causeway": {"carrier": carrier},
             }
             _result(api.post(f"/zones/{zone}/spectrum/apps", json=application))

@@ -22,7 +22,7 @@ import markdown
 import report
 import syscalls
 from bench import Bench, How
-from contestants import CONTESTANTS, FAST_PATH, LOOPS, with_workers
+from contestants import CONTESTANTS, FAST_PATH, FAST_PATH_V2, LOOPS, with_workers
 from figures import Samples
 from goals import State, Verdict
 from workloads import WORKLOADS, Workload
@@ -158,7 +158,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.2, help="length of a run, of which 0.2 are warm-up")
     parser.add_argument("--only", type=_pick(WORKLOADS), default=list(WORKLOADS), metavar="WORKLOAD[,…]")
     parser.add_argument(
-        "--contestants", type=_pick((*CONTESTANTS, FAST_PATH, *LOOPS)), default=list(CONTESTANTS), metavar="NAME[,…]"
+        "--contestants",
+        type=_pick((*CONTESTANTS, FAST_PATH, FAST_PATH_V2, *LOOPS)),
+        default=list(CONTESTANTS),
+        metavar="NAME[,…]",
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="measure causeway with N workers too")
     parser.add_argument("--syscalls", action="store_true", help="count system calls for a unit of work instead")

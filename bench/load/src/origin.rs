@@ -14,13 +14,15 @@ pub const ECHO: u16 = 7001;
 pub const SINK: u16 = 7002;
 pub const SOURCE: u16 = 7003;
 pub const UDP_ECHO: u16 = 7004;
+/// So much further up are the same streams again, for proxies that send a PROXY v2 header first.
+const WITH_HEADER: u16 = 10;
 const BACKLOG: i32 = 4096;
 const ACCEPTS_PER_TURN: usize = 64;
 const STDIN: usize = 0;
 const STREAMS: usize = 1_000_000; // tokens below are sockets that listen, from here on streams by descriptor
 
 enum Door {
-    Listener(TcpListener, Role),
+    Listener { socket: TcpListener, role: Role, has_header: bool },
     Datagrams(Echo),
 }
 
@@ -40,7 +42,10 @@ pub fn run(args: &mut Args) -> io::Result<()> {
     let mut doors = Vec::new();
     for address in addresses {
         for (port, role) in [(ECHO, Role::Echo), (SINK, Role::Sink), (SOURCE, Role::Source)] {
-            doors.push(Door::Listener(listen(SocketAddr::new(address, port))?, role));
+            for has_header in [false, true] {
+                let port = if has_header { port + WITH_HEADER } else { port };
+                doors.push(Door::Listener { socket: listen(SocketAddr::new(address, port))?, role, has_header });
+            }
         }
         doors.push(Door::Datagrams(Echo::bind(SocketAddr::new(address, UDP_ECHO))?));
     }
@@ -62,7 +67,9 @@ pub fn run(args: &mut Args) -> io::Result<()> {
                 serve(&poll, &mut streams, token - STREAMS, &mut shared)?;
             } else {
                 match &mut doors[token - 1] {
-                    Door::Listener(listener, role) => take_in(&poll, &mut streams, listener, *role)?,
+                    Door::Listener { socket, role, has_header } => {
+                        take_in(&poll, &mut streams, socket, (*role, *has_header))?;
+                    }
                     Door::Datagrams(echo) => echo.turn()?,
                 }
             }
@@ -74,7 +81,7 @@ pub fn run(args: &mut Args) -> io::Result<()> {
 impl Door {
     fn descriptor(&self) -> i32 {
         match self {
-            Self::Listener(listener, _) => listener.as_raw_fd(),
+            Self::Listener { socket, .. } => socket.as_raw_fd(),
             Self::Datagrams(echo) => echo.as_raw_fd(),
         }
     }
@@ -89,7 +96,12 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn take_in(poll: &Poll, streams: &mut Vec<Option<Stream>>, listener: &TcpListener, role: Role) -> io::Result<()> {
+fn take_in(
+    poll: &Poll,
+    streams: &mut Vec<Option<Stream>>,
+    listener: &TcpListener,
+    kind: (Role, bool),
+) -> io::Result<()> {
     for _ in 0..ACCEPTS_PER_TURN {
         let Some(socket) = sys::accept(listener.as_raw_fd())? else { break };
         let fd = socket.as_raw_fd();
@@ -98,7 +110,7 @@ fn take_in(poll: &Poll, streams: &mut Vec<Option<Stream>>, listener: &TcpListene
             streams.resize_with(slot + 1, || None);
         }
         poll.add(fd, STREAMS + slot, READABLE)?;
-        streams[slot] = Some(Stream::new(TcpStream::from(socket), role));
+        streams[slot] = Some(Stream::new(TcpStream::from(socket), kind.0, kind.1));
     }
     Ok(())
 }

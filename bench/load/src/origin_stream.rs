@@ -6,6 +6,10 @@ use crate::sys::{READABLE, WRITABLE, would_block};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
+/// A PROXY v2 header of an IPv4 client (PROXY protocol specification, 2.2): signature, command, family, length.
+const HEADER_BYTES: usize = 28;
+const HEADER_BEGINS: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
+
 #[derive(Clone, Copy)]
 pub enum Role {
     Echo,
@@ -27,11 +31,14 @@ pub struct Stream {
     request: Option<Request>,
     seen: Receipt,
     is_ended: bool,
+    /// What has come of the PROXY header that is to come first; none is expected, or all of it was there.
+    header: Option<Vec<u8>>,
 }
 
 impl Stream {
-    pub fn new(socket: TcpStream, role: Role) -> Self {
-        Self { socket, role, pending: Vec::new(), request: None, seen: Receipt::default(), is_ended: false }
+    pub fn new(socket: TcpStream, role: Role, has_header: bool) -> Self {
+        let header = has_header.then(Vec::new);
+        Self { socket, role, pending: Vec::new(), request: None, seen: Receipt::default(), is_ended: false, header }
     }
 
     pub fn interest(&self) -> u32 {
@@ -60,6 +67,20 @@ impl Stream {
             Err(error) => return Err(error),
         };
         let mut received = &shared.buffer[..count];
+        if let Some(header) = &mut self.header {
+            let (head, rest) = received.split_at(received.len().min(HEADER_BYTES - header.len()));
+            header.extend_from_slice(head);
+            received = rest;
+            if header.len() == HEADER_BYTES {
+                if !header.starts_with(HEADER_BEGINS) {
+                    return Err(io::Error::other("not a PROXY v2 header"));
+                }
+                self.header = None;
+            }
+            if received.is_empty() {
+                return Ok(true);
+            }
+        }
         if matches!(self.role, Role::Echo) {
             let sent = write_some(&mut self.socket, received)?;
             self.pending.extend_from_slice(&received[sent..]);
