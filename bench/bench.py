@@ -30,6 +30,7 @@ class How:
     seconds: float
     is_pinned: bool
     is_calm: bool
+    congestion: str | None = None
 
 
 class Bench:
@@ -42,7 +43,7 @@ class Bench:
         self.absent: dict[str, str] = {}
         rows = how.contestants
         home = stack.enter_context(directory())
-        self.world: World = stack.enter_context(world(len(rows)))
+        self.world: World = stack.enter_context(world(len(rows), how.congestion))
         proxy_pin, load_pin = (("taskset", "-c", cpu) if how.is_pinned else () for cpu in (PROXY_CPU, LOAD_CPU))
         origin = _start_origin(stack, program, self.world, len(rows), load_pin)
         self.load = Load(program, self.world, origin, how.seconds, min(0.2, how.seconds / 5), load_pin)

@@ -87,6 +87,7 @@ def _machine(content: Content) -> str:
         ],
         ["virtual machine", "yes" if facts["is_virtual"] else "no"],
         ["rounds", f"{options['rounds']}, {options['seconds']:g} s each{calm}"],
+        ["congestion control", options.get("congestion", "the machine's")],
         ["commit", facts["commit"][:12] + (" with local changes" if facts["has_local_changes"] else "")],
         *([name, version] for name, version in content["versions"].items() if name != "direct"),
         *([name, f"left out: {reason}"] for name, reason in content["not_measured"].items()),

@@ -26,6 +26,7 @@ from contestants import CONTESTANTS, FAST_PATH, FAST_PATH_V2, LOOPS, with_worker
 from figures import Samples
 from goals import State, Verdict
 from workloads import WORKLOADS, Workload
+from world import NotAllowed
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -40,7 +41,12 @@ def main() -> int:
     started = time.strftime("%Y-%m-%dT%H-%M-%S")
     more = with_workers(options.workers) if options.workers > 1 else None
     how = How(
-        options.contestants + ([more] if more else []), options.rounds, options.seconds, options.pin, options.calm
+        options.contestants + ([more] if more else []),
+        options.rounds,
+        options.seconds,
+        options.pin,
+        options.calm,
+        options.congestion,
     )
     results: dict[Workload, Samples] = {}
     repeated: dict[Workload, Samples] = {}
@@ -74,6 +80,7 @@ def main() -> int:
             "pin": options.pin,
             "calm": options.calm,
             "workers": options.workers,
+            "congestion": options.congestion or _machines_congestion(),
         },
         "machine": bench.facts,
         "versions": {row.name: row.version() for row in how.contestants if row.name not in bench.absent},
@@ -109,6 +116,10 @@ def _missed(first: list[Verdict], again: list[Verdict]) -> bool:
     """Whether some gate is missed for good, or could not be judged, or nothing was."""
     gates = [verdict for verdict in goals.better(first, again) if verdict.is_gate]
     return not gates or any(gate.state in (State.MISSED, State.UNKNOWN) for gate in gates)
+
+
+def _machines_congestion() -> str:
+    return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
 
 
 def _kind(options: argparse.Namespace) -> str:
@@ -156,6 +167,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure causeway beside its peers.", allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.2, help="length of a run, of which 0.2 are warm-up")
+    parser.add_argument(
+        "--congestion", metavar="NAME", help="congestion control of all senders, such as cubic; default: the machine's"
+    )
     parser.add_argument("--only", type=_pick(WORKLOADS), default=list(WORKLOADS), metavar="WORKLOAD[,…]")
     parser.add_argument(
         "--contestants",
@@ -205,5 +219,8 @@ def _pick(rows: tuple):
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except NotAllowed as reason:
+        print(f"bench: cannot measure: {reason}", file=sys.stderr)
+        sys.exit(3)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -71,17 +71,42 @@ def inside(namespace: str) -> list[str]:
 
 
 @contextmanager
-def world(places: int) -> Iterator[World]:
-    """Build it for so many contestants and take it down again."""
+def world(places: int, congestion: str | None = None) -> Iterator[World]:
+    """Build it for so many contestants and take it down again.
+
+    `congestion`: the congestion control of all senders; None: the machine's.
+
+    Raises:
+        NotAllowed: the machine does not let namespaces have that one.
+    """
     _remove_left_over()
     made = World(*(f"cwb{os.getpid()}{end}" for end in "cpo"))
     try:
         _build(made, places)
+        if congestion:
+            _choose(made, congestion)
         yield made
     finally:
         for name in made.names:
             with suppress(subprocess.CalledProcessError):
                 _run(["ip", "netns", "del", name])
+
+
+class NotAllowed(Exception):
+    """The machine refuses; the message says what to do."""
+
+
+def _choose(made: World, congestion: str) -> None:
+    path = "/proc/sys/net/ipv4/tcp_congestion_control"
+    for name in made.names:
+        try:
+            _run(["ip", "netns", "exec", name, "tee", path], congestion)
+        except subprocess.CalledProcessError as error:
+            allowed = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().strip()
+            step = f"sysctl net.ipv4.tcp_allowed_congestion_control='{allowed} {congestion}'"
+            raise NotAllowed(
+                f"namespaces may not use {congestion} here, only {allowed}; allow it with: {step}"
+            ) from error
 
 
 def _build(made: World, places: int) -> None:
