@@ -33,7 +33,7 @@ def main(url: str, token_file: str, origin: str, carrier: str, header: str = "of
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10) as api:
         for found in _result(api.get("/api/v1/applications")):
             if found["carrier"] != carrier:
-                sys.exit(f"{found['dns']} is carried by {found['carrier']}, not {carrier}: {found['carriers']}")
+                sys.exit(f"{found['dns']} is carried by {found['carrier']}, not {carrier}: {found['listeners']}")
 
 
 def _wait_until_ready(url: str) -> None:
