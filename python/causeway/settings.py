@@ -19,6 +19,7 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
 DISPATCH = FAST_PATH = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
+_LEAST_FLOWS, _MOST_FLOWS = 1024, 16_000_000  # in the kernel
 
 
 class StartError(Exception):
@@ -39,6 +40,7 @@ class Settings:
     workers: int
     dispatch: str
     fast_path: str
+    fast_path_flows: int
     allows_loopback: bool
     denied: tuple[Network, ...]
     resolvers: tuple[tuple[Address, int], ...]
@@ -58,6 +60,8 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         parser.error(f"--workers {read.workers}: 0 (one per core) to {_MOST_WORKERS}")
     if not 0 <= read.drain_s <= _MOST_DRAIN_S:
         parser.error(f"--drain-s {read.drain_s}: 0 to {_MOST_DRAIN_S} seconds")
+    if not _LEAST_FLOWS <= read.fast_path_flows <= _MOST_FLOWS:
+        parser.error(f"--fast-path-flows {read.fast_path_flows}: {_LEAST_FLOWS} to {_MOST_FLOWS}")
     addresses = tuple(dict.fromkeys(read.edge_ip or [ip_address("127.0.0.1")]))
     for address in addresses:
         if address.is_unspecified and any(a != address and a.version == address.version for a in addresses):
@@ -78,6 +82,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         workers=read.workers,
         dispatch=read.dispatch,
         fast_path=read.fast_path,
+        fast_path_flows=read.fast_path_flows,
         allows_loopback=read.allow_loopback_origins or all(address.is_loopback for address in addresses),
         denied=tuple(read.deny_origins),
         resolvers=tuple(read.resolver),
@@ -103,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=0, metavar="N", help="0: one per core")
     add("--dispatch", choices=DISPATCH, default=DISPATCH[0], help="port ranges on one socket, in the kernel")
     add("--fast-path", choices=FAST_PATH, default=FAST_PATH[0], help="plain flows carried by the kernel")
+    add("--fast-path-flows", type=int, default=131_072, metavar="N", help="room in the kernel; IPv6: a quarter of it")
     add("--drain-s", type=int, default=30, metavar="S", help="how long connections may go on at a stop or an upgrade")
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")

@@ -187,13 +187,14 @@ def test_a_restart_under_load_breaks_nothing(loaded: Middle) -> None:
 
 
 def test_a_stop_says_what_goes_on_in_the_kernel(make_middle: Callable[..., Middle]) -> None:
-    middle = make_middle()
+    middle = make_middle("--fast-path-flows", "2048")
     middle.edge.start()
     start_echo(middle.programs, ORIGIN[4], 7000, inside=middle.origin)
     middle.edge.create_application("tcp/9000", f"tcp://{ORIGIN[4]}:7000")
     with middle.client:
         held = socket.create_connection((EDGE[4], 9000), timeout=5)
     assert echoes(held)
+    assert middle.path()["capacity"] == 2048 + 2048 // 4
     with held:
         told = middle.down()
         assert "goes on" in told and "causeway down --flush" in told

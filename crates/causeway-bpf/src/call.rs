@@ -155,6 +155,13 @@ pub fn interface_of(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(about[4])
 }
 
+pub fn most_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut about = [0u32; 32]; // type, id, sizes of key and value, entries
+    let place = about.as_mut_ptr() as u64;
+    call(OBJ_INFO, &mut Info { object: map.as_raw_fd() as u32, bytes: size_of_val(&about) as u32, place })?;
+    Ok(about[4])
+}
+
 pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     call(OBJ_PIN, &mut Pin { path: path.as_ptr() as u64, object: object.as_raw_fd() as u32, flags: 0 }).map(drop)

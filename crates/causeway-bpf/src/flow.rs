@@ -105,6 +105,18 @@ impl FlowPath {
         Ok(())
     }
 
+    /// How many two-way flows there is room for, of both families together.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn capacity(&self) -> io::Result<u64> {
+        let mut entries = 0;
+        for family in [Family::V4, Family::V6] {
+            entries += u64::from(call::most_entries(self.kernel.table(family, Table::Open))?);
+        }
+        Ok(entries / 2)
+    }
+
     pub fn attached(&self) -> Vec<u32> {
         self.kernel.links().keys().copied().collect()
     }

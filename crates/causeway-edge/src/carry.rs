@@ -56,6 +56,14 @@ pub enum Mode {
     Off,
 }
 
+/// What the operator has said of the fast path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub mode: Mode,
+    /// Room over IPv4; over IPv6 a quarter of it.
+    pub flows: u32,
+}
+
 #[derive(Debug, Default)]
 enum Kernel {
     #[default]
@@ -73,6 +81,7 @@ pub type Recarry = Arc<dyn Fn() -> bool + Send + Sync>;
 #[derive(Default)]
 pub struct Carry {
     mode: Mode,
+    flows: u32,
     pins: Option<PathBuf>,
     kernel: Kernel,
     book: Arc<Book>,
@@ -329,7 +338,7 @@ impl Carry {
             missing,
             flows: self.open_flows() as u64,
             opening: self.orders.opening.load(Ordering::Relaxed),
-            capacity: u64::from(life::CAPACITY_V4) + u64::from(life::CAPACITY_V6),
+            capacity: path.capacity().unwrap_or_default(),
             interfaces: path.attached().len(),
             verdicts: verdicts.iter().collect(),
         }

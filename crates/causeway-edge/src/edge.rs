@@ -50,6 +50,9 @@ pub struct Config {
     pub dispatch: Mode,
     /// Have plain flows carried by the kernel?
     pub fast_path: carry::Mode,
+    /// Two-way flows over IPv4 that the kernel has room for; a quarter of it over IPv6. Flows that an earlier process
+    /// has left stay in the room that they have.
+    pub fast_path_flows: u32,
 }
 
 impl Default for Config {
@@ -63,6 +66,7 @@ impl Default for Config {
             gather_sends: true,
             dispatch: Mode::Auto,
             fast_path: carry::Mode::Auto,
+            fast_path_flows: 131_072,
         }
     }
 }
@@ -158,7 +162,8 @@ impl Edge {
             let itself = itself.clone();
             move || recarry(&itself)
         });
-        running.carry = Carry::start(config.fast_path, config.state_dir.as_deref(), carried, recarry, workers_given)
+        let wanted = carry::Wanted { mode: config.fast_path, flows: config.fast_path_flows };
+        running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, recarry, workers_given)
             .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
         let patients = workers.iter().map(Patient::of).collect();
         let state = State {

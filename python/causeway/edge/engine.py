@@ -56,5 +56,9 @@ def pulse(engine: Engine, line: _Descriptor) -> None:
 
 def _config(settings: Settings) -> bytes:
     state_dir = str(settings.data_dir / "edge")
-    modes = {"dispatch": settings.dispatch, "fast_path": settings.fast_path}
+    modes = {
+        "dispatch": settings.dispatch,
+        "fast_path": settings.fast_path,
+        "fast_path_flows": settings.fast_path_flows,
+    }
     return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, **modes})

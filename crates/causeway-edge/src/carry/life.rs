@@ -8,12 +8,9 @@ use causeway_bpf::flow::{FlowPath, Options};
 
 use super::here::{self, LAYOUT};
 use super::keeper::{self, Keeper, Orders};
-use super::{Carry, Kernel, Mode, Recarry};
+use super::{Carry, Kernel, Mode, Recarry, Wanted};
 use crate::event::Events;
 use crate::sys::Wake;
-
-pub const CAPACITY_V4: u32 = 131_072;
-pub const CAPACITY_V6: u32 = 32_768;
 
 impl Carry {
     /// Nothing is opened before it is needed, unless an earlier process has left flows.
@@ -21,14 +18,16 @@ impl Carry {
     /// # Errors
     /// Why this machine cannot, if it must.
     pub fn start(
-        mode: Mode,
+        wanted: Wanted,
         state_dir: Option<&Path>,
         events: Events,
         recarry: Recarry,
         is_held: bool,
     ) -> Result<Carry, String> {
         let pins = state_dir.and_then(here::pins);
-        let mut it = Carry { mode, pins, events: Some(events), recarry: Some(recarry), is_held, ..Carry::default() };
+        let Wanted { mode, flows } = wanted;
+        let (events, recarry) = (Some(events), Some(recarry));
+        let mut it = Carry { mode, flows, pins, events, recarry, is_held, ..Carry::default() };
         let is_left = it.pins.as_ref().is_some_and(|pins| pins.exists());
         if mode == Mode::Off && is_left {
             let _ = FlowPath::flush(&it.options()); // what it carried is the engine's from now on
@@ -43,7 +42,8 @@ impl Carry {
     }
 
     fn options(&self) -> Options {
-        Options { pins: self.pins.clone(), capacity_v4: CAPACITY_V4, capacity_v6: CAPACITY_V6, ..Options::default() }
+        let (capacity_v4, capacity_v6) = (self.flows, self.flows / 4);
+        Options { pins: self.pins.clone(), capacity_v4, capacity_v6, ..Options::default() }
     }
 
     /// Load the program and adopt what is pinned, if that was not tried yet.
