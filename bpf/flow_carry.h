@@ -90,10 +90,11 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	} else if (!is_within(p.seq, leg->tally.next_seq)) {
 		count(OUT_OF_WINDOW);
 		goto out;
-	} else if (p.flags & (TCP_SYN | TCP_FIN | TCP_RST) || state & (WATCH | FIN_SEEN)) {
+	} else if (p.flags & (TCP_SYN | TCP_FIN | TCP_RST) || state & (WATCH | FIN_SEEN) ||
+		   (__s32)(p.seq - leg->tally.next_seq) > 0) {
 		F(turn)(&p, &key, leg);
-	} else {
-		p.counted = progress(&leg->tally, p.seq + p.payload, 0);
+	} else if (p.payload) {
+		p.counted = progress(&leg->tally, p.seq + p.payload);
 	}
 	F(account)(leg, &p, packets, now);
 out:

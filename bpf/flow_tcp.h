@@ -13,7 +13,7 @@ static __always_inline int is_within(__u32 at, __u32 expected)
 }
 
 /* Count what is new. Bytes that were seen before are a retransmission. */
-static __always_inline __u32 progress(struct tally *tally, __u32 end, __u32 controls)
+static __always_inline __u32 progress(struct tally *tally, __u32 end)
 {
 	__u32 expected = tally->next_seq;
 	__s32 more = end - expected;
@@ -27,10 +27,8 @@ static __always_inline __u32 progress(struct tally *tally, __u32 end, __u32 cont
 		if (more <= 0 || __sync_val_compare_and_swap(&tally->next_seq, expected, end) != expected)
 			return 0;
 	}
-	if (more <= controls)
-		return 0;
-	__sync_fetch_and_add(&tally->bytes, (__u64)(more - controls));
-	return more - controls;
+	__sync_fetch_and_add(&tally->bytes, (__u64)more);
+	return more;
 }
 
 /* Only one packet ends a connection: the client's leg decides which. */
@@ -44,44 +42,72 @@ static __always_inline int close_both(struct tally *tally, struct tally *other)
 	return !(before & CLOSED);
 }
 
-/* A receiver takes RST at exactly the number that it expects; usually, but not always, that is the next that we
- * expect. Elsewhere in the window the other side's next packet will tell. */
+/* A receiver takes RST at exactly the number that it expects. That is mostly the next that we expect, or, if something
+ * was lost behind us, an earlier one: then the other side's next packet will tell. A later one is nobody's. */
 static __always_inline int tcp_reset(struct tally *tally, struct tally *other, __u32 seq)
 {
+	__s32 ahead = seq - tally->next_seq;
+
+	if (ahead > 0)
+		return 0;
 	set_bits(tally, RST_SEEN);
-	if (seq == tally->next_seq)
+	if (!ahead)
 		return close_both(tally, other);
 	set_bits(other, WATCH);
 	return 0;
 }
 
-/* A packet within the window that has FIN or RST, or whose side is watched. Answers if it ends the connection. */
+/* Is what a packet acknowledges something that the other side has sent, not too long ago? */
+static __always_inline int is_plausible(const struct packet *p, const struct tally *other)
+{
+	return p->flags & TCP_ACK && other->next_seq - p->ack <= WINDOW;
+}
+
+/* Payload or FIN. Whoever is right says so last: a FIN stands at its sender's end, and not before what that sends. */
+static __always_inline void tcp_progress(struct packet *p, struct tally *tally, struct tally *other)
+{
+	__u32 fin = p->flags & TCP_FIN ? 1 : 0, had_fin = tally->state & FIN_SEEN ? 1 : 0;
+	__u32 end = p->seq + p->payload + fin, expected = tally->next_seq;
+	__s32 more = end - expected;
+
+	if (tally->state & FIN_ACKED || !(fin ? more : more > 0) || (__s64)tally->bytes + more + had_fin < fin)
+		goto flags;
+	/* Two processors may have packets of one direction: whoever moves the number counts what it moved. */
+	if (__sync_val_compare_and_swap(&tally->next_seq, expected, end) == expected) {
+		more += had_fin - fin;
+		__sync_fetch_and_add(&tally->bytes, (__s64)more);
+		p->counted = more;
+		if (!fin && had_fin)
+			clear_bits(tally, FIN_SEEN);
+	}
+flags:
+	if (fin && end == tally->next_seq && !had_fin) {
+		set_bits(tally, FIN_SEEN);
+		set_bits(other, WATCH);
+	}
+}
+
+/* A packet within the window that has FIN or RST, is ahead of what was seen, or whose side is watched. Answers if it
+ * ends the connection. */
 static __always_inline int tcp_turn(struct packet *p, struct tally *tally, struct tally *other)
 {
-	__u32 state = tally->state;
 	__u32 theirs = other->state;
 
 	if (p->flags & TCP_RST)
 		return tcp_reset(tally, other, p->seq);
-	if (!(state & FIN_SEEN)) {
-		__u32 fin = p->flags & TCP_FIN ? 1 : 0;
-		__u32 syn = p->flags & TCP_SYN ? 1 : 0;
-		__u32 end = p->seq + p->payload + fin + syn;
-
-		p->counted = progress(tally, end, fin);
-		if (fin && end == tally->next_seq) {
-			set_bits(tally, FIN_SEEN);
-			set_bits(other, WATCH);
-		}
-	}
-	if (!(state & WATCH) || !(p->flags & TCP_ACK))
+	if (!is_plausible(p, other)) {
+		count(OUT_OF_WINDOW);
 		return 0;
-	if (theirs & RST_SEEN && !(theirs & CLOSED)) {
-		clear_bits(other, RST_SEEN); /* whoever still talks was not reset */
-		if (!(theirs & FIN_SEEN))
-			clear_bits(tally, WATCH);
 	}
-	if (theirs & FIN_SEEN && p->ack == other->next_seq) {
+	if (!(p->flags & TCP_SYN) && (p->payload || p->flags & TCP_FIN))
+		tcp_progress(p, tally, other);
+	if (!(tally->state & WATCH))
+		return 0;
+	if (theirs & RST_SEEN && !(theirs & CLOSED))
+		clear_bits(other, RST_SEEN); /* whoever still talks was not reset */
+	if (!(theirs & FIN_SEEN)) {
+		clear_bits(tally, WATCH);
+	} else if (p->ack == other->next_seq) {
 		set_bits(other, FIN_ACKED);
 		clear_bits(tally, WATCH);
 		if (tally->state & FIN_ACKED)

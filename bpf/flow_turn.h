@@ -15,7 +15,7 @@ static __always_inline void F(account)(S(leg) *leg, const struct packet *p, __u3
 }
 
 /* Both ways from now on: move the legs to where nobody evicts them. */
-static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key) *back, S(leg) *origin)
+static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key) *back, S(leg) *origin, __u32 early)
 {
 	struct totals *sum = totals_of(index_of(&client->tally));
 
@@ -26,7 +26,8 @@ static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key
 		if (sum)
 			sum->connections += 1;
 		origin->extra |= short_time(origin->tally.bytes) << 16;
-		origin->tally.bytes = 0;
+		origin->tally.bytes = early;
+		origin->tally.next_seq += early;
 		clear_bits(&origin->tally, SYN_SEEN);
 	}
 	if (F(tell)(EVENT_OPENED, key, client, origin))
@@ -62,7 +63,7 @@ static __noinline int F(handshake)(struct packet *p, const S(key) *key, S(leg) *
 	}
 	if (!p->is_tcp) {
 		if (leg->tally.state & IS_ORIGIN_LEG) {
-			F(promote)(&back, other, key, leg);
+			F(promote)(&back, other, key, leg, 0);
 			return STAYS_OPEN;
 		}
 		__sync_fetch_and_add(&leg->tally.bytes, p->payload);
@@ -94,10 +95,13 @@ static __noinline int F(handshake)(struct packet *p, const S(key) *key, S(leg) *
 		return GO_ON;
 	}
 	if (p->flags & TCP_ACK) {
-		if (!(other->tally.state & SYN_SEEN) || p->ack != other->tally.next_seq ||
+		/* An origin that got data with SYN may have answered before this. */
+		__u32 early = p->ack - other->tally.next_seq;
+
+		if (!(other->tally.state & SYN_SEEN) || early > (leg->tally.bytes ? 0xffff : 0) ||
 		    !is_within(p->seq, leg->tally.next_seq))
 			return GO_ON;
-		F(promote)(key, leg, &back, other);
+		F(promote)(key, leg, &back, other, early);
 		return STAYS_OPEN;
 	}
 	if (p->flags & TCP_SYN && !(other->tally.state & SYN_SEEN)) {
@@ -105,7 +109,7 @@ static __noinline int F(handshake)(struct packet *p, const S(key) *key, S(leg) *
 			leg->tally.next_seq = p->seq + 1; /* it began anew before anybody answered */
 			leg->tally.bytes = 0;
 		}
-		p->counted = progress(&leg->tally, p->seq + 1 + p->payload, 0); /* data with SYN */
+		p->counted = progress(&leg->tally, p->seq + 1 + p->payload); /* data with SYN */
 	}
 	return GO_ON;
 }

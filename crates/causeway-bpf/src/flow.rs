@@ -302,6 +302,18 @@ impl FlowPath {
         }
     }
 
+    /// Ask the one whose connection may have been reset by the other for a sign of life: alive it acknowledges, else it
+    /// resets, and both go through the program.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn probe(&self, flow: &Flow) -> io::Result<()> {
+        match flow.was_reset_by {
+            Some(by) if flow.is_tcp && !flow.is_closed => cut::probe(flow, by),
+            _ => Ok(()),
+        }
+    }
+
     /// What happened, as it happens. One reader at a time.
     ///
     /// # Errors

@@ -1,23 +1,37 @@
-//! RST to both sides of a TCP connection, with the sequence numbers that they expect.
+//! Segments of our own within a TCP connection, with the sequence numbers that its sides expect: RST to both, or a
+//! question whether one is alive.
 
 use std::io;
 use std::net::SocketAddr;
 
-use super::Flow;
 use super::shared::bytes_of;
+use super::{Flow, Side};
 
 const RST_ACK: u8 = 0x14;
+const ACK: u8 = 0x10;
 
 pub(super) fn reset_both(flow: &Flow) -> io::Result<()> {
     let (client, origin) = flow.next_seq;
     let behind_header = client.wrapping_add(flow.header_bytes.into());
-    let to_client = reset(flow.edge, flow.client, origin, client);
-    let to_origin = reset(flow.source, flow.origin, behind_header, origin);
+    let to_client = send(flow.edge, flow.client, RST_ACK, origin, client);
+    let to_origin = send(flow.source, flow.origin, RST_ACK, behind_header, origin);
     to_client.and(to_origin)
 }
 
-fn reset(from: SocketAddr, to: SocketAddr, seq: u32, ack: u32) -> io::Result<()> {
-    let segment = segment(from, to, seq, ack);
+/// As a keepalive does: a number that was acknowledged is answered with what is expected.
+pub(super) fn probe(flow: &Flow, reset_by: Side) -> io::Result<()> {
+    let (client, origin) = flow.next_seq;
+    match reset_by {
+        Side::Origin => send(flow.edge, flow.client, ACK, origin.wrapping_sub(1), client),
+        Side::Client => {
+            let behind_header = client.wrapping_add(flow.header_bytes.into());
+            send(flow.source, flow.origin, ACK, behind_header.wrapping_sub(1), origin)
+        }
+    }
+}
+
+fn send(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> io::Result<()> {
+    let segment = segment(from, to, flags, seq, ack);
     let domain = if from.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let socket = socket2::Socket::new(domain.into(), socket2::Type::RAW, Some(socket2::Protocol::TCP))?;
     socket.bind(&SocketAddr::new(from.ip(), 0).into())?;
@@ -25,14 +39,15 @@ fn reset(from: SocketAddr, to: SocketAddr, seq: u32, ack: u32) -> io::Result<()>
     socket.send_to(&segment, &SocketAddr::new(to.ip(), 0).into()).map(drop)
 }
 
-fn segment(from: SocketAddr, to: SocketAddr, seq: u32, ack: u32) -> [u8; 20] {
+fn segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> [u8; 20] {
     let mut tcp = [0; 20];
     tcp[..2].copy_from_slice(&from.port().to_be_bytes());
     tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
     tcp[4..8].copy_from_slice(&seq.to_be_bytes());
     tcp[8..12].copy_from_slice(&ack.to_be_bytes());
     tcp[12] = 5 << 4;
-    tcp[13] = RST_ACK;
+    tcp[13] = flags;
+    tcp[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
     let pseudo = [bytes_of(from.ip()), bytes_of(to.ip())];
     let sum = words(pseudo.as_flattened()) + words(&tcp) + libc::IPPROTO_TCP as u32 + tcp.len() as u32;
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -53,7 +68,7 @@ mod tests {
     fn a_receiver_finds_the_checksum_right() {
         for (from, to) in [("192.0.2.1:443", "198.51.100.9:50000"), ("[2001:db8::1]:443", "[2001:db8::2]:50000")] {
             let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-            let tcp = segment(from, to, 0xdead_beef, 0x1234_5678);
+            let tcp = segment(from, to, RST_ACK, 0xdead_beef, 0x1234_5678);
             let pseudo = [bytes_of(from.ip()), bytes_of(to.ip())];
             let mut sum = words(pseudo.as_flattened()) + words(&tcp) + 6 + 20;
             while sum > 0xffff {

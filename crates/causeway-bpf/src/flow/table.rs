@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use super::shared::{CLOSED, Clock, ESTABLISHED, Ends, FIN_SEEN, IS_ORIGIN_LEG, Key, RST_SEEN, RawLeg, TOLD, rtt_us};
 
-/// A reset that only its receiver can judge counts as the end when nobody has said anything for this long.
-const RESET_STANDS_MS: u64 = 5_000;
+/// A reset that only its receiver can judge counts as the end when that has not answered any question for this long.
+const RESET_STANDS_MS: u64 = 30_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -65,6 +65,8 @@ pub struct Leg {
     /// Two-way. (A leg in `Table::Opening` may be, if the table of flows is full.)
     pub is_established: bool,
     pub is_closed: bool,
+    /// Its sender may have reset it: only the receiver knows.
+    pub is_doubtful: bool,
     /// The event that it opened went into the ring. Only ever set on the client's leg.
     pub is_told: bool,
 }
@@ -94,6 +96,7 @@ pub struct Flow {
     pub is_established: bool,
     pub is_closed: bool,
     pub is_told: bool,
+    /// If it is not closed: perhaps.
     pub was_reset_by: Option<Side>,
     /// FIN seen from it.
     pub has_finished_client: bool,
@@ -154,6 +157,7 @@ impl Leg {
             seen_ms: if tally.packets == 0 { 0 } else { clock.ms_of(tally.seen) },
             is_established: tally.has(ESTABLISHED),
             is_closed: tally.has(CLOSED) || reset_stands(tally.has(RST_SEEN), clock.ms_of(tally.seen), clock),
+            is_doubtful: tally.has(RST_SEEN) && !tally.has(CLOSED),
             is_told: tally.has(TOLD),
         }
     }

@@ -184,6 +184,11 @@ impl Model {
         }
     }
 
+    /// The client's key of the flow that a packet belongs to; of none, its own.
+    pub fn client_of(&self, key: &FlowKey) -> FlowKey {
+        self.owner(key).unwrap_or(*key)
+    }
+
     fn owner(&self, key: &FlowKey) -> Option<FlowKey> {
         self.flows.contains_key(key).then_some(*key).or_else(|| self.origins.get(key).copied())
     }
@@ -346,9 +351,12 @@ impl Connection {
         } else if flags & RST != 0 {
             packet.seq != self.sides[0].next
         } else if flags & ACK != 0 {
-            let [client, origin] = &self.sides;
-            if self.is_syn_seen && packet.ack == origin.next && is_within(packet.seq, client.next) {
+            let [client, origin] = &mut self.sides;
+            let early = packet.ack.wrapping_sub(origin.next);
+            let may_be_early = if client.bytes > 0 { 0xffff } else { 0 };
+            if self.is_syn_seen && early <= may_be_early && is_within(packet.seq, client.next) {
                 self.is_established = true;
+                (origin.next, origin.bytes) = (packet.ack, early.into());
                 self.established(false, packet);
                 return true;
             }
@@ -360,7 +368,7 @@ impl Connection {
                 if first.wrapping_add(client.bytes as u32) != client.next {
                     (client.next, client.bytes) = (first, 0);
                 }
-                progress(client, first.wrapping_add(packet.payload.len() as u32), 0);
+                progress(client, first.wrapping_add(packet.payload.len() as u32));
             }
             true
         };
@@ -376,29 +384,34 @@ impl Connection {
         }
         side.packets += 1;
         if packet.flags & RST != 0 {
-            side.has_reset = true;
-            self.is_closed |= packet.seq == side.next;
-            other.is_watched |= packet.seq != side.next;
-            return;
-        }
-        let was_watched = side.is_watched;
-        if !side.has_finished {
-            let (fin, syn) = (packet.flags & FIN, packet.flags >> 1 & 1);
-            let end = packet.seq.wrapping_add(packet.payload.len() as u32 + u32::from(fin) + u32::from(syn));
-            progress(side, end, fin.into());
-            if fin != 0 && end == side.next {
-                side.has_finished = true;
-                other.is_watched = true;
+            if !is_ahead(packet.seq, side.next) {
+                side.has_reset = true;
+                self.is_closed |= packet.seq == side.next;
+                other.is_watched |= packet.seq != side.next;
             }
-        }
-        if !was_watched || packet.flags & ACK == 0 {
             return;
         }
-        if other.has_reset && !self.is_closed {
-            other.has_reset = false;
-            side.is_watched &= other.has_finished;
+        let is_simple = packet.flags & (SYN | FIN) == 0 && !side.is_watched && !side.has_finished;
+        if is_simple && !is_ahead(packet.seq, side.next) {
+            progress(side, packet.seq.wrapping_add(packet.payload.len() as u32));
+            return;
         }
-        if other.has_finished && packet.ack == other.next {
+        if packet.flags & ACK == 0 || other.next.wrapping_sub(packet.ack) > WINDOW {
+            return;
+        }
+        let is_fin = packet.flags & FIN != 0;
+        if packet.flags & SYN == 0 && (is_fin || !packet.payload.is_empty()) {
+            let had_finished = side.has_finished;
+            side.moves_to(packet.seq.wrapping_add(packet.payload.len() as u32 + u32::from(is_fin)), is_fin);
+            other.is_watched |= side.has_finished && !had_finished;
+        }
+        if !side.is_watched {
+            return;
+        }
+        other.has_reset &= self.is_closed;
+        if !other.has_finished {
+            side.is_watched = false;
+        } else if packet.ack == other.next {
             other.is_finish_acked = true;
             side.is_watched = false;
             self.is_closed |= side.is_finish_acked;
@@ -406,9 +419,24 @@ impl Connection {
     }
 }
 
-fn progress(side: &mut Direction, end: u32, controls: u32) {
+impl Direction {
+    /// The stream's end, as far as it is known, is there; the last word counts.
+    fn moves_to(&mut self, end: u32, is_fin: bool) {
+        let had_finished = self.has_finished;
+        let more = i64::from(end.wrapping_sub(self.next) as i32) + i64::from(had_finished) - i64::from(is_fin);
+        let is_word = is_ahead(end, self.next) || (is_fin && end != self.next);
+        if let Some(bytes) = self.bytes.checked_add_signed(more).filter(|_| is_word && !self.is_finish_acked) {
+            self.bytes = bytes;
+            self.next = end;
+            self.has_finished = is_fin;
+        }
+        self.has_finished |= is_fin && end == self.next;
+    }
+}
+
+fn progress(side: &mut Direction, end: u32) {
     if is_ahead(end, side.next) {
-        side.bytes += u64::from(end.wrapping_sub(side.next).saturating_sub(controls));
+        side.bytes += u64::from(end.wrapping_sub(side.next));
         side.next = end;
     }
 }

@@ -27,6 +27,8 @@ const LEAST_ROUND: Duration = Duration::from_secs(1);
 const ROUND_SHARE: u32 = 200;
 /// Flows that are looked at closely in one round: a flood of first packets must not keep us busy.
 const MOST_CLOSE_LOOKS: usize = 4_096;
+/// A reset that only its receiver can judge: from then on it is asked in each round.
+const DOUBT_MS: u64 = 2_000;
 /// Interfaces and addresses are looked at after a change has settled, and now and then.
 const SETTLE_MS: u64 = 200;
 const LOOK_AGAIN_MS: u64 = 10_000;
@@ -342,6 +344,9 @@ impl Keeper {
             let id = self.book.open().of.get(&flow.application).map_or(0, |entry| entry.id);
             self.events.write_dated(tell::opened(&flow, id, clocks));
         }
+        if flow.was_reset_by.is_some() && !flow.is_closed {
+            let _ = self.path.probe(&flow); // in the next round again
+        }
         let half_closed_ms = if is_half_closed(&flow) && limits.half_close_ms != u64::MAX {
             now_ms - *self.half_closed_since_ms.entry(*key).or_insert(now_ms)
         } else {
@@ -405,6 +410,10 @@ impl Keeper {
 impl Round {
     fn visit(&mut self, leg: &Leg, table: Table, limits: &HashMap<u16, Limits>, told: &HashSet<FlowKey>, now_ms: u64) {
         self.present.insert(leg.application);
+        let is_late = |ms: u64| now_ms.saturating_sub(leg.seen_ms) >= ms;
+        if leg.is_doubtful && is_late(DOUBT_MS) && self.close_looks.len() < MOST_CLOSE_LOOKS {
+            self.close_looks.push(leg.client_key());
+        }
         if leg.side != Side::Client {
             return;
         }
@@ -414,7 +423,6 @@ impl Round {
             *self.open.entry(leg.application).or_default() += 1;
         }
         let limits = limits.get(&leg.application).copied().unwrap_or_default();
-        let is_late = |ms: u64| now_ms.saturating_sub(leg.seen_ms) >= ms;
         let is_untold = leg.is_established && !leg.is_told && !told.contains(&leg.arrives);
         let is_due = if leg.is_closed {
             is_late(2 * LINGER_MS) // usually the ring has told of it

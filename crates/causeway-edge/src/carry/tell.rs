@@ -20,11 +20,15 @@ pub struct Clocks {
 
 impl Clocks {
     pub fn now() -> Clocks {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: a writable timespec; the clock exists.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-        let monotonic_ms = time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000;
-        Clocks { monotonic_ms, unix_ms: monotonic_ms + ahead_ms(crate::clock::unix_ms().saturating_sub(monotonic_ms)) }
+        let (mut before_us, mut unix_ms, mut after_us) = read();
+        for _ in 0..3 {
+            if after_us - before_us < TOGETHER_US {
+                break;
+            }
+            (before_us, unix_ms, after_us) = read(); // something else had the processor in between
+        }
+        let monotonic_ms = before_us / 1000;
+        Clocks { monotonic_ms, unix_ms: monotonic_ms + ahead_ms(unix_ms.saturating_sub(monotonic_ms)) }
     }
 
     fn wall(self, monotonic_ms: u64) -> u64 {
@@ -32,12 +36,25 @@ impl Clocks {
     }
 }
 
-/// How far the wall clock is ahead. The two clocks count their milliseconds from different moments, so the difference
-/// sways by one; the records of one flow's beginning and end have to name the same time.
+const TOGETHER_US: u64 = 200;
+
+/// The wall clock between two looks at the other.
+fn read() -> (u64, u64, u64) {
+    let monotonic_us = || {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a writable timespec; the clock exists.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+        time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+    };
+    (monotonic_us(), crate::clock::unix_ms(), monotonic_us())
+}
+
+/// How far the wall clock is ahead. The two count their milliseconds from different moments, so the difference sways;
+/// the records of one flow's beginning and end have to name the same time.
 fn ahead_ms(now: u64) -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let last = LAST.load(Ordering::Relaxed);
-    if now.abs_diff(last) <= 1 {
+    if now.abs_diff(last) <= 2 {
         return last;
     }
     LAST.store(now, Ordering::Relaxed);
