@@ -58,6 +58,8 @@ class BothEnds:
         self, middle: Middle, carrier: str, family: int, transport: str = "tcp", ports: int = 1, **fields: Any
     ) -> None:
         self.middle, self.carrier, self.family, self.transport = middle, carrier, family, transport
+        self.client_at: str = getattr(middle, "client_at", CLIENT)[family]
+        self.origin_at: str = getattr(middle, "origin_at", ORIGIN)[family]
         self.port, self.ports = next(_ports), ports
         self.origin_port = self.port + 20_000
         self.kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
@@ -70,7 +72,7 @@ class BothEnds:
         return f"{self.transport}/{span(self.port, self.ports)}"
 
     def origin(self, shift: int = 0) -> str:
-        host = bracketed(ORIGIN[self.family])
+        host = bracketed(self.origin_at)
         return f"{self.transport}://{host}:{span(self.origin_port + shift, self.ports)}"
 
     def update(self, origin: str) -> None:
@@ -90,7 +92,7 @@ class BothEnds:
         with self.middle.origin:
             listener = self._socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((ORIGIN[self.family], self.origin_port + shift))
+        listener.bind((self.origin_at, self.origin_port + shift))
         if self.transport == "tcp":
             listener.listen(512)
         return listener
@@ -100,7 +102,7 @@ class BothEnds:
         with self.middle.client:
             client = self._socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        client.bind((CLIENT[self.family], own_port))
+        client.bind((self.client_at, own_port))
         client.connect((EDGE[self.family], self.port + shift))
         return client
 
@@ -143,12 +145,14 @@ class BothEnds:
         record = eventually(_or_not_yet(one), PATIENCE_S, every_s=0.1)
         (opened,) = self.records(kind="connect")
         assert self.is_by_its_carrier(record), f"{record['flow']:#x} is not of the {self.carrier}"
-        assert opened["flow"] == record["flow"] and opened["connect_time_ms"] == record["connect_time_ms"]
+        for name in ("flow", "connect_time_ms"):
+            assert opened[name] == record[name], f"{name}: {opened[name]} at first, {record[name]} at last"
         assert record["cause"] == cause, record
-        assert (record["client_bytes"], record["origin_bytes"]) == (client_bytes, origin_bytes)
-        assert host(record["client"]) == CLIENT[self.family]
+        counted = record["client_bytes"], record["origin_bytes"]
+        assert counted == (client_bytes, origin_bytes), f"{counted} for {(client_bytes, origin_bytes)}: {record}"
+        assert host(record["client"]) == self.client_at
         assert record["edge"] == f"{bracketed(EDGE[self.family])}:{self.port + shift}"
-        assert record["origin"] == f"{bracketed(ORIGIN[self.family])}:{self.origin_port + shift}"
+        assert record["origin"] == f"{bracketed(self.origin_at)}:{self.origin_port + shift}"
         return record
 
     def told(self, count: int) -> list[dict[str, Any]]:
@@ -175,7 +179,7 @@ class BothEnds:
 def proxy_v2(ends: BothEnds, client: socket.socket, shift: int = 0) -> bytes:
     """What the origin has to be told by PROXY v2, from the words of the specification."""
     family = socket.AF_INET if ends.family == 4 else socket.AF_INET6
-    addresses = b"".join(socket.inet_pton(family, of[ends.family]) for of in (CLIENT, EDGE))
+    addresses = b"".join(socket.inet_pton(family, of) for of in (ends.client_at, EDGE[ends.family]))
     ports = struct.pack("!HH", client.getsockname()[1], ends.port + shift)
     how = (0x10 if ends.family == 4 else 0x20) | (1 if ends.transport == "tcp" else 2)
     return b"\r\n\r\n\0\r\nQUIT\n\x21" + bytes([how]) + struct.pack("!H", len(addresses + ports)) + addresses + ports
