@@ -33,6 +33,8 @@
 #define TICK_SHIFT 20        /* about a millisecond */
 #define FINE_SHIFT 14        /* about 16 us */
 #define TICKS_OF_A_SECOND 954
+#define FINE_OF_A_MILLISECOND 61
+#define FEW_EVENTS (1 << 14) /* bytes of the ring that wait to be read */
 
 /* Where flows are translated to; set when the program is loaded. */
 const volatile __u32 source_first = 1024;

@@ -47,13 +47,34 @@ static __always_inline struct origin *F(choose)(struct application *application,
 	return choice < application->origin_count && origin->is_ipv6 == (WORDS == 4) && origin->source_count ? origin : 0;
 }
 
-/* Put the origin's leg into the table if nobody has its addresses and ports. */
-__noinline int F(claim)(const S(key) *key, const S(leg) *leg) /* global: the verifier looks at it once, not for each try */
+/* A one-way flow that nobody has answered for so long, in fine time, may make room: a flood of first packets has ports
+ * of its own oldest ones. The further the search goes, the younger; 0 for none. */
+static __always_inline __u32 F(age_to_give_way)(__u32 try)
+{
+	if (try < 16)
+		return 0;
+	return try < 24 ? 1000 * FINE_OF_A_MILLISECOND : try < 32 ? 100 * FINE_OF_A_MILLISECOND : 1;
+}
+
+/* Put the origin's leg into the table if nobody has its addresses and ports, or nobody who is to keep them. */
+__noinline int F(claim)(const S(key) *key, const S(leg) *leg, __u32 age) /* global: the verifier looks at it once */
 {
 	S(leg) *there;
+	S(key) client;
 
 	if (!key || !leg)
 		return 0;
+	there = bpf_map_lookup_elem(&F(opening), key);
+	if (there) {
+		if (!age || there->tally.state & (SYN_SEEN | ESTABLISHED) || fine_time() - there->extra < age)
+			return 0;
+		F(reverse)(&client, &there->ends, key->protocol);
+		there = bpf_map_lookup_elem(&F(opening), &client);
+		if (there && there->ends.sport == key->ends.dport) /* else it has begun another meanwhile */
+			bpf_map_delete_elem(&F(opening), &client);
+		bpf_map_delete_elem(&F(opening), key);
+		count(RECLAIMED);
+	}
 	if (bpf_map_update_elem(&F(opening), key, leg, BPF_NOEXIST))
 		return 0;
 	/* In this order: a flow that is promoted meanwhile is in one of the tables at any time. */
@@ -61,7 +82,6 @@ __noinline int F(claim)(const S(key) *key, const S(leg) *leg) /* global: the ver
 	if (!there)
 		return 1;
 	if (there->tally.state & CLOSED && ticks() - there->tally.seen > TICKS_OF_A_SECOND) {
-		S(key) client;
 		S(leg) *other;
 
 		F(reverse)(&client, &there->ends, key->protocol);
@@ -91,13 +111,13 @@ static __always_inline int F(allocate)(const struct origin *origin, const S(key)
 	for (__u32 i = 0; i < PORT_TRIES; i++) {
 		__u32 which, port;
 
-		if (i >= all || !sources)
+		if (!sources)
 			break;
 		which = (hash + i) % sources & (MAX_SOURCES - 1);
 		port = source_first + (at + i / sources * step) % source_count;
 		__builtin_memcpy(origin_key->ends.daddr, origin->sources[which], 4 * WORDS);
 		origin_key->ends.dport = bpf_htons(port);
-		if (F(claim)(origin_key, leg))
+		if (F(claim)(origin_key, leg, F(age_to_give_way)(i)))
 			return 1;
 	}
 	return 0;
@@ -190,7 +210,9 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	if (!F(allocate)(origin, key, &draft->key, &draft->leg)) {
 		F(swap)(&draft->leg.ends, &draft->key.ends);
 		draft->leg.tally.state = index;
-		F(tell)(EVENT_EXHAUSTED, key, &draft->leg, &draft->leg);
+		/* All are counted; not all of a flood are told. */
+		if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < FEW_EVENTS)
+			F(tell)(EVENT_EXHAUSTED, key, &draft->leg, &draft->leg);
 		if (sum)
 			sum->exhausted += 1;
 		count(EXHAUSTED);

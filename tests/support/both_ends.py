@@ -80,9 +80,9 @@ class BothEnds:
         body = {"protocol": self.protocol, "dns": name, "origin_direct": [origin], **self.fields}
         self.middle.edge.result("PUT", f"{self.middle.edge.applications}/{self.id}", body)
 
-    def _socket(self, kind: int | None = None) -> socket.socket:
+    def make_socket(self) -> socket.socket:
         """In the network that the calling thread is in; closed with the rest."""
-        made = socket.socket(socket.AF_INET if self.family == 4 else socket.AF_INET6, kind or self.kind)
+        made = socket.socket(socket.AF_INET if self.family == 4 else socket.AF_INET6, self.kind)
         made.settimeout(PATIENCE_S)
         self._opened.append(made)
         return made
@@ -90,7 +90,7 @@ class BothEnds:
     def listen(self, shift: int = 0) -> socket.socket:
         """The origin: what takes connections, or datagrams."""
         with self.middle.origin:
-            listener = self._socket()
+            listener = self.make_socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self.origin_at, self.origin_port + shift))
         if self.transport == "tcp":
@@ -100,7 +100,7 @@ class BothEnds:
     def client(self, shift: int = 0, own_port: int = 0) -> socket.socket:
         """A client that has connected to the edge."""
         with self.middle.client:
-            client = self._socket()
+            client = self.make_socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.bind((self.client_at, own_port))
         client.connect((EDGE[self.family], self.port + shift))
