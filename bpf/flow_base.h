@@ -34,6 +34,8 @@
 #define FINE_SHIFT 14        /* about 16 us */
 #define TICKS_OF_A_SECOND 954
 #define FINE_OF_A_MILLISECOND 61
+#define NARROW 1280          /* every link takes packets of this size: of IPv6 it is required */
+#define SILENCE 362          /* ticks: longer than the first time-out of a sender whose way is short */
 #define FEW_EVENTS (1 << 14) /* bytes of the ring that wait to be read */
 
 /* Where flows are translated to; set when the program is loaded. */

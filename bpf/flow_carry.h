@@ -82,6 +82,11 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 			return DROP;
 		state = leg->tally.state;
 	}
+	if (p.is_tcp && p.payload && is_in_a_hole(&p, &leg->tally, now)) {
+		leg->tally.seen = now;
+		count(TOO_BIG);
+		return F(too_big)(skb, &key, NARROW);
+	}
 	if ((leg->tally.seen ^ now) >> 10)
 		p.is_slow = 1;
 	if (!p.is_tcp) {

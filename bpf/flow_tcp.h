@@ -31,6 +31,18 @@ static __always_inline __u32 progress(struct tally *tally, __u32 end)
 	return more;
 }
 
+/* Is a large segment sent once more, after a silence as of a time-out? Then a link on its way may be narrow without saying
+ * so. Time-outs double: every other one is believed to be that, so that the segment gets through where it was not. */
+static __always_inline int is_in_a_hole(const struct packet *p, const struct tally *tally, __u32 now)
+{
+	__u32 silence = now - tally->seen;
+
+	if (silence < SILENCE || p->segment <= NARROW || (__s32)(p->seq + p->payload - tally->next_seq) > 0)
+		return 0;
+	return silence < 2 * SILENCE || (silence >= 4 * SILENCE && silence < 8 * SILENCE) ||
+	       (silence >= 16 * SILENCE && silence < 32 * SILENCE);
+}
+
 /* Only one packet ends a connection: the client's leg decides which. */
 static __always_inline int close_both(struct tally *tally, struct tally *other)
 {
