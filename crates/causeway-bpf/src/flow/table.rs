@@ -131,6 +131,13 @@ impl Flow {
         }
     }
 
+    /// The sequence number of the first byte that the client of a TCP connection sent, or will: which of several with the
+    /// same addresses and ports it is.
+    pub fn first_seq(&self) -> u32 {
+        let end = self.next_seq.0.wrapping_sub(self.has_finished_client.into());
+        end.wrapping_sub(self.client_bytes as u32)
+    }
+
     /// When either side was last heard.
     pub fn seen_ms(&self) -> u64 {
         self.seen_client_ms.max(self.seen_origin_ms)

@@ -99,7 +99,7 @@ fn record(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Cloc
     }
 }
 
-/// The same in every process that sees the flow.
+/// The same in every process that sees the flow; another one when the same addresses and ports come again.
 fn number(flow: &Flow) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325; // FNV-1a
     let mut add = |bytes: &[u8]| {
@@ -115,5 +115,7 @@ fn number(flow: &Flow) -> u64 {
         add(&end.port().to_be_bytes());
     }
     add(&[flow.is_tcp.into()]);
+    add(&flow.started_ms.to_be_bytes());
+    add(&if flow.is_tcp { flow.first_seq() } else { 0 }.to_be_bytes());
     CARRIED | (hash ^ hash >> 48) & ((1 << 48) - 1)
 }
