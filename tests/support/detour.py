@@ -8,6 +8,7 @@ import heapq
 import os
 import random
 import select
+import socket
 import struct
 import threading
 import time
@@ -59,6 +60,8 @@ class Detour:
                 return
             if self._tun in ready:
                 packet = os.read(self._tun, 65_536)
+                if packet[9 if packet[0] >> 4 == 4 else 6] not in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+                    continue  # of the router itself: a new device looks for others
                 self.packets += 1
                 for delay in self.fate(packet):
                     order += 1
@@ -82,7 +85,8 @@ def detour(router: Namespace, percent: int, fate: Fate, kind: str = "meta l4prot
         for family, prefix in (("-4", prefixes(0)[0]), ("-6", prefixes(0)[1])):
             router.ip(family, "route", "replace", prefix, "dev", "detour", "table", _TABLE)
             router.ip(family, "rule", "add", "fwmark", "7", "lookup", _TABLE)
-        chosen = f'iifname != "detour" {kind} numgen random mod 100 < {percent} meta mark set 7'
+        share = "" if percent == 100 else f"numgen random mod 100 < {percent}"
+        chosen = f'iifname != "detour" {kind} {share} meta mark set 7'
         with filtered(router, "prerouting", chosen, table="detour"):
             yield made
         for family in ("-4", "-6"):

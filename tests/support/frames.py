@@ -122,13 +122,23 @@ class Wire:
         self._socket.close()
 
 
+_REPAIR, _QUEUE, _QUEUE_SEQ, _WITHOUT_PROBE = 19, 20, 21, -1
+
+
 def seqs(client: socket.socket) -> tuple[int, int]:
     """What a connected socket will send next, and what it expects: numbers that a stranger would have to guess."""
-    repair, queue, queue_seq = 19, 20, 21
-    client.setsockopt(socket.IPPROTO_TCP, repair, 1)
+    client.setsockopt(socket.IPPROTO_TCP, _REPAIR, 1)
     found = []
     for which in (2, 1):  # what it sends, what it receives
-        client.setsockopt(socket.IPPROTO_TCP, queue, which)
-        found.append(client.getsockopt(socket.IPPROTO_TCP, queue_seq) & 0xFFFF_FFFF)
-    client.setsockopt(socket.IPPROTO_TCP, repair, -1)
+        client.setsockopt(socket.IPPROTO_TCP, _QUEUE, which)
+        found.append(client.getsockopt(socket.IPPROTO_TCP, _QUEUE_SEQ) & 0xFFFF_FFFF)
+    client.setsockopt(socket.IPPROTO_TCP, _REPAIR, _WITHOUT_PROBE)
     return found[0], found[1]
+
+
+def begin_at(new: socket.socket, number: int) -> None:
+    """Choose the sequence number of its SYN."""
+    new.setsockopt(socket.IPPROTO_TCP, _REPAIR, 1)
+    new.setsockopt(socket.IPPROTO_TCP, _QUEUE, 2)
+    new.setsockopt(socket.IPPROTO_TCP, _QUEUE_SEQ, number - (1 << 32) if number >= 1 << 31 else number)
+    new.setsockopt(socket.IPPROTO_TCP, _REPAIR, _WITHOUT_PROBE)

@@ -4,6 +4,7 @@ client 198.18.11.2, edge 198.18.1.1 and 198.18.2.1, origin 198.18.12.2, and the 
 one segment, so that what is lost is what a wire would lose.
 """
 
+import itertools
 import json
 import subprocess
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ class Road(Middle):
             route(namespace, to, by, host)
         for end, network in ((self.client, 11), (self.origin, 12)):
             end.ip("link", "set", device(end, network), "gso_max_segs", "1")
+        for network in (1, 2):
+            hasten(self.middle, device(self.middle, network))
         addresses = ["--edge-ip", EDGE[4], "--edge-ip", EDGE[6]]
         self.edge = Running(programs, data_dir, *addresses, *flags, inside=self.middle)
 
@@ -82,6 +85,13 @@ def route(namespace: Namespace, to: int, by: int, host: int, *more: str) -> None
 def forward(router: Namespace) -> None:
     router.setting("ipv4/ip_forward", "1")
     router.setting("ipv6/conf/all/forwarding", "1")
+
+
+def hasten(namespace: Namespace, name: str) -> None:
+    """Doubt neighbours after half a second and not half a minute."""
+    times = {"base_reachable_time_ms": 500, "delay_first_probe_time": 1, "retrans_time_ms": 200, "ucast_solicit": 1}
+    for family, (setting, value) in itertools.product(("ipv4", "ipv6"), times.items()):
+        namespace.setting(f"{family}/neigh/{name}/{setting}", str(value))
 
 
 def forget_ways(namespace: Namespace) -> None:
