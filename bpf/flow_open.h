@@ -3,6 +3,7 @@
 
 #ifndef PORT_TRIES
 #define PORT_TRIES 128
+#define PATIENT_TRIES 4
 #endif
 
 static __always_inline __u32 F(hash)(const __be32 *address, __u32 hash)
@@ -57,8 +58,9 @@ static __always_inline __u32 F(age_to_give_way)(__u32 try)
 }
 
 /* Put the origin's leg into the table if nobody has its addresses and ports, or nobody who is to keep them. */
-__noinline int F(claim)(const S(key) *key, const S(leg) *leg, __u32 age) /* global: the verifier looks at it once */
+__noinline int F(claim)(const S(key) *key, const S(leg) *leg, __u32 try) /* global: the verifier looks at it once */
 {
+	__u32 age = F(age_to_give_way)(try);
 	S(leg) *there;
 	S(key) client;
 
@@ -81,7 +83,8 @@ __noinline int F(claim)(const S(key) *key, const S(leg) *leg, __u32 age) /* glob
 	there = bpf_map_lookup_elem(&F(flows), key);
 	if (!there)
 		return 1;
-	if (there->tally.state & CLOSED && ticks() - there->tally.seen > TICKS_OF_A_SECOND) {
+	/* What is closed keeps them for a second, for what is sent again, unless others are hard to find. */
+	if (there->tally.state & CLOSED && (try >= PATIENT_TRIES || ticks() - there->tally.seen > TICKS_OF_A_SECOND)) {
 		S(leg) *other;
 
 		F(reverse)(&client, &there->ends, key->protocol);
@@ -117,7 +120,7 @@ static __always_inline int F(allocate)(const struct origin *origin, const S(key)
 		port = source_first + (at + i / sources * step) % source_count;
 		__builtin_memcpy(origin_key->ends.daddr, origin->sources[which], 4 * WORDS);
 		origin_key->ends.dport = bpf_htons(port);
-		if (F(claim)(origin_key, leg, F(age_to_give_way)(i)))
+		if (F(claim)(origin_key, leg, i))
 			return 1;
 	}
 	return 0;
