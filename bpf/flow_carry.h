@@ -1,14 +1,6 @@
 /* A packet of one family from its reading to its leaving. Included once for each. */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
-static __always_inline void F(count_drop)(const S(leg) *leg)
-{
-	struct totals *sum = totals_of(index_of(&leg->tally));
-
-	if (sum)
-		sum->drops += 1;
-}
-
 /* It cannot go on: dropped, as a router would. */
 static __noinline int F(stuck)(struct __sk_buff *skb, const S(key) *key, const S(leg) *leg,
 			       const struct bpf_fib_lookup *fib, long found)
@@ -69,6 +61,8 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	packets = packets ? packets : 1;
 	state = leg->tally.state;
 	if (!(state & ESTABLISHED)) {
+		if (p.flags & TCP_SYN && p.header > 20)
+			F(adjust_options)(skb, &p, 0, F(most_of_links)(skb, &fib) - p.ack_less);
 		verdict = F(handshake)(&p, &key, leg);
 		p.is_slow = 1;
 		if (verdict == PASS)

@@ -138,6 +138,11 @@ static __noinline int F(fragment)(struct __sk_buff *skb)
 			}
 		}
 		if (leg->tally.state >> HEADER_SHIFT) {
+			if (leg->tally.state & IS_ORIGIN_LEG) {
+				F(count_drop)(leg); /* nobody can take the header away: what follows would have to move by its length */
+				count(UNUSUAL);
+				return DROP;
+			}
 			bpf_map_update_elem(&F(fragments), &desk->which, &desk->nobody, BPF_ANY);
 			return PASS; /* the engine can put a header there, at the cost of a flow of its own */
 		}

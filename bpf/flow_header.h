@@ -74,7 +74,7 @@ static __noinline __u32 F(header_of)(__u32 header, const S(key) *key, int is_cli
 
 /* Sequence numbers in the options of what the origin sends: its largest segment leaves room, SACK speaks of the
  * client's numbers. */
-__noinline int F(adjust_options)(struct __sk_buff *skb, struct packet *p, __u32 more)
+__noinline int F(adjust_options)(struct __sk_buff *skb, struct packet *p, __u32 more, __u32 most)
 {
 	struct scratch *scratch = scratch_of_processor();
 	__u32 length, at = 0;
@@ -104,7 +104,7 @@ __noinline int F(adjust_options)(struct __sk_buff *skb, struct packet *p, __u32 
 		if (size < 2 || at + size > length)
 			break;
 		if (OPTION(scratch, at) == 2 && size == 4 && p->flags & TCP_SYN)
-			lower_mss(at, more);
+			lower_mss(at, more, most);
 		if (OPTION(scratch, at) == 5)
 			lower_sack(at, more);
 		at += size;
@@ -160,7 +160,7 @@ static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S
 		}
 		p->ack -= more;
 		p->ack_less = more;
-		return p->header > 20 ? F(adjust_options)(skb, p, more) : 0;
+		return p->header > 20 ? F(adjust_options)(skb, p, more, 0xffff) : 0;
 	}
 	F(reverse)(&back, &leg->ends, key->protocol);
 	other = F(find)(&back);
@@ -182,7 +182,7 @@ static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S
 				clear_bits(&other->tally, HEADER_PENDING);
 			}
 		}
-		return p->header > 20 ? F(adjust_options)(skb, p, more) : 0;
+		return p->header > 20 ? F(adjust_options)(skb, p, more, 0xffff) : 0;
 	}
 	after = p->seq - after;
 	if (p->flags & TCP_SYN || after >= 1u << 31)

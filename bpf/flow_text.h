@@ -162,8 +162,8 @@ __noinline int lower_sack(__u32 at, __u32 more)
 	return 0;
 }
 
-/* The largest segment that is told leaves room for a header of `more` bytes. */
-__noinline int lower_mss(__u32 at, __u32 more)
+/* The largest segment that is told leaves room for a header of `more` bytes, and is no larger than `most`. */
+__noinline int lower_mss(__u32 at, __u32 more, __u32 most)
 {
 	struct scratch *scratch = scratch_of_processor();
 	__u32 mss;
@@ -172,6 +172,7 @@ __noinline int lower_mss(__u32 at, __u32 more)
 		return 0;
 	mss = OPTION(scratch, at + 2) << 8 | OPTION(scratch, at + 3);
 	mss = mss > more + 64 ? mss - more : mss;
+	mss = mss > most ? most : mss;
 	OPTION(scratch, at + 2) = mss >> 8;
 	OPTION(scratch, at + 3) = mss;
 	return 0;

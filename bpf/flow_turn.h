@@ -14,6 +14,14 @@ static __always_inline void F(account)(S(leg) *leg, const struct packet *p, __u3
 	}
 }
 
+static __always_inline void F(count_drop)(const S(leg) *leg)
+{
+	struct totals *sum = totals_of(index_of(&leg->tally));
+
+	if (sum)
+		sum->drops += 1;
+}
+
 /* Both ways from now on: move the legs to where nobody evicts them. */
 static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key) *back, S(leg) *origin, __u32 early)
 {

@@ -24,6 +24,17 @@ static __always_inline long F(route)(struct __sk_buff *skb, const struct packet 
 	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 }
 
+/* The largest segment of TCP that both the link from where a packet came and the one that it goes to take. */
+static __always_inline __u32 F(most_of_links)(struct __sk_buff *skb, const struct bpf_fib_lookup *fib)
+{
+	__u32 in = 0, out = 0;
+
+	bpf_check_mtu(skb, 0, &in, 0, 0);
+	bpf_check_mtu(skb, fib->ifindex, &out, 0, 0);
+	out = in && in < out ? in : out;
+	return out > L4 - ETH_HLEN + 20 + 512 ? out - (L4 - ETH_HLEN + 20) : 0xffff;
+}
+
 /* Sum of what replaces the addresses, for checksums. */
 static __always_inline __u64 F(difference)(const S(ends) *from, const S(ends) *to)
 {

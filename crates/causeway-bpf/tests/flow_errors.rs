@@ -57,11 +57,13 @@ fn a_link_that_takes_less_is_told_to_the_sender_on_either_side() {
     for narrow in ["c0", "o0"] {
         let Some(world) = world() else { return };
         world.carry(PLAIN);
-        world.edge.ip(&format!("link set {narrow} mtu 1280"));
         for (edge, origin) in [(EDGE, ORIGIN), (EDGE6, ORIGIN6)] {
+            world.edge.ip(&format!("link set {narrow} mtu 1500"));
             let listener = world.listen(at(origin, 1000));
             let client = world.connect(at(edge, 1000));
             let server = accept(&listener);
+            // Before, the ends would have been told by the handshake.
+            world.edge.ip(&format!("link set {narrow} mtu 1280"));
             for (mut from, mut to) in [(&client, &server), (&server, &client)] {
                 let words = noise(3, 400_000);
                 std::thread::scope(|scope| {
