@@ -14,7 +14,7 @@ from support.frames import begin_at
 from support.namespaces import Namespaces
 from support.patience import eventually
 from support.program import Programs
-from support.road import Road, device, filtered, forward, route
+from support.road import NARROW, Road, device, filtered, forward, route
 
 KINDS = list(itertools.product([4, 6], ["off", "v2"]))
 
@@ -87,6 +87,16 @@ def test_a_narrow_link_that_says_nothing_behind_the_edge_is_found_out(road: Road
     with road.narrow(side, is_told=False):
         large_goes_down = side == "left"
         conversations(road, up=1000 if large_goes_down else 200_000, down=200_000 if large_goes_down else 1000)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_narrow_link_of_the_edge_itself_is_known_from_the_handshake_on(road: Road, side: str) -> None:
+    """What is too large for it never reaches the edge, so nobody could tell whoever sent it."""
+    name, before = device(road.middle, 1 if side == "left" else 2), road.path()["verdicts"].get("too_big", 0)
+    road.middle.ip("link", "set", name, "mtu", str(NARROW))
+    conversations(road)
+    road.middle.ip("link", "set", name, "mtu", "1500")
+    assert road.path()["verdicts"]["too_big"] == before
 
 
 def test_ends_that_probe_for_narrow_links_find_them_through_the_edge(road: Road) -> None:

@@ -158,6 +158,36 @@ def ports_of_a_range_map_by_offset(middle: Middle, carrier: str, family: int) ->
 
 
 @case
+def bytes_may_come_with_the_first_packet(middle: Middle, carrier: str, family: int) -> None:
+    """TCP Fast Open: the origin may have answered before the handshake is over."""
+    for end in (middle.client, middle.origin):
+        end.setting("ipv4/tcp_fastopen", "3")
+    with closing(BothEnds(middle, carrier, family)) as ends:
+        listener = ends.listen()
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+        for _ in range(3):
+            with middle.client:
+                client = ends.make_socket()
+            client.settimeout(None)  # the first has to wait for its cookie
+            client.sendto(b"question", socket.MSG_FASTOPEN, (EDGE[family], ends.port))
+            client.settimeout(10)
+            server = ends.accept(listener)
+            server.sendall(b"answer")
+            assert (receive(server, 8), receive(client, 6)) == (b"question", b"answer")
+            was_early = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5] & WITH_SYN
+            client.close()
+            assert is_at_its_end(server)
+            server.close()
+        assert was_early or carrier == "engine"
+        records = ends.told(3)
+        counted = [(r["client_bytes"], r["origin_bytes"]) for r in records if r["kind"] == "disconnect"]
+        assert counted == [(8, 6)] * 3
+
+
+WITH_SYN = 32
+
+
+@case
 def many_connections_are_all_told_and_counted(middle: Middle, carrier: str, family: int) -> None:
     with closing(BothEnds(middle, carrier, family)) as ends:
         listener, sizes = ends.listen(), range(100)
