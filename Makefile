@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-apply bench-docs instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test test-kernels check bench bench-apply bench-docs bench-flows instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -16,6 +16,9 @@ run: setup ## start an edge, its API and its control plane on this machine
 
 test: setup test-deps ## run every test
 	@scripts/test $(ARGS)
+
+test-kernels: $(UV) ## load the kernel programs on other kernels, in qemu (downloads them; not part of test)
+	@scripts/apt kernels && $(PYTHON) tests/kernels/run $(ARGS)
 
 check: setup ## format, lint, types, import contracts, stubs, licences
 	@scripts/check

@@ -155,12 +155,12 @@ SIZE(struct event6, 176);
 
 /* Room of the program's own, for each processor: a flow that is being opened, its origin's leg and then its client's. */
 struct draft4 {
-	struct key4 key;
+	struct key4 key, other; /* of a closed flow that is replaced */
 	struct leg4 leg;
 };
 
 struct draft6 {
-	struct key6 key;
+	struct key6 key, other;
 	struct leg6 leg;
 };
 

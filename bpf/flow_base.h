@@ -136,6 +136,15 @@ static __always_inline __u32 mix(__u32 hash, __u32 more)
 	return hash ^ hash >> 15;
 }
 
+/* A number that is within 1 and `most`, a power of two, in words that verifiers before 6.6 follow too: those forget what
+ * comparisons told, and that of 5.15 all bounds of 32 bits that were on the stack. */
+static __always_inline __u64 one_to(__u64 most, __u64 number)
+{
+	number -= 1;
+	asm volatile("" : "+r"(number)); /* the compiler knows better, and would leave the bound out */
+	return (number & (most - 1)) + 1;
+}
+
 /* Ones' complement sums: words are added as they lie in memory, the order of bytes does not matter. */
 static __always_inline __u32 fold32(__u64 sum)
 {
@@ -168,13 +177,10 @@ static __always_inline __u32 ports_of(__be16 sport, __be16 dport)
 
 static __always_inline int leave(const struct packet *p, struct bpf_fib_lookup *fib, long found)
 {
-	struct bpf_redir_neigh hop = {};
-
 	if (found == BPF_FIB_LKUP_RET_SUCCESS && !p->is_slow)
 		return bpf_redirect(fib->ifindex, 0);
-	hop.nh_family = fib->family;
-	__builtin_memcpy(hop.ipv6_nh, fib->ipv6_dst, 16);
-	return bpf_redirect_neigh(fib->ifindex, &hop, sizeof(hop), 0);
+	fib->ipv6_src[3] = fib->family; /* in front of ipv6_dst, the next hop: a struct bpf_redir_neigh */
+	return bpf_redirect_neigh(fib->ifindex, (void *)&fib->ipv6_src[3], sizeof(struct bpf_redir_neigh), 0);
 }
 
 /* What a length that grows adds to a sum. */

@@ -52,7 +52,7 @@ __noinline __u32 F(compose)(const S(key) *key, __u32 bytes)
 }
 
 /* The bits that the legs of a new flow get. */
-static __noinline __u32 F(header_of)(__u32 header, const S(key) *key, int is_client_leg)
+static __always_inline __u32 F(header_of)(__u32 header, const S(key) *key, int is_client_leg)
 {
 	const __u32 v2_bytes = WORDS == 1 ? V2_IPV4 : V2_IPV6;
 
@@ -77,14 +77,15 @@ static __noinline __u32 F(header_of)(__u32 header, const S(key) *key, int is_cli
 __noinline int F(adjust_options)(struct __sk_buff *skb, struct packet *p, __u32 more, __u32 most)
 {
 	struct scratch *scratch = scratch_of_processor();
-	__u32 length, at = 0;
+	__u64 length;
+	__u32 at = 0;
 	__u8 *options;
 
 	if (!p)
 		return 0;
-	length = (p->header - 20) & 0x3c;
-	if (!scratch || length < 4 || length > 40)
+	if (!scratch || p->header < 24 || p->header > 60)
 		return 0;
+	length = one_to(64, p->header - 20);
 	options = scratch->options[1];
 	if (bpf_skb_load_bytes(skb, L4 + 20, scratch->options[0], length))
 		return -1;
@@ -224,19 +225,18 @@ __noinline int F(resize)(struct __sk_buff *skb, struct packet *p, const S(key) *
 	if (!scratch || payload > 72 * CHUNK || begin > L4 + 60)
 		return -1;
 	if (grow > 0) {
-		__u32 more = grow & HEADER_BYTES, odd = 0, last;
+		__u64 more = one_to(MOST_TEXT, grow);
+		__u32 odd = 0, last;
 
 		if (bpf_skb_change_tail(skb, begin + payload + more, 0))
 			return -1;
-		for (__u32 i = 0; i < 72; i++) {
-			__u32 bytes;
+		for (__u64 i = 0; i < 72; i++) {
+			__u64 bytes;
 
 			if (!payload)
 				break;
 			last = (payload - 1) & ~(CHUNK - 1);
-			bytes = payload - last;
-			if (bytes < 1 || bytes > CHUNK)
-				return -1;
+			bytes = one_to(CHUNK, payload - last);
 			if (more & 1) { /* every byte of it changes its place in the checksum's words */
 				__builtin_memset(scratch->chunk, 0, CHUNK);
 			}
@@ -247,7 +247,7 @@ __noinline int F(resize)(struct __sk_buff *skb, struct packet *p, const S(key) *
 				odd = bpf_csum_diff(0, 0, (__be32 *)scratch->chunk, CHUNK, odd);
 			payload = last;
 		}
-		if (F(compose)(key, more) != more || more < 1)
+		if (F(compose)(key, more) != more)
 			return -1;
 		if (bpf_skb_store_bytes(skb, begin, scratch->text, more, 0))
 			return -1;
@@ -264,15 +264,15 @@ __noinline int F(resize)(struct __sk_buff *skb, struct packet *p, const S(key) *
 	scratch->text[SIMPLE_BYTES] = scratch->text[SIMPLE_BYTES + 1] = 0;
 	sum = bpf_csum_diff((__be32 *)scratch->text, SIMPLE_BYTES + 2, 0, 0, 0);
 	p->plain = sum;
-	for (__u32 i = 0; i < 72; i++) {
-		__u32 at = i * CHUNK, bytes;
+	for (__u64 i = 0; i < 72; i++) {
+		__u64 at = i * CHUNK;
+		__u64 bytes;
 
 		if (at >= payload)
 			break;
 		bytes = payload - at;
-		bytes = bytes > CHUNK ? CHUNK : bytes;
-		if (bytes < 1 ||
-		    bpf_skb_load_bytes(skb, begin + SIMPLE_BYTES + at, scratch->chunk, bytes) ||
+		bytes = one_to(CHUNK, bytes > CHUNK ? CHUNK : bytes);
+		if (bpf_skb_load_bytes(skb, begin + SIMPLE_BYTES + at, scratch->chunk, bytes) ||
 		    bpf_skb_store_bytes(skb, begin + at, scratch->chunk, bytes, 0))
 			return -1;
 	}

@@ -57,27 +57,39 @@ static __always_inline __u32 F(age_to_give_way)(__u32 try)
 	return try < 24 ? 1000 * FINE_OF_A_MILLISECOND : try < 32 ? 100 * FINE_OF_A_MILLISECOND : 1;
 }
 
-/* Put the origin's leg into the table if nobody has its addresses and ports, or nobody who is to keep them. */
-__noinline int F(claim)(const S(key) *key, const S(leg) *leg, __u32 try) /* global: the verifier looks at it once */
-{
-	__u32 age = F(age_to_give_way)(try);
-	S(leg) *there;
-	S(key) client;
+/* Stacks are small. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, S(draft));
+} F(drafts) SEC(".maps");
 
-	if (!key || !leg)
+/* Put the origin's leg, which is the draft, into the table if nobody has its addresses and ports, or nobody who is to
+ * keep them. */
+__noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
+{
+	__u32 zero = 0, age = F(age_to_give_way)(try);
+	S(draft) *draft = bpf_map_lookup_elem(&F(drafts), &zero);
+	S(key) *key, *client;
+	S(leg) *there;
+
+	if (!draft)
 		return 0;
+	key = &draft->key;
+	client = &draft->other;
 	there = bpf_map_lookup_elem(&F(opening), key);
 	if (there) {
 		if (!age || there->tally.state & (SYN_SEEN | ESTABLISHED) || fine_time() - there->extra < age)
 			return 0;
-		F(reverse)(&client, &there->ends, key->protocol);
-		there = bpf_map_lookup_elem(&F(opening), &client);
+		F(reverse)(client, &there->ends, key->protocol);
+		there = bpf_map_lookup_elem(&F(opening), client);
 		if (there && there->ends.sport == key->ends.dport) /* else it has begun another meanwhile */
-			bpf_map_delete_elem(&F(opening), &client);
+			bpf_map_delete_elem(&F(opening), client);
 		bpf_map_delete_elem(&F(opening), key);
 		count(RECLAIMED);
 	}
-	if (bpf_map_update_elem(&F(opening), key, leg, BPF_NOEXIST))
+	if (bpf_map_update_elem(&F(opening), key, &draft->leg, BPF_NOEXIST))
 		return 0;
 	/* In this order: a flow that is promoted meanwhile is in one of the tables at any time. */
 	there = bpf_map_lookup_elem(&F(flows), key);
@@ -87,11 +99,11 @@ __noinline int F(claim)(const S(key) *key, const S(leg) *leg, __u32 try) /* glob
 	if (there->tally.state & CLOSED && (try >= PATIENT_TRIES || ticks() - there->tally.seen > TICKS_OF_A_SECOND)) {
 		S(leg) *other;
 
-		F(reverse)(&client, &there->ends, key->protocol);
-		other = bpf_map_lookup_elem(&F(flows), &client);
+		F(reverse)(client, &there->ends, key->protocol);
+		other = bpf_map_lookup_elem(&F(flows), client);
 		if (other)
-			F(tell)(EVENT_REPLACED, &client, other, there);
-		bpf_map_delete_elem(&F(flows), &client);
+			F(tell)(EVENT_REPLACED, client, other, there);
+		bpf_map_delete_elem(&F(flows), client);
 		bpf_map_delete_elem(&F(flows), key);
 		count(RECLAIMED);
 		return 1;
@@ -101,9 +113,8 @@ __noinline int F(claim)(const S(key) *key, const S(leg) *leg, __u32 try) /* glob
 }
 
 /* Find a source address and port for the flow. The first try is the same for the same client, its port included, so
- * that the origin's TIME_WAIT treats a client that comes again as it would without us. */
-static __always_inline int F(allocate)(const struct origin *origin, const S(key) *key, S(key) *origin_key,
-				       const S(leg) *leg)
+ * that the origin's TIME_WAIT treats a client that comes again as it would without us. `origin_key` is the draft's. */
+static __always_inline int F(allocate)(const struct origin *origin, const S(key) *key, S(key) *origin_key)
 {
 	__u32 sources = origin->source_count & (2 * MAX_SOURCES - 1);
 	__u32 hash = F(hash)(origin_key->ends.saddr, F(hash)(key->ends.daddr, F(hash)(key->ends.saddr, key->ends.dport)));
@@ -120,7 +131,7 @@ static __always_inline int F(allocate)(const struct origin *origin, const S(key)
 		port = source_first + (at + i / sources * step) % source_count;
 		__builtin_memcpy(origin_key->ends.daddr, origin->sources[which], 4 * WORDS);
 		origin_key->ends.dport = bpf_htons(port);
-		if (F(claim)(origin_key, leg, i))
+		if (F(claim)(i))
 			return 1;
 	}
 	return 0;
@@ -158,14 +169,6 @@ static __always_inline int F(begins_anew)(const struct packet *p, const S(key) *
 		return is_first;
 	return p->is_tcp && is_first && !(state & (IS_ORIGIN_LEG | ESTABLISHED)) && F(is_shunned)(key, leg);
 }
-
-/* Stacks are small. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, S(draft));
-} F(drafts) SEC(".maps");
 
 /* GO_ON: the flow is among the opening ones now. */
 static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(key) *key,
@@ -210,7 +213,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	draft->leg.extra = fine_time();
 	draft->leg.tally.state = index | IS_ORIGIN_LEG | F(header_of)(application->header, key, 0);
 	sum = totals_of(index);
-	if (!F(allocate)(origin, key, &draft->key, &draft->leg)) {
+	if (!F(allocate)(origin, key, &draft->key)) {
 		F(swap)(&draft->leg.ends, &draft->key.ends);
 		draft->leg.tally.state = index;
 		/* All are counted; not all of a flood are told. */

@@ -15,7 +15,7 @@ struct scratch {
 	__u8 text[MOST_TEXT + 64]; /* a header; zeroes behind it */
 	__u8 chunk[CHUNK];
 	__u8 options[2][128]; /* of TCP: as they came, and as they go on; 40 are used */
-};
+} __attribute__((aligned(8)));
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -234,6 +234,14 @@ pub fn time_of(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((about[25], about[24]))
 }
 
+/// How many instructions the verifier looked at before it accepted a program; 0: the kernel does not tell (before 5.16).
+pub fn verified(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut about = [0u64; 32];
+    let place = about.as_mut_ptr() as u64;
+    call(OBJ_INFO, &mut Info { object: program.as_raw_fd() as u32, bytes: size_of_val(&about) as u32, place })?;
+    Ok(about[27] as u32)
+}
+
 /// Run a program once on a context, which it may write to; answers what it returned.
 pub fn try_out<C>(program: BorrowedFd<'_>, context: &mut C) -> io::Result<u32> {
     let place = std::ptr::from_mut(context) as u64;

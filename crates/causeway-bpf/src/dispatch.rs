@@ -128,6 +128,14 @@ impl Dispatch {
         Ok(Verdicts { passed: sum(0)?, assigned: sum(1)?, no_socket: sum(2)?, failed: sum(3)? })
     }
 
+    /// How many instructions the verifier looked at; 0: the kernel does not tell (before 5.16).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn verified(&self) -> io::Result<u32> {
+        call::verified(self.0.program.as_fd())
+    }
+
     /// What would become of `packet`: `Ok(Some(cookie))` of the socket that is chosen, `Ok(None)` if it passes.
     /// Which worker gets it the kernel decides later.
     ///

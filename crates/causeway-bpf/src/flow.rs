@@ -91,13 +91,19 @@ impl FlowPath {
     /// already: fine.
     ///
     /// # Errors
-    /// The kernel's.
+    /// `Unsupported` where the kernel has no tcx, else the kernel's.
     pub fn attach(&self, interface: u32) -> io::Result<()> {
         let mut links = self.kernel.links();
         if links.contains_key(&interface) {
             return Ok(());
         }
-        let link = call::attach_tcx(self.kernel.program.as_fd(), interface)?;
+        let link =
+            call::attach_tcx(self.kernel.program.as_fd(), interface).map_err(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) => {
+                    io::Error::new(io::ErrorKind::Unsupported, "no tcx in this kernel: it came with 6.6")
+                }
+                _ => error,
+            })?;
         if let Some(directory) = &self.pins {
             call::pin(link.as_fd(), &pins::link(directory, interface))?;
         }
@@ -350,6 +356,14 @@ impl FlowPath {
         act();
         let after = call::time_of(self.kernel.program.as_fd())?;
         Ok((after.0 - before.0, after.1 - before.1))
+    }
+
+    /// How many instructions the verifier looked at; 0: the kernel does not tell (before 5.16).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn verified(&self) -> io::Result<u32> {
+        call::verified(self.kernel.program.as_fd())
     }
 
     fn legs<const N: usize>(&self, client_key: &FlowKey) -> io::Result<Option<Legs<N>>> {

@@ -135,7 +135,13 @@ pub fn world_with(options: &Options) -> Option<World> {
         }
     };
     for name in ["c0", "o0"] {
-        edge.run(|| path.attach(edge.index(name))).unwrap();
+        match edge.run(|| path.attach(edge.index(name))) {
+            // Kernels before 6.6 have no tcx: then packets can be asked about, but none is carried.
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                eprintln!("NOT ATTACHED to {name}: {error}")
+            }
+            other => other.unwrap(),
+        }
     }
     let events = path.events().unwrap();
     Some(World { client, edge, origin, path, events })

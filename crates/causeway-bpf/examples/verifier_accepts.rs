@@ -1,0 +1,41 @@
+//! Does this kernel's verifier accept the programs, as this crate loads them? One line for each: its name, accepted or
+//! why not, the instructions that the verifier looked at, and (flow) whether it can be attached. Exits 1 if one is not
+//! accepted. `tests/kernels` runs it on other kernels.
+
+use std::ffi::CString;
+use std::process::ExitCode;
+
+use causeway_bpf::Dispatch;
+use causeway_bpf::flow::{FlowPath, Options};
+
+fn main() -> ExitCode {
+    // SAFETY: no pointers; what is done to lo stays in a namespace of this process.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        eprintln!("no network namespace of its own: {}", std::io::Error::last_os_error());
+        return ExitCode::from(2);
+    }
+    let dispatch = Dispatch::attach().map(|dispatch| (dispatch.verified(), String::from("attached")));
+    let flow = FlowPath::open(&Options::default()).map(|path| {
+        let lo = CString::new("lo").expect("no zero in it");
+        // SAFETY: a string that ends with zero.
+        let attached = path.attach(unsafe { libc::if_nametoindex(lo.as_ptr()) });
+        (path.verified(), attached.map_or_else(|error| format!("not attached: {error}"), |()| String::from("attached")))
+    });
+    let mut is_all_accepted = true;
+    for (name, loaded) in [("dispatch", dispatch), ("flow", flow)] {
+        match loaded {
+            Ok((instructions, attached)) => {
+                let looked_at = match instructions {
+                    Ok(0) | Err(_) => String::from("?"),
+                    Ok(count) => count.to_string(),
+                };
+                println!("program {name} accepted {looked_at} instructions, {attached}");
+            }
+            Err(reason) => {
+                is_all_accepted = false;
+                println!("program {name} REFUSED {reason}");
+            }
+        }
+    }
+    if is_all_accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
