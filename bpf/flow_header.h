@@ -108,6 +108,9 @@ __noinline int F(adjust_options)(struct __sk_buff *skb, struct packet *p, __u32 
 			lower_mss(at, more, most);
 		if (OPTION(scratch, at) == 5)
 			lower_sack(at, more);
+		/* Multipath TCP knows of numbers and addresses that change here; without it the ends speak plain TCP. */
+		if (OPTION(scratch, at) == 30 && p->flags & TCP_SYN)
+			blank_option(at, size);
 		at += size;
 	}
 	p->plain = bpf_csum_diff((__be32 *)scratch->options[0], length, (__be32 *)options, length, p->plain);

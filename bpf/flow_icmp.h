@@ -85,6 +85,37 @@ static __noinline int F(end_session)(const S(key) *key, S(leg) *leg)
 	return 0;
 }
 
+/* How much longer than they came the datagrams of a session's client go on. */
+static __noinline __u32 F(header_before)(const S(key) *key, const S(leg) *origin)
+{
+	S(leg) *client;
+	S(key) back;
+
+	F(reverse)(&back, &origin->ends, key->protocol);
+	client = F(find)(&back);
+	return client ? client->tally.state >> HEADER_SHIFT & HEADER_BYTES : 0;
+}
+
+/* A datagram that has to fit with its header: what is told is less by that. Answers what that adds to the sum. */
+static __always_inline __u64 F(lower_mtu)(void *icmp, __u32 more)
+{
+#if FAMILY == 4
+	__be16 *field = icmp + 6, before = *field;
+
+	if (*(__u16 *)icmp != bpf_htons(0x0304) || bpf_ntohs(before) <= more)
+		return 0;
+	*field = bpf_htons(bpf_ntohs(before) - more);
+	return (__u64)*field + (__u16)~before;
+#else
+	__be32 *field = icmp + 4, before = *field;
+
+	if (*(__u8 *)icmp != 2 || bpf_ntohl(before) < NARROW + more)
+		return 0;
+	*field = bpf_htonl(bpf_ntohl(before) - more);
+	return (__u64)*field + (__u32)~before;
+#endif
+}
+
 /* An error about a packet that we have sent on: its sender is told, of the packet as it sent it, by whom it sent to. */
 static __noinline int F(error)(struct __sk_buff *skb)
 {
@@ -94,6 +125,7 @@ static __noinline int F(error)(struct __sk_buff *skb)
 	S(key) key;
 	S(leg) *leg;
 	void *data, *end;
+	__u32 more = 0;
 	__u8 protocol;
 	__u64 sum;
 	long found;
@@ -131,6 +163,8 @@ static __noinline int F(error)(struct __sk_buff *skb)
 	to = leg->ends;
 	if (!p.is_tcp && leg->tally.state & IS_ORIGIN_LEG && F(is_closed_port)(*(__u8 *)(data + L4), *(__u8 *)(data + L4 + 1)))
 		F(end_session)(&key, leg);
+	if (!p.is_tcp && leg->tally.state & IS_ORIGIN_LEG)
+		more = F(header_before)(&key, leg);
 	if (p.is_tcp && leg->tally.state & IS_ORIGIN_LEG)
 		p.seq_more = leg->tally.state >> HEADER_SHIFT & HEADER_BYTES;
 	found = F(route)(skb, &p, &to, &fib);
@@ -143,6 +177,8 @@ static __noinline int F(error)(struct __sk_buff *skb)
 		return DROP;
 	F(swap)(&key.ends, &to);
 	sum = F(requote)(data, &sent, &key.ends, &p);
+	if (more)
+		sum += F(lower_mtu)(data + L4, more);
 	F(network_ends)(&from, data + ETH_HLEN);
 	__builtin_memcpy(((struct ethhdr *)data)->h_dest, fib.dmac, ETH_ALEN);
 	__builtin_memcpy(((struct ethhdr *)data)->h_source, fib.smac, ETH_ALEN);

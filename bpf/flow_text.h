@@ -162,6 +162,20 @@ __noinline int lower_sack(__u32 at, __u32 more)
 	return 0;
 }
 
+__noinline int blank_option(__u32 at, __u32 size)
+{
+	struct scratch *scratch = scratch_of_processor();
+
+	if (!scratch)
+		return 0;
+	for (__u32 i = 0; i < 40; i++) {
+		if (i >= size)
+			break;
+		OPTION(scratch, at + i) = 1;
+	}
+	return 0;
+}
+
 /* The largest segment that is told leaves room for a header of `more` bytes, and is no larger than `most`. */
 __noinline int lower_mss(__u32 at, __u32 more, __u32 most)
 {

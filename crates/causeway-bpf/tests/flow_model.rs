@@ -125,21 +125,27 @@ fn broken(random: &mut Random, mut frame: Vec<u8>, is_tcp: bool) -> Vec<u8> {
 }
 
 /// An error about what the edge has sent to the origin, as a router would send it, and as the client has to get it.
-fn error(random: &mut Random, client: FlowKey, origin_key: FlowKey, more: u32) -> (Vec<u8>, Vec<u8>) {
+fn error(random: &mut Random, client: FlowKey, origin_key: FlowKey, more: u32, header: u32) -> (Vec<u8>, Vec<u8>) {
     let is_v4 = client.from.is_ipv4();
     let (kind, code, protocol) = match is_v4 {
         true => (random.one(&[3u8, 11, 12]), random.below(5) as u8, 1),
         false => (random.one(&[1u8, 2, 3, 4]), random.below(5) as u8, 58),
     };
     let router = if is_v4 { at("198.18.2.9", 0) } else { at("2001:db8:2::9", 0) };
-    let (value, seq) = (random.next().to_be_bytes(), random.next());
+    let (value, seq) = (random.next(), random.next());
+    // The MTU, if it is told.
+    let fits = match is_v4 {
+        true if (kind, code) == (3, 4) && value & 0xffff > header => value - header,
+        false if kind == 2 && value >= 1280 + header => value - header,
+        _ => value,
+    };
     let about = |from: SocketAddr, to: SocketAddr, seq: u32| {
         let whole = if client.is_tcp { tcp(from, to, &Tcp::new(ACK, seq, 7, b"")) } else { udp(from, to, b"words") };
         // As much as old routers quote: without TCP's checksum, with UDP's.
         whole[14..if is_v4 { 42 } else { 62 }].to_vec()
     };
-    let message = |from: SocketAddr, to: SocketAddr, quoted: Vec<u8>| {
-        let mut icmp = [&[kind, code, 0, 0][..], &value, &quoted].concat();
+    let message = |from: SocketAddr, to: SocketAddr, value: u32, quoted: Vec<u8>| {
+        let mut icmp = [&[kind, code, 0, 0][..], &value.to_be_bytes(), &quoted].concat();
         let sum = if is_v4 {
             !support::packet::fold(words(&icmp))
         } else {
@@ -148,8 +154,8 @@ fn error(random: &mut Random, client: FlowKey, origin_key: FlowKey, more: u32) -
         icmp[2..4].copy_from_slice(&sum.to_be_bytes());
         frame(from.ip(), to.ip(), protocol, &icmp)
     };
-    let came = message(router, origin_key.to, about(origin_key.to, origin_key.from, seq.wrapping_add(more)));
-    let mut goes = message(client.to, client.from, about(client.from, client.to, seq));
+    let came = message(router, origin_key.to, value, about(origin_key.to, origin_key.from, seq.wrapping_add(more)));
+    let mut goes = message(client.to, client.from, fits, about(client.from, client.to, seq));
     set_hops(&mut goes, 63);
     (came, with_macs(goes, 0))
 }
@@ -185,7 +191,7 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
         if random.below(25) == 0
             && let Some((origin, _, _, more)) = model.origin_key(&client)
         {
-            let (sent, expected) = error(random, client, origin, more);
+            let (sent, expected) = error(random, client, origin, more, model.header_before(&client));
             let (answer, became) = world.path.ask(&sent).unwrap();
             assert_eq!(answer, Answer::Sent, "packet {n}: {client:?} {sent:02x?}");
             assert_eq!(normal(became, false), normal(expected, false), "packet {n}: {client:?} {sent:02x?}");

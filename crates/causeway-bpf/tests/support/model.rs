@@ -120,6 +120,11 @@ impl Model {
         })
     }
 
+    /// How much longer than they came a client's datagrams go on.
+    pub fn header_before(&self, client: &FlowKey) -> u32 {
+        self.flows.get(client).filter(|_| !client.is_tcp).map_or(0, |flow| flow.text.len() as u32)
+    }
+
     /// What the kernel should know of a flow; `Err` says what differs.
     pub fn agrees(&self, client: &FlowKey, flow: Option<&Flow>) -> Result<(), String> {
         let (known, flow) = match (self.flows.get(client), flow) {
