@@ -99,6 +99,37 @@ def test_a_narrow_link_of_the_edge_itself_is_known_from_the_handshake_on(road: R
     assert road.path()["verdicts"]["too_big"] == before
 
 
+@pytest.mark.parametrize("header", ["off", "v2"])
+def test_who_sends_datagrams_that_must_not_be_split_learns_what_fits_with_the_header(road: Road, header: str) -> None:
+    policy = {"udp_header": "every"}
+    with (
+        road.narrow("right"),
+        closing(BothEnds(road, "kernel", 4, "udp", proxy_protocol=header, x_causeway=policy)) as ends,
+    ):
+        server, client = ends.listen(), ends.client()
+        client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, ALWAYS)
+        more = len(proxy_v2(ends, client)) if header == "v2" else 0
+        client.send(bytes(NARROW - 28))
+        if more:
+            told_mtu(client, NARROW - more)
+        else:
+            client.send(bytes(NARROW - 28 + 1))
+            told_mtu(client, NARROW)
+        client.send(b"the largest".ljust(NARROW - 28 - more))
+        heard = b""
+        while not heard[more:].startswith(b"the largest"):
+            heard = server.recv(65_536)
+        assert len(heard) == NARROW - 28
+
+
+IP_MTU_DISCOVER, ALWAYS, IP_MTU = 10, 2, 14
+
+
+def told_mtu(client: socket.socket, wanted: int) -> None:
+    eventually(lambda: client.getsockopt(socket.IPPROTO_IP, IP_MTU) == wanted)
+    client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
 def test_ends_that_probe_for_narrow_links_find_them_through_the_edge(road: Road) -> None:
     ends = (road.client, road.origin)
     with road.narrow("left", is_told=False), road.narrow("right", is_told=False):

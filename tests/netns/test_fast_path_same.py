@@ -252,6 +252,27 @@ def an_update_leaves_connections_where_they_are(middle: Middle, carrier: str, fa
         ends.counted(connections_total=2, connections_open=0, bytes_ingress=LARGE + 17)
 
 
+@case
+def the_carrier_may_change_while_connections_live(middle: Middle, carrier: str, family: int) -> None:
+    with closing(BothEnds(middle, carrier, family)) as ends:
+        listener = ends.listen()
+        client, server = ends.pair(listener)
+        says(client, server, b"before")
+        ends.fields["x_causeway"]["carrier"] = "engine" if carrier == "kernel" else "kernel"
+        ends.update(ends.origin())
+        says(client, server, noise(LARGE))
+        second, second_server = ends.pair(listener)
+        says(second, second_server, b"the new one")
+        for closed, left in ((client, server), (second, second_server)):
+            closed.close()
+            assert is_at_its_end(left)
+            left.close()
+        ended = [r for r in ends.told(2, is_by_one=False) if r["kind"] == "disconnect"]
+        by_its_carrier = {r["client_bytes"]: ends.is_by_its_carrier(r) for r in ended}
+        assert by_its_carrier == {LARGE + 6: True, 11: False}
+        ends.counted(connections_total=2, connections_open=0, bytes_ingress=LARGE + 17)
+
+
 def is_over(side: socket.socket) -> bool:
     """The kernel can only reset; the engine closes what nobody complained of."""
     try:
@@ -311,6 +332,27 @@ def an_origin_is_told_of_the_client_by_proxy_v2_and_the_stream_is_exact(
         assert is_at_its_end(client)
         ends.ended("closed", LARGE + 5, LARGE + 11)
         ends.counted(bytes_ingress=LARGE + 5, bytes_egress=LARGE + 11)
+
+
+@case
+def ends_that_speak_multipath_tcp_understand_each_other(middle: Middle, carrier: str, family: int) -> None:
+    for proxy in ("off", "v2"):
+        with closing(BothEnds(middle, carrier, family, proxy_protocol=proxy)) as ends, ThreadPoolExecutor(1) as pool:
+            ends.protocol_number = IPPROTO_MPTCP
+            client, server = ends.pair()
+            header = proxy_v2(ends, client) if proxy == "v2" else b""
+            client.sendall(b"first")
+            assert receive(server, len(header) + 5) == header + b"first"
+            other_way = pool.submit(says, server, client, noise(LARGE))
+            says(client, server, noise(LARGE))
+            other_way.result()
+            client.close()
+            assert is_at_its_end(server)
+            server.close()
+            ends.ended("closed", LARGE + 5, LARGE)
+
+
+IPPROTO_MPTCP = 262
 
 
 @case
