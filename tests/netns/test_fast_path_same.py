@@ -7,12 +7,13 @@ from contextlib import closing
 
 import pytest
 from support.both_carriers import Case, Runs, begun, for_both_carriers, middle_of_both
-from support.both_ends import BothEnds, is_at_its_end, noise, proxy_v2, receive, says
-from support.carried import CLIENT, EDGE, Middle
+from support.both_ends import BothEnds, is_at_its_end, noise, receive, says
+from support.carried import EDGE, Middle
 from support.echo import reset
 from support.namespaces import Namespaces
 from support.patience import eventually
 from support.program import Programs
+from support.road import filtered
 
 LARGE = 3_000_000
 CASES: list[Case] = []
@@ -135,6 +136,21 @@ def an_origin_that_refuses_costs_the_client_its_connection(middle: Middle, carri
         assert ends.is_by_its_carrier(record)
         ends.counted(connections_total=1, connections_open=0, connect_errors_total=1)
         assert not ends.records(kind="connect") and not ends.records(kind="disconnect")
+
+
+@case
+def an_origin_that_does_not_answer_costs_the_client_its_connection(middle: Middle, carrier: str, family: int) -> None:
+    with (
+        closing(BothEnds(middle, carrier, family, x_causeway={"connect_timeout_s": 1})) as ends,
+        filtered(middle.origin, "prerouting", f"tcp dport {ends.origin_port} drop", table=f"only{ends.port}"),
+    ):
+        with pytest.raises(ConnectionError):
+            ends.client().recv(1)
+        record = eventually(lambda: ends.records(cause="origin_connect_timeout"), every_s=0.1)[0]
+        assert (record["kind"], record["status"]) == ("originError", 522)
+        assert ends.is_by_its_carrier(record)
+        ends.counted(connections_total=1, connections_open=0, connect_errors_total=1)
+        assert len(ends.records()) == 1
 
 
 @case
@@ -301,79 +317,6 @@ def half_a_close_is_ended_in_time(middle: Middle, carrier: str, family: int) -> 
         with pytest.raises(ConnectionResetError):
             client.recv(1)
         ends.ended("half_close_timeout", 6, 0)
-
-
-def v1(ends: BothEnds, client: socket.socket) -> list[str]:
-    return [
-        "PROXY",
-        f"TCP{ends.family}",
-        CLIENT[ends.family],
-        EDGE[ends.family],
-        str(client.getsockname()[1]),
-        str(ends.port),
-    ]
-
-
-@case
-def an_origin_is_told_of_the_client_by_proxy_v2_and_the_stream_is_exact(
-    middle: Middle, carrier: str, family: int
-) -> None:
-    with closing(BothEnds(middle, carrier, family, proxy_protocol="v2")) as ends, ThreadPoolExecutor(1) as pool:
-        client, server = ends.pair()
-        says(server, client, b"220 welcome")  # before the client has said anything
-        client.sendall(b"first")
-        assert receive(server, len(proxy_v2(ends, client)) + 5) == proxy_v2(ends, client) + b"first"
-        other_way = pool.submit(says, server, client, noise(LARGE))
-        says(client, server, noise(LARGE))
-        other_way.result()
-        client.shutdown(socket.SHUT_WR)
-        assert is_at_its_end(server)
-        server.close()
-        assert is_at_its_end(client)
-        ends.ended("closed", LARGE + 5, LARGE + 11)
-        ends.counted(bytes_ingress=LARGE + 5, bytes_egress=LARGE + 11)
-
-
-@case
-def ends_that_speak_multipath_tcp_understand_each_other(middle: Middle, carrier: str, family: int) -> None:
-    for proxy in ("off", "v2"):
-        with closing(BothEnds(middle, carrier, family, proxy_protocol=proxy)) as ends, ThreadPoolExecutor(1) as pool:
-            ends.protocol_number = IPPROTO_MPTCP
-            client, server = ends.pair()
-            header = proxy_v2(ends, client) if proxy == "v2" else b""
-            client.sendall(b"first")
-            assert receive(server, len(header) + 5) == header + b"first"
-            other_way = pool.submit(says, server, client, noise(LARGE))
-            says(client, server, noise(LARGE))
-            other_way.result()
-            client.close()
-            assert is_at_its_end(server)
-            server.close()
-            ends.ended("closed", LARGE + 5, LARGE)
-
-
-IPPROTO_MPTCP = 262
-
-
-@case
-def an_origin_is_told_of_the_client_by_proxy_v1(middle: Middle, carrier: str, family: int) -> None:
-    with closing(BothEnds(middle, carrier, family, proxy_protocol="v1")) as ends:
-        client, server = ends.pair()
-        client.sendall(b"first")
-        line = b""
-        while not line.endswith(b"\r\n"):
-            line += receive(server, 1)
-        words = line.decode().split()
-        # The kernel writes IPv6 addresses in full; they are the same.
-        told = [socket.inet_pton(socket.AF_INET if family == 4 else socket.AF_INET6, word) for word in words[2:4]]
-        wanted = v1(ends, client)
-        assert told == [socket.inet_pton(socket.AF_INET if family == 4 else socket.AF_INET6, w) for w in wanted[2:4]]
-        assert words[:2] + words[4:] == wanted[:2] + wanted[4:]
-        assert receive(server, 5) == b"first"
-        client.close()
-        assert is_at_its_end(server)
-        server.close()
-        ends.ended("closed", 5, 0)
 
 
 @pytest.fixture(scope="module")

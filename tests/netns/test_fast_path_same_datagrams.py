@@ -1,14 +1,12 @@
 """What both ends of a session of datagrams see, and what is told of it, does not depend on who carries it."""
 
-import socket
-import struct
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from support.both_carriers import Case, Runs, begun, for_both_carriers, middle_of_both
-from support.both_ends import BothEnds, noise, proxy_v2
-from support.carried import CLIENT, EDGE, Middle
+from support.both_ends import BothEnds, noise, over
+from support.carried import Middle
 from support.namespaces import Namespaces
 from support.program import Programs
 
@@ -21,16 +19,6 @@ def case(act: Case) -> Case:
 
 
 SIZES = [0, 1, 1200, 1472, 1473, 9000, 65_507, 0]
-
-
-def over(client: socket.socket, server: socket.socket, words: bytes, header: bytes = b"", back: bytes = b"") -> None:
-    """A datagram goes to the origin, which gets `header` in front of it, and comes back from there."""
-    client.send(words)
-    heard, source = server.recvfrom(65_536)
-    assert heard == header + words, f"{len(heard)} bytes for {len(header)} and {len(words)}"
-    server.sendto(back + words, source)
-    heard = client.recv(65_536)
-    assert heard == words, f"{len(heard)} of {len(words)} bytes came back"
 
 
 @case
@@ -104,53 +92,6 @@ def an_update_leaves_sessions_where_they_are(middle: Middle, carrier: str, famil
         over(client, server, b"still there")
         over(ends.client(), moved, b"the new one")
         ends.counted(connections_total=2, bytes_ingress=28)
-
-
-@case
-def each_datagram_or_the_first_tells_of_the_client_by_proxy_v2(middle: Middle, carrier: str, family: int) -> None:
-    for every in ("first", "every"):
-        policy = {"udp_header": every, "udp_idle_timeout_s": 1}
-        with closing(BothEnds(middle, carrier, family, "udp", proxy_protocol="v2", x_causeway=policy)) as ends:
-            server, client = ends.listen(), ends.client()
-            for count, size in enumerate([0, 1, 1200, 0]):
-                over(client, server, noise(size), proxy_v2(ends, client) if every == "every" or not count else b"")
-            ends.ended("idle_timeout", 1201, 1201)
-            ends.counted(bytes_ingress=1201, bytes_egress=1201, datagrams_ingress=4, datagrams_egress=4)
-
-
-def simple(client: str, client_port: int, edge: str, edge_port: int) -> bytes:
-    mapped = [socket.inet_pton(socket.AF_INET6, host if ":" in host else f"::ffff:{host}") for host in (client, edge)]
-    return b"\x56\xec" + b"".join(mapped) + struct.pack("!HH", client_port, edge_port)
-
-
-@case
-def simple_proxy_protocol_is_put_on_and_taken_off_and_answers_for_others_are_dropped(
-    middle: Middle, carrier: str, family: int
-) -> None:
-    policy = {"udp_idle_timeout_s": 1}
-    with closing(BothEnds(middle, carrier, family, "udp", proxy_protocol="simple", x_causeway=policy)) as ends:
-        server, client = ends.listen(), ends.client()
-        own_port = client.getsockname()[1]
-        header = simple(CLIENT[family], own_port, EDGE[family], ends.port)
-        for size in (0, 1, 1200, 0):
-            over(client, server, noise(size), header, header)
-        client.send(b"who is it for?")
-        _, source = server.recvfrom(100)
-        for wrong in (
-            b"no header at all, but as long as one is",
-            b"short",
-            simple(CLIENT[family], own_port + 1, EDGE[family], ends.port),
-            simple(ORIGIN_OF_NOBODY[family], own_port, EDGE[family], ends.port),
-            simple(CLIENT[family], own_port, EDGE[family], ends.port + 1),
-        ):
-            server.sendto(wrong + b"not this", source)
-        server.sendto(header + b"this", source)
-        assert client.recv(100) == b"this"
-        ends.ended("idle_timeout", 1215, 1205)
-        ends.counted(datagrams_ingress=5, datagrams_egress=5, datagrams_dropped=5)
-
-
-ORIGIN_OF_NOBODY = {4: "198.18.1.77", 6: "2001:db8:1::77"}
 
 
 @pytest.fixture(scope="module")

@@ -184,6 +184,8 @@ def test_what_is_malformed_opens_nothing(place: Place, family: int) -> None:
         for to in (ends, other):
             sent = place.wire.send(malformed((STRANGER[family], 5555), (EDGE[family], to.port)))
             assert sent > 50
+        # Of a VLAN that the edge is not in.
+        place.wire.send([tcp((STRANGER[family], 5555), (EDGE[family], ends.port), SYN, 1)], vlan=5)
         # Errors about what was never sent, to whoever that might be.
         quoted = tcp((EDGE[family], ends.port), (STRANGER[family], 5555), ACK, 1, 1)
         kinds = (

@@ -47,6 +47,16 @@ def says(sender: socket.socket, receiver: socket.socket, words: bytes) -> None:
     assert heard == words, f"{len(heard)} of {len(words)} bytes came, or others than were sent"
 
 
+def over(client: socket.socket, server: socket.socket, words: bytes, header: bytes = b"", back: bytes = b"") -> None:
+    """A datagram goes to the origin, which gets `header` in front of it, and comes back from there."""
+    client.send(words)
+    heard, source = server.recvfrom(65_536)
+    assert heard == header + words, f"{len(heard)} bytes for {len(header)} and {len(words)}"
+    server.sendto(back + words, source)
+    heard = client.recv(65_536)
+    assert heard == words, f"{len(heard)} of {len(words)} bytes came back"
+
+
 def is_at_its_end(connection: socket.socket) -> bool:
     return connection.recv(1) == b""
 

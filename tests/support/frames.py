@@ -88,11 +88,12 @@ class Wire:
         own: bytes = self._socket.getsockname()[4]
         self._macs = bytes.fromhex(to_mac.replace(":", "")) + own
 
-    def send(self, packets: Iterable[bytes]) -> int:
+    def send(self, packets: Iterable[bytes], vlan: int | None = None) -> int:
+        tag = b"" if vlan is None else struct.pack("!HH", 0x8100, vlan)
         count = 0
         for packet in packets:
             version = packet[0] >> 4 if packet else 4
-            self._socket.send(self._macs + _ETHERNET.get(version, _ETHERNET[4]) + packet)
+            self._socket.send(self._macs + tag + _ETHERNET.get(version, _ETHERNET[4]) + packet)
             count += 1
         return count
 
