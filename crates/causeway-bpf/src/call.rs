@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 const MAP_DELETE: libc::c_long = 3;
@@ -21,7 +22,12 @@ const LINK_UPDATE: libc::c_long = 29;
 const ENABLE_STATS: libc::c_long = 32;
 const LINK_DETACH: libc::c_long = 34;
 const ATTACH_SK_LOOKUP: u32 = 36;
+const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_INGRESS: u32 = 46;
+const MAP_TYPE_ARRAY: u32 = 2;
+const MMAPABLE_INNER: u32 = 1 << 10 | 1 << 12;
+const XDP_GENERIC: u32 = 1 << 1;
+const XDP_NATIVE: u32 = 1 << 2;
 
 #[repr(C)]
 struct Element {
@@ -134,6 +140,18 @@ pub fn attach_sk_lookup(program: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> i
 pub fn attach_tcx(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
     let program = program.as_raw_fd() as u32;
     descriptor(LINK_CREATE, &mut Link { program, target: interface, kind: ATTACH_TCX_INGRESS, ..Link::default() })
+}
+
+/// Attach an XDP program to an interface: natively, in its driver, or else to what the driver hands on (kernel 5.9).
+pub fn attach_xdp(program: BorrowedFd<'_>, interface: u32, is_native: bool) -> io::Result<OwnedFd> {
+    let (program, flags) = (program.as_raw_fd() as u32, if is_native { XDP_NATIVE } else { XDP_GENERIC });
+    descriptor(LINK_CREATE, &mut Link { program, target: interface, kind: ATTACH_XDP, flags, ..Link::default() })
+}
+
+/// An array that can be an inner map of any length, and be mapped.
+pub fn create_array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
+    // Type, bytes of key and value, entries, flags; the kernel takes what follows as zero.
+    descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, value_bytes, entries, MMAPABLE_INNER])
 }
 
 /// Put another program in the place of a link's own; no packet passes by neither.

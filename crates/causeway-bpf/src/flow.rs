@@ -9,7 +9,7 @@ mod counts;
 mod cut;
 mod events;
 mod kernel;
-mod pins;
+pub(crate) mod pins;
 mod ports;
 mod shared;
 mod table;

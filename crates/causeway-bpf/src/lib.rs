@@ -5,6 +5,7 @@
 mod call;
 mod dispatch;
 pub mod flow;
+pub mod guard;
 mod ports;
 mod shared;
 

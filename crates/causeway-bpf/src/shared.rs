@@ -36,6 +36,11 @@ impl Spot {
         Spot::new(libc::IPPROTO_UDP, address)
     }
 
+    /// All protocols of an address: a key of the guard's own.
+    pub(crate) fn whole(address: IpAddr) -> Spot {
+        Spot::new(0, address)
+    }
+
     fn new(protocol: libc::c_int, address: IpAddr) -> Spot {
         let mut bytes = [0; 16];
         match address {

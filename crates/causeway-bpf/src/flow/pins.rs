@@ -12,7 +12,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 const LINK: &str = "link-";
 
-pub(super) fn prepare(directory: &Path) -> io::Result<()> {
+pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     if !is_bpffs(directory)? && directory.starts_with(BPFFS) {
         mount()?;
     }
@@ -22,11 +22,11 @@ pub(super) fn prepare(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)
 }
 
-pub(super) fn link(directory: &Path, interface: u32) -> PathBuf {
+pub(crate) fn link(directory: &Path, interface: u32) -> PathBuf {
     directory.join(format!("{LINK}{interface}"))
 }
 
-pub(super) fn links(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn links(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let is_link = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_bytes().starts_with(LINK.as_bytes()));
     let paths: io::Result<Vec<PathBuf>> = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect();
     Ok(paths?.into_iter().filter(is_link).collect())
@@ -55,7 +55,7 @@ fn mount() -> io::Result<()> {
 }
 
 /// Links first, so that no program runs on maps that are going.
-pub(super) fn flush(directory: &Path) -> io::Result<usize> {
+pub(crate) fn flush(directory: &Path) -> io::Result<usize> {
     if !directory.exists() {
         return Ok(0);
     }

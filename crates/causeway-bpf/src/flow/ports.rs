@@ -43,11 +43,11 @@ impl PortTable {
 }
 
 impl PortTable {
-    pub(super) fn raw(&self) -> &[u16; PORTS] {
+    pub(crate) fn raw(&self) -> &[u16; PORTS] {
         &self.0
     }
 
-    pub(super) fn raw_mut(&mut self) -> &mut [u16; PORTS] {
+    pub(crate) fn raw_mut(&mut self) -> &mut [u16; PORTS] {
         &mut self.0
     }
 }

@@ -1,6 +1,7 @@
 //! A client, an edge and an origin, each in a network namespace of its own, in a row: client - edge - origin.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod forge;
 pub mod model;
 pub mod packet;
 

@@ -1,0 +1,78 @@
+/* What a source may send: a time up to which each has used what it gets (GCRA), so one number is all its state. */
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_RATES);
+	__type(key, __u32);
+	__type(value, struct rate);
+} rates SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct rate_source);
+	__type(value, __u64); /* in 2^-6 ns */
+} rate_sources SEC(".maps");
+
+static __always_inline void mask_address(__be32 *out, const __be32 *address, __u32 length)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		__u32 of_word = length > 32 ? 32 : length;
+
+		out[i] = of_word ? address[i] & bpf_htonl(~0u << ((32 - of_word) & 31)) : 0;
+		length -= of_word;
+	}
+}
+
+/* Answers if the packet is more than its source may send. */
+static __noinline int is_over(const struct seen *p, __u32 which)
+{
+	struct rate *rate = bpf_map_lookup_elem(&rates, &which);
+	struct rate_source source = {};
+	__u64 now = p->now << 6, cost, fresh;
+	__u64 *used;
+
+	if (!rate || !rate->interval)
+		return 0;
+	if (rate->of == RATE_SYNS && (p->protocol != IPPROTO_TCP || (p->flags & (SYN_FLAG | ACK_FLAG)) != SYN_FLAG))
+		return 0;
+	cost = rate->of == RATE_BYTES ? rate->interval * p->length : rate->interval;
+	source.listener = p->listener;
+	source.rate = which;
+	source.is_ipv6 = p->is_ipv6;
+	if (p->is_ipv6)
+		mask_address(source.address, p->saddr, rate->length6);
+	else
+		mask_address(source.address, p->saddr, rate->length4 > 32 ? 32 : rate->length4);
+	used = bpf_map_lookup_elem(&rate_sources, &source);
+	if (!used) {
+		if (cost > rate->depth)
+			return 1;
+		fresh = now + cost;
+		if (!bpf_map_update_elem(&rate_sources, &source, &fresh, BPF_NOEXIST))
+			return 0;
+		used = bpf_map_lookup_elem(&rate_sources, &source); /* another processor was first */
+		if (!used)
+			return 0;
+	}
+	for (int i = 0; i < 4; i++) {
+		__u64 before = *(volatile __u64 *)used, from = before > now ? before : now;
+
+		if (from - now + cost > rate->depth)
+			return 1;
+		if (__sync_val_compare_and_swap(used, before, from + cost) == before)
+			return 0;
+	}
+	return 1; /* other processors have just used it up */
+}
+
+static __always_inline int is_over_any(const struct guarded *listener, const struct seen *p)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		if (listener->rates[i] && is_over(p, listener->rates[i]))
+			return 1;
+	return 0;
+}
