@@ -45,10 +45,15 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 		return DROP;
 	}
 	to = leg->ends;
-	if (leg->tally.state >> HEADER_SHIFT && F(adjust)(skb, &p, &key, leg)) {
-		F(count_drop)(leg);
-		count(UNUSUAL);
-		return DROP;
+	if (leg->tally.state >> HEADER_SHIFT) {
+		verdict = F(adjust)(skb, &p, &key, leg);
+		if (verdict) {
+			count(UNUSUAL);
+			if (verdict > 0)
+				return PASS;
+			F(count_drop)(leg);
+			return DROP;
+		}
 	}
 	found = F(route)(skb, &p, &to, &fib);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) {

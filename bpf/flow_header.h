@@ -132,7 +132,8 @@ __noinline int F(is_answer_to)(struct __sk_buff *skb, const S(key) *client, __u3
 	return 1;
 }
 
-/* What the header changes of a packet: decided before it is routed. Answers 0, or that it has to be dropped. */
+/* What the header changes of a packet: decided before it is routed. Answers 0, or -1: it has to be dropped, or 1: it
+ * is the engine's. */
 static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S(key) *key, S(leg) *leg)
 {
 	__u32 state = leg->tally.state, more = state >> HEADER_SHIFT & HEADER_BYTES, after;
@@ -140,8 +141,11 @@ static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S
 	S(key) back;
 
 	if (!p->is_tcp) {
-		if (skb->gso_size || p->segment != L4 - ETH_HLEN + p->header + p->payload)
-			return -1; /* many in one, each of which would need its own; or not all of it is the datagram */
+		/* Many in one, each of which needs its own: the engine can do that, at the cost of a flow of its own. */
+		if (skb->gso_size)
+			return state & IS_ORIGIN_LEG ? -1 : 1;
+		if (p->segment != L4 - ETH_HLEN + p->header + p->payload)
+			return -1; /* not all of it is the datagram */
 		if (!(state & IS_ORIGIN_LEG)) {
 			p->grow = more;
 			if (!(state & HEADER_PENDING))
