@@ -107,6 +107,35 @@ def each_datagram_or_the_first_tells_of_the_client_by_proxy_v2(middle: Middle, c
             ends.counted(bytes_ingress=1201, bytes_egress=1201, datagrams_ingress=4, datagrams_egress=4)
 
 
+@case
+def datagrams_that_travel_as_one_buffer_stay_apart(middle: Middle, carrier: str, family: int) -> None:
+    for header in ("off", "v2", "simple"):
+        policy = {"udp_header": "every"}
+        with closing(BothEnds(middle, carrier, family, "udp", proxy_protocol=header, x_causeway=policy)) as ends:
+            server, client = ends.listen(), ends.client()
+            told = b""
+            if header == "v2":
+                told = proxy_v2(ends, client)
+            elif header == "simple":
+                told = simple(CLIENT[family], client.getsockname()[1], EDGE[family], ends.port)
+            back = told if header == "simple" else b""
+            over(client, server, b"alone", told, back)
+            client.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 300)
+            words = noise(1450)
+            client.send(words)
+            client.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+            for begin in range(0, 1450, 300):
+                heard, source = server.recvfrom(65_536)
+                assert heard == told + words[begin : begin + 300], f"{header}: {len(heard)} bytes"
+                server.sendto(back + words[begin : begin + 300], source)
+                assert client.recv(65_536) == words[begin : begin + 300]
+            over(client, server, b"alone again", told, back)
+            ends.counted(bytes_ingress=1466, bytes_egress=1466, datagrams_ingress=7, datagrams_egress=7)
+
+
+UDP_SEGMENT = 103
+
+
 def simple(client: str, client_port: int, edge: str, edge_port: int) -> bytes:
     mapped = [socket.inet_pton(socket.AF_INET6, host if ":" in host else f"::ffff:{host}") for host in (client, edge)]
     return b"\x56\xec" + b"".join(mapped) + struct.pack("!HH", client_port, edge_port)
