@@ -33,6 +33,13 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 		leg = 0;
 	}
 	if (!leg) {
+		leg = bpf_map_lookup_elem(&F(closed), &key);
+		if (leg && F(is_first)(&p, leg)) {
+			F(unbury)(&key);
+			leg = 0;
+		}
+	}
+	if (!leg) {
 		verdict = F(first)(skb, &p, &key, &fib);
 		if (verdict != GO_ON)
 			return verdict;
@@ -65,7 +72,7 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	packets = skb->gso_segs;
 	packets = packets ? packets : 1;
 	state = leg->tally.state;
-	if (!(state & ESTABLISHED)) {
+	if (!(state & (ESTABLISHED | CLOSED))) {
 		if (p.flags & TCP_SYN && p.header > 20)
 			F(adjust_options)(skb, &p, 0, F(most_of_links)(skb, &fib) - p.ack_less);
 		verdict = F(handshake)(&p, &key, leg);
@@ -94,9 +101,12 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	} else if (!is_within(p.seq, leg->tally.next_seq)) {
 		count(OUT_OF_WINDOW);
 		goto out;
+	} else if (state & CLOSED) {
+		/* Sent again: all of it was counted. */
 	} else if (p.flags & (TCP_SYN | TCP_FIN | TCP_RST) || state & (WATCH | FIN_SEEN) ||
 		   (__s32)(p.seq - leg->tally.next_seq) > 0) {
-		F(turn)(&p, &key, leg);
+		if (F(turn)(&p, &key, leg, packets, now))
+			goto out;
 	} else if (p.payload) {
 		p.counted = progress(&leg->tally, p.seq + p.payload);
 	}

@@ -81,7 +81,7 @@ static __noinline int F(end_session)(const S(key) *key, S(leg) *leg)
 		return 0;
 	set_bits(&leg->tally, RST_SEEN);
 	if (close_both(&client->tally, &leg->tally))
-		F(tell)(EVENT_CLOSED, &back, client, leg);
+		F(bury)(&back, client, key, leg);
 	return 0;
 }
 
@@ -157,7 +157,7 @@ static __noinline int F(error)(struct __sk_buff *skb)
 	sent.sport = *(__be16 *)(data + QUOTED_L4);
 	sent.dport = *(__be16 *)(data + QUOTED_L4 + 2);
 	F(reverse)(&key, &sent, protocol);
-	leg = F(find)(&key);
+	leg = F(find_any)(&key);
 	if (!leg)
 		return PASS;
 	to = leg->ends;

@@ -93,8 +93,10 @@ __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
 		return 0;
 	/* In this order: a flow that is promoted meanwhile is in one of the tables at any time. */
 	there = bpf_map_lookup_elem(&F(flows), key);
-	if (!there)
+	if (!there) {
+		F(unbury)(key);
 		return 1;
+	}
 	/* What is closed keeps them for a second, for what is sent again, unless others are hard to find. */
 	if (there->tally.state & CLOSED && (try >= PATIENT_TRIES || ticks() - there->tally.seen > TICKS_OF_A_SECOND)) {
 		S(leg) *other;
@@ -159,11 +161,16 @@ static __noinline int F(is_shunned)(const S(key) *key, const S(leg) *leg)
 	return origin && F(differ)(origin->address, leg->ends.daddr);
 }
 
+static __always_inline int F(is_first)(const struct packet *p, const S(leg) *leg)
+{
+	return p->is_tcp ? (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN : !(leg->tally.state & IS_ORIGIN_LEG);
+}
+
 /* Is the packet the first one of another flow than that which has its addresses and ports? */
 static __always_inline int F(begins_anew)(const struct packet *p, const S(key) *key, const S(leg) *leg)
 {
 	__u32 state = leg->tally.state;
-	int is_first = p->is_tcp ? (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN : !(state & IS_ORIGIN_LEG);
+	int is_first = F(is_first)(p, leg);
 
 	if (state & CLOSED)
 		return is_first;
@@ -195,6 +202,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	if (!origin)
 		return PASS;
 
+	F(unbury)(key);
 	/* What the origin will send, */
 	__builtin_memset(draft, 0, sizeof(*draft));
 	__builtin_memcpy(draft->key.ends.saddr, origin->address, 4 * WORDS);

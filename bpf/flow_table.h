@@ -15,6 +15,14 @@ struct {
 	__type(value, S(leg));
 } F(opening) SEC(".maps");
 
+/* Both legs of flows whose end was told, for what is sent again: nobody has to take them out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2 * 16384);
+	__type(key, S(key));
+	__type(value, S(leg));
+} F(closed) SEC(".maps");
+
 static __always_inline void F(swap)(S(ends) *out, const S(ends) *in)
 {
 #pragma unroll
@@ -41,6 +49,14 @@ static __always_inline S(leg) *F(find)(const S(key) *key)
 	return leg ? leg : bpf_map_lookup_elem(&F(opening), key);
 }
 
+/* Also of a flow that is over. */
+static __always_inline S(leg) *F(find_any)(const S(key) *key)
+{
+	S(leg) *leg = F(find)(key);
+
+	return leg ? leg : bpf_map_lookup_elem(&F(closed), key);
+}
+
 /* Answers whether the ring had room. */
 static __noinline int F(tell)(__u8 kind, const S(key) *client_key, const S(leg) *client, const S(leg) *origin)
 {
@@ -58,6 +74,36 @@ static __noinline int F(tell)(__u8 kind, const S(key) *client_key, const S(leg) 
 	event->client = *client;
 	event->origin = *origin;
 	bpf_ringbuf_submit(event, 0);
+	return 1;
+}
+
+/* The end of a flow: told, and its legs are out of the way. Where the ring is full they stay, for the sweep to tell of.
+ * Neither leg is the caller's any more. */
+static __noinline int F(bury)(const S(key) *client_key, const S(leg) *client, const S(key) *origin_key,
+			      const S(leg) *origin)
+{
+	if (!F(tell)(EVENT_CLOSED, client_key, client, origin))
+		return 0;
+	bpf_map_update_elem(&F(closed), client_key, client, BPF_ANY);
+	bpf_map_update_elem(&F(closed), origin_key, origin, BPF_ANY);
+	bpf_map_delete_elem(&F(flows), client_key);
+	bpf_map_delete_elem(&F(opening), client_key);
+	bpf_map_delete_elem(&F(flows), origin_key);
+	bpf_map_delete_elem(&F(opening), origin_key);
+	return 1;
+}
+
+/* Another flow is to have these addresses and ports. */
+static __noinline int F(unbury)(const S(key) *key)
+{
+	S(leg) *leg = bpf_map_lookup_elem(&F(closed), key);
+	S(key) back;
+
+	if (!leg)
+		return 0;
+	F(reverse)(&back, &leg->ends, key->protocol);
+	bpf_map_delete_elem(&F(closed), &back);
+	bpf_map_delete_elem(&F(closed), key);
 	return 1;
 }
 

@@ -122,8 +122,8 @@ static __noinline int F(handshake)(struct packet *p, const S(key) *key, S(leg) *
 	return GO_ON;
 }
 
-/* A packet of an established connection that may change its state. */
-static __noinline int F(turn)(struct packet *p, const S(key) *key, S(leg) *leg)
+/* A packet of an established connection that may change its state. Answers if it was counted here and the leg is gone. */
+static __noinline int F(turn)(struct packet *p, const S(key) *key, S(leg) *leg, __u32 packets, __u32 now)
 {
 	S(leg) *other;
 	S(key) back;
@@ -134,9 +134,10 @@ static __noinline int F(turn)(struct packet *p, const S(key) *key, S(leg) *leg)
 		return 0;
 	if (!tcp_turn(p, &leg->tally, &other->tally))
 		return 0;
+	F(account)(leg, p, packets, now);
 	if (leg->tally.state & IS_ORIGIN_LEG)
-		F(tell)(EVENT_CLOSED, &back, other, leg);
+		F(bury)(&back, other, key, leg);
 	else
-		F(tell)(EVENT_CLOSED, key, leg, other);
-	return 0;
+		F(bury)(key, leg, &back, other);
+	return 1;
 }

@@ -122,6 +122,7 @@ def test_records_of_what_happened_while_nobody_was_there(loaded: Middle) -> None
     with loaded.client:
         held = socket.create_connection((EDGE[4], PORT), timeout=5)
     assert echoes(held)
+    loaded.edge.event(tcp["id"], kind="connect")
     kill_all(loaded)
     with loaded.client:
         for _ in range(20):

@@ -7,7 +7,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use causeway_bpf::flow::{Answer, FlowKey, HeaderKind, Options};
+use causeway_bpf::flow::{Answer, Flow, FlowKey, HeaderKind, Options};
 use support::model::{Model, Segment, text_of};
 use support::packet::{ACK, FIN, PSH, RST, SYN, Tcp, ends, frame, set_hops, tcp, udp, words};
 use support::*;
@@ -208,7 +208,7 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
             ends(&became)
         } else {
             // Opened, but not sent on: the source is in the table only.
-            let flow = world.path.flow(&key).unwrap();
+            let flow = seen(&world, &key);
             flow.map_or((key.from, key.to), |flow| (flow.source, flow.origin))
         };
         let chosen = FlowKey { from: chosen.0, to: chosen.1, is_tcp: key.is_tcp };
@@ -224,10 +224,15 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
             assert_eq!(normal(became, key.is_tcp), normal(expected, key.is_tcp), "packet {n}: {packet:?}");
         }
         let key = model.client_of(&key);
-        let flow = world.path.flow(&key).unwrap();
+        let flow = seen(&world, &key);
         model.agrees(&key, flow.as_ref()).unwrap_or_else(|e| panic!("packet {n}: {packet:?}: {e}"));
     }
     answers
+}
+
+/// A flow, be it over or not.
+fn seen(world: &World, key: &FlowKey) -> Option<Flow> {
+    world.path.flow(key).unwrap().or_else(|| world.path.ended(key).unwrap())
 }
 
 #[test]

@@ -17,8 +17,19 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fl
 /// One-way flows at a time, of a family; a flood has its own oldest ones evicted.
 const MOST_OPENING: u32 = 32_768;
 
-pub(super) const MAPS: [&str; 9] =
-    ["flows4", "flows6", "opening4", "opening6", "listeners", "applications", "totals", "flow_verdicts", "events"];
+pub(super) const MAPS: [&str; 11] = [
+    "flows4",
+    "flows6",
+    "opening4",
+    "opening6",
+    "closed4",
+    "closed6",
+    "listeners",
+    "applications",
+    "totals",
+    "flow_verdicts",
+    "events",
+];
 
 #[derive(Debug)]
 pub(super) struct Maps {
@@ -26,6 +37,8 @@ pub(super) struct Maps {
     pub flows6: OwnedFd,
     pub opening4: OwnedFd,
     pub opening6: OwnedFd,
+    pub closed4: OwnedFd,
+    pub closed6: OwnedFd,
     pub listeners: OwnedFd,
     pub applications: OwnedFd,
     pub totals: OwnedFd,
@@ -77,6 +90,8 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         flows6: map("flows6")?,
         opening4: map("opening4")?,
         opening6: map("opening6")?,
+        closed4: map("closed4")?,
+        closed6: map("closed6")?,
         listeners: map("listeners")?,
         applications: map("applications")?,
         totals: map("totals")?,
@@ -163,6 +178,8 @@ impl Kernel {
             (Family::V6, Table::Open) => self.maps.flows6.as_fd(),
             (Family::V4, Table::Opening) => self.maps.opening4.as_fd(),
             (Family::V6, Table::Opening) => self.maps.opening6.as_fd(),
+            (Family::V4, Table::Closed) => self.maps.closed4.as_fd(),
+            (Family::V6, Table::Closed) => self.maps.closed6.as_fd(),
         }
     }
 }

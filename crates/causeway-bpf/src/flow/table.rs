@@ -21,6 +21,8 @@ pub enum Table {
     Open,
     /// One-way so far; the oldest go when it is full.
     Opening,
+    /// Their end was told; kept for what is sent again, the oldest go.
+    Closed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

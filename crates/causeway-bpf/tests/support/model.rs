@@ -248,7 +248,7 @@ impl Connection {
             let side = &mut self.sides[usize::from(is_origin)];
             side.bytes += payload as u64;
             side.packets += 1;
-            self.is_established |= is_origin;
+            self.is_established |= is_origin && !self.is_closed;
             return (Some(out), true);
         }
         let mut packet = packet.clone();
@@ -388,6 +388,9 @@ impl Connection {
             return;
         }
         side.packets += 1;
+        if self.is_closed {
+            return;
+        }
         if packet.flags & RST != 0 {
             if !is_ahead(packet.seq, side.next) {
                 side.has_reset = true;

@@ -3,7 +3,7 @@
 //! A flow's end is told by whoever takes it out of the table, so it is told once, whatever became of the processes
 //! before this one. Events of the ring make it prompt; the sweep finds what the ring had no room for.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,20 +52,10 @@ pub struct Keeper {
     pub recarry: Arc<dyn Fn() -> bool + Send + Sync>,
     ring: FlowEvents,
     notices: Option<Notices>,
-    closed: VecDeque<Closed>,
-    /// How many of `closed` have this key.
-    pending: HashMap<FlowKey, u32>,
     told: HashSet<FlowKey>,
     half_closed_since_ms: HashMap<FlowKey, u64>,
     /// How many flows had been opened before a round that found none: as long as there are no more, there are none.
     empty_at: Option<u64>,
-}
-
-/// Taken out, if it still is there, and told once its linger is over.
-#[derive(Debug)]
-struct Closed {
-    flow: Flow,
-    at_ms: u64,
 }
 
 #[derive(Default)]
@@ -92,23 +82,9 @@ impl Keeper {
             Err(error) => return Err((events, error)),
         };
         let notices = Notices::listen().ok(); // without: looked at now and then
-        let (closed, pending, told) = (VecDeque::new(), HashMap::new(), HashSet::new());
+        let told = HashSet::new();
         let (half_closed_since_ms, empty_at) = (HashMap::new(), None);
-        Ok(Keeper {
-            path,
-            book,
-            events,
-            wake,
-            orders,
-            recarry,
-            ring,
-            notices,
-            closed,
-            pending,
-            told,
-            half_closed_since_ms,
-            empty_at,
-        })
+        Ok(Keeper { path, book, events, wake, orders, recarry, ring, notices, told, half_closed_since_ms, empty_at })
     }
 
     /// Until told to stop. What the ring holds then is the next one's.
@@ -117,7 +93,6 @@ impl Keeper {
         let mut look_at_ms = Some(Clocks::now().monotonic_ms + LOOK_AGAIN_MS);
         while !self.orders.is_stopping.load(Ordering::Acquire) {
             let had_events = self.take_events();
-            self.take_closed();
             if Instant::now() >= next_round {
                 next_round = Instant::now() + self.round();
             }
@@ -131,21 +106,13 @@ impl Keeper {
             }
             self.sleep(next_round, look_at_ms, had_events);
         }
-        self.take_all_closed(); // nobody else knows of them
-    }
-
-    fn take_all_closed(&mut self) {
-        while let Some(closed) = self.closed.pop_front() {
-            self.finish_closed(&closed);
-        }
     }
 
     fn sleep(&self, next_round: Instant, look_at_ms: Option<u64>, had_events: bool) {
         let now_ms = Clocks::now().monotonic_ms;
         let mut wait_ms = next_round.saturating_duration_since(Instant::now()).as_millis() as u64 + 1;
-        let closed = self.closed.front().map(|closed| (closed.at_ms + LINGER_MS).saturating_sub(now_ms) + BATCH_MS);
         let look = look_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms).max(1));
-        wait_ms = wait_ms.min(closed.unwrap_or(u64::MAX)).min(look.unwrap_or(u64::MAX));
+        wait_ms = wait_ms.min(look.unwrap_or(u64::MAX));
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut fds = vec![entry(self.wake.as_raw_fd())];
         fds.extend(self.notices.as_ref().map(|notices| entry(notices.as_raw_fd())));
@@ -164,16 +131,16 @@ impl Keeper {
     /// Everything that the ring holds. Answers whether there was anything.
     fn take_events(&mut self) -> bool {
         let mut had_any = false;
+        let clocks = Clocks::now(); // one for the batch: they differ by what it takes to read
         while let Some(event) = self.ring.next() {
             had_any = true;
-            self.on_event(event);
+            self.on_event(event, clocks);
         }
         had_any
     }
 
-    fn on_event(&mut self, event: FlowEvent) {
+    fn on_event(&mut self, event: FlowEvent, clocks: Clocks) {
         let FlowEvent { kind, flow, at_ms } = event;
-        let clocks = Clocks::now();
         let book = self.book.clone();
         let mut entries = book.open();
         let entry = entries.of.entry(flow.application);
@@ -187,17 +154,20 @@ impl Keeper {
             FlowEventKind::Closed => {
                 let entry = entry.get_mut();
                 entry.open = entry.open.saturating_sub(1);
-                *self.pending.entry(flow.client_key()).or_default() += 1;
-                if end(&flow) == Cause::OriginPortUnreachable {
+                let cause = end(&flow);
+                if cause == Cause::OriginPortUnreachable {
                     if let Some(counters) = entry.active.as_ref().and_then(|active| active.counters.last()) {
                         counters.connect_errors_total.add(1);
                     }
                     entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);
                 }
-                self.closed.push_back(Closed { flow, at_ms });
+                if !self.half_closed_since_ms.is_empty() {
+                    self.half_closed_since_ms.remove(&flow.client_key());
+                }
+                self.say_opened(&flow, id, clocks);
+                self.events.write_dated(tell::ended(&flow, id, cause, at_ms, clocks));
             }
             FlowEventKind::Replaced => {
-                self.is_pending(&flow.client_key()); // told here and now
                 self.say_opened(&flow, id, clocks);
                 self.events.write_dated(tell::ended(&flow, id, end(&flow), at_ms, clocks));
             }
@@ -223,38 +193,6 @@ impl Keeper {
         let was_up = flow.is_established || !flow.is_tcp;
         if was_up && !flow.is_told && !self.told.remove(&flow.client_key()) {
             self.events.write_dated(tell::opened(flow, id, clocks));
-        }
-    }
-
-    /// Closed flows whose linger is over.
-    fn take_closed(&mut self) {
-        let clocks = Clocks::now();
-        while self.closed.front().is_some_and(|closed| closed.at_ms + LINGER_MS <= clocks.monotonic_ms) {
-            let Some(closed) = self.closed.pop_front() else { return };
-            self.finish_closed(&closed);
-        }
-    }
-
-    /// Is its end still to be told? Then it is the caller's to tell.
-    fn is_pending(&mut self, key: &FlowKey) -> bool {
-        let Some(count) = self.pending.get_mut(key) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            self.pending.remove(key);
-        }
-        true
-    }
-
-    fn finish_closed(&mut self, closed: &Closed) {
-        let key = closed.flow.client_key();
-        if !self.is_pending(&key) {
-            return;
-        }
-        // Its client may have opened it anew meanwhile.
-        let is_it = |flow: &Flow| flow.is_closed && flow.source == closed.flow.source;
-        match self.path.flow(&key) {
-            Ok(Some(flow)) if is_it(&flow) => self.finish(&flow, end(&closed.flow), closed.at_ms),
-            _ => self.say_ended(&closed.flow, end(&closed.flow), closed.at_ms),
         }
     }
 
@@ -333,9 +271,6 @@ impl Keeper {
     }
 
     fn look_closely(&mut self, key: &FlowKey, limits: &HashMap<u16, Limits>, round: &mut Round) {
-        if self.pending.contains_key(key) {
-            return;
-        }
         let Ok(Some(flow)) = self.path.flow(key) else { return };
         let limits = limits.get(&flow.application).copied().unwrap_or_default();
         let clocks = Clocks::now();
@@ -355,7 +290,7 @@ impl Keeper {
         let was_open = !flow.is_closed && (flow.is_established || !flow.is_tcp);
         match limits.judge(&flow, half_closed_ms, now_ms) {
             Fate::GoesOn => return,
-            // What the ring tells is waited for by `closed`: this one has been lost, or another process had it.
+            // The ring had no room for it.
             Fate::Ended(cause) => self.finish(&flow, cause, flow.seen_ms()),
             Fate::Cut(cause) => self.cut(&flow, cause),
             Fate::Unanswered => self.give_up(&flow, clocks),
@@ -425,7 +360,7 @@ impl Round {
         let limits = limits.get(&leg.application).copied().unwrap_or_default();
         let is_untold = leg.is_established && !leg.is_told && !told.contains(&leg.arrives);
         let is_due = if leg.is_closed {
-            is_late(2 * LINGER_MS) // usually the ring has told of it
+            is_late(LINGER_MS)
         } else {
             limits.is_due(leg.arrives.is_tcp, leg.is_established, leg.seen_ms, now_ms)
         };
