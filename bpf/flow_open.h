@@ -224,8 +224,8 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	if (!F(allocate)(origin, key, &draft->key)) {
 		F(swap)(&draft->leg.ends, &draft->key.ends);
 		draft->leg.tally.state = index;
-		/* All are counted; not all of a flood are told. */
-		if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < FEW_EVENTS)
+		/* All are counted; of a flood the first is told, and few others. */
+		if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < FEW_EVENTS || !sum || !(sum->exhausted & 63))
 			F(tell)(EVENT_EXHAUSTED, key, &draft->leg, &draft->leg);
 		if (sum)
 			sum->exhausted += 1;
