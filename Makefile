@@ -29,6 +29,9 @@ bench: setup bench-deps ## measure against HAProxy, nginx and Envoy, interleaved
 bench-apply: setup ## time how long a change takes to serve
 	@$(BIN)/python bench/apply/run.py $(ARGS)
 
+bench-flows: setup ## what a million flows in the kernel cost: memory, packets a second, ns a packet
+	@cargo run -q --release -p causeway-bpf --example flow_cost -- $(ARGS)
+
 bench-docs: setup bench-deps ## measure at length and refresh the tables of the documentation (half an hour)
 	@$(BIN)/python bench/run.py --calm --markdown docs/performance.md --markdown docs/benchmarks.md $(ARGS)
 	@$(BIN)/python bench/run.py --workers 2 --contestants direct,causeway --markdown docs/performance.md $(ARGS)
