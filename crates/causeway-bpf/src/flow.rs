@@ -22,7 +22,7 @@ pub use table::{Cursor, Family, Flow, FlowKey, Leg, Side, Table};
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::dispatch::possible_processors;
@@ -97,18 +97,21 @@ impl FlowPath {
         if links.contains_key(&interface) {
             return Ok(());
         }
-        let link =
-            call::attach_tcx(self.kernel.program.as_fd(), interface).map_err(|error| match error.raw_os_error() {
-                Some(libc::EINVAL) => {
-                    io::Error::new(io::ErrorKind::Unsupported, "no tcx in this kernel: it came with 6.6")
-                }
-                _ => error,
-            })?;
+        let link = attach_tcx(self.kernel.program.as_fd(), interface)?;
         if let Some(directory) = &self.pins {
             call::pin(link.as_fd(), &pins::link(directory, interface))?;
         }
         links.insert(interface, link);
         Ok(())
+    }
+
+    /// Could packets come to it at all? Tries on lo, for a moment.
+    ///
+    /// # Errors
+    /// As `attach`.
+    pub fn try_attaching(&self) -> io::Result<()> {
+        const LO: u32 = 1; // in every network namespace
+        attach_tcx(self.kernel.program.as_fd(), LO).map(drop)
     }
 
     /// How many two-way flows there is room for, of both families together.
@@ -412,6 +415,13 @@ impl FlowPath {
 }
 
 type Legs<const N: usize> = (Key<N>, [RawLeg<N>; 2]);
+
+fn attach_tcx(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
+    call::attach_tcx(program, interface).map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => io::Error::new(io::ErrorKind::Unsupported, "no tcx in this kernel: it came with 6.6"),
+        _ => error,
+    })
+}
 
 fn family_of(key: &FlowKey) -> Family {
     if key.from.is_ipv4() { Family::V4 } else { Family::V6 }

@@ -208,7 +208,7 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
             ends(&became)
         } else {
             // Opened, but not sent on: the source is in the table only.
-            let flow = seen(&world, &key);
+            let flow = seen(world, &key);
             flow.map_or((key.from, key.to), |flow| (flow.source, flow.origin))
         };
         let chosen = FlowKey { from: chosen.0, to: chosen.1, is_tcp: key.is_tcp };
@@ -224,7 +224,7 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
             assert_eq!(normal(became, key.is_tcp), normal(expected, key.is_tcp), "packet {n}: {packet:?}");
         }
         let key = model.client_of(&key);
-        let flow = seen(&world, &key);
+        let flow = seen(world, &key);
         model.agrees(&key, flow.as_ref()).unwrap_or_else(|e| panic!("packet {n}: {packet:?}: {e}"));
     }
     answers

@@ -67,6 +67,7 @@ impl Carry {
         drop_other_layouts(pins);
         let options = Options { source_ports: here::source_ports()?, ..self.options() };
         let path = FlowPath::open(&options).map_err(|error| error.to_string())?;
+        path.try_attaching().map_err(|error| error.to_string())?;
         let left = |error: std::io::Error| format!("what an earlier process has left cannot be read: {error}");
         let mut entries = self.book.open();
         for (index, told) in path.applications().map_err(left)? {
@@ -192,7 +193,8 @@ pub fn probe() -> Result<(), String> {
     let source_ports = here::source_ports()?;
     let options = Options { pins: None, capacity_v4: 1, capacity_v6: 1, source_ports };
     let before = FORWARDING.map(|path| (path, std::fs::read(path)));
-    let opened = FlowPath::open(&options).map(drop).map_err(|error| error.to_string());
+    let opened = FlowPath::open(&options).map_err(|error| error.to_string());
+    let opened = opened.and_then(|path| path.try_attaching().map_err(|error| error.to_string()));
     for (path, setting) in before {
         let _ = setting.and_then(|setting| std::fs::write(path, setting)); // opening has changed it
     }
