@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Edge", "NativeError", "die_with", "flush", "probe"]
+__all__ = ["Edge", "NativeError", "die_with", "flush", "is_left", "probe"]
 
 class NativeError(Exception):
     """A call that the engine refused; nothing was changed. `code` is stable, `side` is operator or edge."""
