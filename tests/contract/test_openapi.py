@@ -20,9 +20,13 @@ def test_every_route_is_described(document: Any) -> None:
     assert set(document["paths"]) == {
         "/client/v4/accounts",
         "/client/v4/accounts/{account_id}",
+        "/client/v4/accounts/{account_id}/firewall/access_rules/rules",
+        "/client/v4/accounts/{account_id}/firewall/access_rules/rules/{rule_id}",
         "/client/v4/user/tokens/verify",
         "/client/v4/zones",
         "/client/v4/zones/{zone_id}",
+        "/client/v4/zones/{zone_id}/firewall/access_rules/rules",
+        "/client/v4/zones/{zone_id}/firewall/access_rules/rules/{rule_id}",
         "/client/v4/zones/{zone_id}/spectrum/apps",
         "/client/v4/zones/{zone_id}/spectrum/apps/{app_id}",
         "/api/v1/status",

@@ -208,3 +208,29 @@ def test_refusals_carry_code_message_and_pointer(sdk: Cloudflare, api: Api) -> N
     assert error.code == 13002
     assert "99999" in str(error.message)
     assert refused.value.body["errors"][0]["source"]["pointer"] == "/protocol"
+
+
+@pytest.mark.parametrize("level", ["zone_id", "account_id"])
+def test_an_access_rule_lives_its_whole_life_at_both_levels(sdk: Cloudflare, api: Api, level: str) -> None:
+    rules = sdk.firewall.access_rules
+    owner = {level: api.zone_id if level == "zone_id" else sdk.accounts.list().result[0].id}
+    made = rules.create(configuration={"target": "ip", "value": "198.51.100.4"}, mode="block", notes="seen", **owner)
+    try:
+        assert made is not None and made.configuration is not None
+        assert (made.configuration.target, made.configuration.value) == ("ip", "198.51.100.4")
+        assert (made.mode, made.notes, made.allowed_modes) == ("block", "seen", ["block", "whitelist"])
+        got = rules.get(made.id, **owner)
+        assert got is not None and got.to_dict() == made.to_dict()
+        found = rules.list(configuration={"target": "ip", "value": "198.51.100.4"}, match="all", per_page=1, **owner)
+        assert [rule.id for rule in found] == [made.id]
+        edited = rules.edit(
+            made.id, configuration={"target": "ip", "value": "198.51.100.4"}, mode="whitelist", notes="ours", **owner
+        )
+        assert edited is not None and (edited.mode, edited.notes) == ("whitelist", "ours")
+        with pytest.raises(cloudflare.BadRequestError):
+            rules.create(configuration={"target": "ip", "value": "198.51.100.5"}, mode="challenge", **owner)
+    finally:
+        gone = rules.delete(made.id, **owner)
+    assert gone is not None and gone.id == made.id
+    with pytest.raises(cloudflare.NotFoundError):
+        rules.get(made.id, **owner)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::count::{Counters, Totals};
+use crate::firewall::{Firewall, Matched, Verdict};
 use crate::origin::{OriginSet, Policy};
 use crate::snapshot::{Application, Ports, ProxyProtocol, UdpHeader};
 
@@ -15,6 +16,7 @@ pub struct Active {
     pub origins: OriginSet,
     pub policy: Arc<Policy>,
     pub counters: Arc<[Counters]>,
+    pub firewall: Option<Arc<Firewall>>,
     pub proxy_header_timeout_ms: u64,
     pub connect_timeout_ms: u64,
     /// `u64::MAX` where the timeout is off, so that `min` and `saturating_add` need no branch.
@@ -32,6 +34,7 @@ impl Active {
             origins,
             policy,
             counters,
+            firewall: None,
             proxy_header_timeout_ms: spec.proxy_header_timeout_ms,
             connect_timeout_ms: spec.connect_timeout_ms,
             idle_timeout_ms: or_never(spec.idle_timeout_ms),
@@ -40,6 +43,20 @@ impl Active {
             udp_idle_timeout_ms: spec.udp_idle_timeout_ms,
             spec,
         }
+    }
+
+    pub fn with_firewall(self, firewall: Option<Arc<Firewall>>) -> Active {
+        Active { firewall, ..self }
+    }
+
+    /// What the firewall says of a client.
+    pub fn judge(&self, client: IpAddr) -> Verdict {
+        self.firewall.as_ref().map_or(Verdict::None, |firewall| firewall.judge(client))
+    }
+
+    /// The same as the flow log names it.
+    pub fn matched(&self, client: IpAddr) -> Matched {
+        self.firewall.as_ref().map_or(Matched::Unknown, |firewall| firewall.judge(client).into())
     }
 
     /// Must this client send a PROXY header, which is then believed?

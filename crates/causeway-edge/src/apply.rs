@@ -19,6 +19,7 @@ use crate::count::{Counters, Totals};
 use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
 use crate::files;
+use crate::firewall::Firewall;
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
@@ -38,6 +39,7 @@ pub struct Running {
     pub version: u64,
     pub settings: Settings,
     applications: HashMap<String, Arc<Active>>,
+    firewalls: HashMap<String, Arc<Firewall>>,
     order: Vec<String>,
     places: BTreeMap<Place, String>,
     pub dispatching: Dispatching,
@@ -86,20 +88,35 @@ impl Running {
         };
 
         // Prepare: compile what changed, keep what did not.
+        let firewalls: HashMap<String, Arc<Firewall>> = snapshot
+            .firewalls
+            .into_iter()
+            .map(|spec| match self.firewalls.get(&spec.id) {
+                Some(running) if running.spec == spec => (spec.id, running.clone()),
+                _ => (spec.id.clone(), Arc::new(Firewall::new(spec))),
+            })
+            .collect();
         let order: Vec<String> = snapshot.applications.iter().map(|application| application.id.clone()).collect();
         let mut wanted: HashMap<String, Arc<Active>> = HashMap::with_capacity(order.len());
         let mut has_changed = HashSet::new();
         for application in snapshot.applications {
             let id = application.id.clone();
+            let firewall = application.firewall.as_ref().and_then(|id| firewalls.get(id));
+            let is_same = |running: &Active| {
+                let rules = running.firewall.as_ref();
+                running.spec == application && rules.map(Arc::as_ptr) == firewall.map(Arc::as_ptr)
+            };
             let active = match self.applications.get(&id) {
-                Some(running) if is_same_policy && running.spec == application => running.clone(),
+                Some(running) if is_same_policy && is_same(running) => running.clone(),
                 earlier => {
                     has_changed.insert(id.clone());
                     let counters = match earlier {
                         Some(earlier) => earlier.counters.clone(),
                         None => counters(workers.len(), self.counted_before.remove(&id)),
                     };
-                    compile(application, counters, policy.clone(), names.as_ref())
+                    Arc::new(
+                        compile(application, counters, policy.clone(), names.as_ref()).with_firewall(firewall.cloned()),
+                    )
                 }
             };
             wanted.insert(id, active);
@@ -121,6 +138,7 @@ impl Running {
         let removed: Vec<Arc<Active>> =
             self.applications.values().filter(|active| !wanted.contains_key(&active.spec.id)).cloned().collect();
         change.retire(&gone, &removed);
+        order.iter().filter(|id| has_changed.contains(*id)).for_each(|id| change.cut_blocked(&wanted[id]));
 
         // Switch: one batch to each worker, then wait for all.
         let is_unchanged = change.is_empty() && order == self.order && is_same_policy;
@@ -141,6 +159,7 @@ impl Running {
         self.version = snapshot.version;
         self.settings = snapshot.settings;
         self.applications = wanted;
+        self.firewalls = firewalls;
         self.order = order;
         self.places = std::mem::take(&mut change.places);
         self.sockets.extend(std::mem::take(&mut change.sockets));
@@ -330,12 +349,7 @@ impl Running {
     }
 }
 
-fn compile(
-    application: Application,
-    counters: Arc<[Counters]>,
-    policy: Arc<Policy>,
-    names: Option<&Names>,
-) -> Arc<Active> {
+fn compile(application: Application, counters: Arc<[Counters]>, policy: Arc<Policy>, names: Option<&Names>) -> Active {
     let origins = match (&application.origins, names) {
         (Origins::Addresses { addresses }, _) => OriginSet::addresses(addresses.clone()),
         (Origins::Dns { name, family, ttl_s, ports }, Some(names)) => {
@@ -349,7 +363,7 @@ fn compile(
         }
         (Origins::Dns { .. }, None) => OriginSet::addresses(Vec::new()), // names_for made one: not reached
     };
-    Arc::new(Active::new(application, origins, policy, counters))
+    Active::new(application, origins, policy, counters)
 }
 
 fn counters(workers: usize, before: Option<Totals>) -> Arc<[Counters]> {

@@ -35,6 +35,7 @@ counters!(
     connections_open,
     connect_errors_total,
     filtered_total,
+    firewall_refused_total,
     bytes_ingress,
     bytes_egress,
     datagrams_ingress,

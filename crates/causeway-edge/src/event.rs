@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::clock::unix_ms;
+use crate::firewall::Matched;
 use crate::snapshot::Protocol;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -56,6 +57,8 @@ pub enum Cause {
     NameFailed,
     HeaderInvalid,
     HeaderTimeout,
+    FirewallBlocked,
+    FirewallCut,
     ClientGone,
     SessionEvicted,
     OriginPortUnreachable,
@@ -132,6 +135,13 @@ impl Cause {
             Cause::HeaderTimeout => {
                 ("proxy_header_timeout", ClientFiltered, 403, "a trusted proxy sent no PROXY header in time")
             }
+            Cause::FirewallBlocked => ("firewall_blocked", ClientFiltered, 403, "an IP access rule blocks this client"),
+            Cause::FirewallCut => (
+                "firewall_cut",
+                Disconnect,
+                403,
+                "cut because a new IP access rule with drop_established blocks this client",
+            ),
             Cause::ClientGone => ("client_gone", Disconnect, 499, "the client left before the origin answered"),
             Cause::SessionEvicted => {
                 ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used")
@@ -181,6 +191,7 @@ pub struct Event {
     pub origin_bytes: u64,
     pub client_rtt_ns: u64,
     pub origin_rtt_ns: u64,
+    pub firewall: Matched,
 }
 
 /// The writing end of one worker's ring.
@@ -262,6 +273,8 @@ pub struct Record {
     pub origin_bytes: u64,
     pub client_rtt_ns: u64,
     pub origin_rtt_ns: u64,
+    pub ip_firewall: bool,
+    pub client_matched_ip_firewall: Matched,
     pub status: u16,
     pub cause: &'static str,
     pub message: String,
@@ -289,6 +302,8 @@ impl Record {
             origin_bytes: event.origin_bytes,
             client_rtt_ns: event.client_rtt_ns,
             origin_rtt_ns: event.origin_rtt_ns,
+            ip_firewall: event.firewall != Matched::Unknown,
+            client_matched_ip_firewall: event.firewall,
             status,
             cause,
             message,

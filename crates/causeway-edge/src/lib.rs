@@ -13,6 +13,7 @@ mod edge;
 mod error;
 mod event;
 mod files;
+mod firewall;
 mod handover;
 mod icmp;
 pub mod keep;

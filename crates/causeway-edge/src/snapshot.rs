@@ -22,6 +22,24 @@ pub struct Snapshot {
     pub version: u64,
     pub settings: Settings,
     pub applications: Vec<Application>,
+    /// The rules that applications name. May be absent: an edge without any carries nothing, and a snapshot that an
+    /// older engine kept still starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firewalls: Vec<Firewall>,
+}
+
+/// Which clients are refused. The most specific prefix decides; none is there twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firewall {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Prefix>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub block: Vec<Prefix>,
+    /// As `block`, and what is established ends too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<Prefix>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +157,9 @@ pub struct Application {
     /// May be absent, so that a snapshot that an older engine kept still starts.
     #[serde(default, skip_serializing_if = "Carrier::is_auto")]
     pub carrier: Carrier,
+    /// The id of its firewall; none: everybody may come in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<String>,
 }
 
 /// An IP prefix such as `198.51.100.0/24`; host bits must be zero.
@@ -149,6 +170,14 @@ impl Prefix {
     /// IPv4-mapped IPv6 addresses count as the IPv4 address they stand for.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(address.to_canonical())
+    }
+
+    pub fn first(&self) -> IpAddr {
+        self.0.network_address()
+    }
+
+    pub fn length(&self) -> u8 {
+        self.0.netmask()
     }
 }
 
@@ -184,6 +213,12 @@ impl Application {
     }
 }
 
+impl Firewall {
+    fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
+        self.allow.iter().chain(&self.block).chain(&self.cut)
+    }
+}
+
 impl Snapshot {
     /// Read and check a snapshot.
     ///
@@ -213,12 +248,27 @@ impl Snapshot {
             let reason = format!("{address} is not an address to connect from");
             return Err(EdgeError::Invalid { field: "settings.source_addresses".into(), reason });
         }
+        let mut firewalls = HashSet::with_capacity(self.firewalls.len());
+        for (index, firewall) in self.firewalls.iter().enumerate() {
+            let invalid = |reason| EdgeError::Invalid { field: format!("firewalls[{index}]"), reason };
+            if !firewalls.insert(firewall.id.as_str()) {
+                return Err(invalid(format!("{} appears twice", firewall.id)));
+            }
+            let mut prefixes: Vec<(IpAddr, u8)> = firewall.prefixes().map(|p| (p.first(), p.length())).collect();
+            prefixes.sort_unstable();
+            if let Some(pair) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(invalid(format!("{}/{} appears twice", pair[0].0, pair[0].1)));
+            }
+        }
         let mut ids = HashSet::with_capacity(self.applications.len());
         let mut claims = Claims::default();
         for (index, application) in self.applications.iter().enumerate() {
             let at = |field: &str| format!("applications[{index}].{field}");
             let invalid = |field: &str, reason: String| EdgeError::Invalid { field: at(field), reason };
             application.check().map_err(|(field, reason)| invalid(field, reason))?;
+            if let Some(id) = application.firewall.as_deref().filter(|id| !firewalls.contains(id)) {
+                return Err(invalid("firewall", format!("there is no firewall {id:?}")));
+            }
             if !ids.insert(application.id.as_str()) {
                 return Err(invalid("id", format!("{} appears twice", application.id)));
             }

@@ -19,6 +19,7 @@ use slab::Slab;
 use crate::application::Active;
 use crate::count::Counters;
 use crate::event::{Cause, Event, Kind as EventKind};
+use crate::firewall::{Firewall, Matched, Verdict};
 use crate::listen::BASE_USER_TIMEOUT;
 use crate::relay::{Half, Tools};
 use crate::routes::Routes;
@@ -166,13 +167,17 @@ impl TcpPlane {
         if desk.strain.is_full() {
             return refuse(desk, &active, client, address, edge_address, Cause::ShedMemory);
         }
+        let must_show_header = !active.spec.proxy_protocol_from.is_empty() && active.trusts(canonical(address).ip());
+        // The client of a trusted proxy is known once its header was read.
+        if !must_show_header && active.judge(address.ip()).is_refusal() {
+            return refuse(desk, &active, client, address, edge_address, Cause::FirewallBlocked);
+        }
         let counters = counters(&active, desk);
         counters.connections_total.add(1);
         counters.connections_open.add(1);
         desk.files.take(DESCRIPTORS);
         self.next_generation = self.next_generation.wrapping_add(1);
         let client_fd = client.as_raw_fd();
-        let must_show_header = !active.spec.proxy_protocol_from.is_empty() && active.trusts(canonical(address).ip());
         let mut connection = Connection::new(active, client, address, edge_address, desk);
         connection.generation = self.next_generation;
         if must_show_header {
@@ -259,6 +264,17 @@ impl TcpPlane {
         }
     }
 
+    /// The application got new rules: end what they block with `drop_established`.
+    pub fn cut_blocked(&mut self, desk: &mut Desk, application: u128, firewall: &Firewall) {
+        let concerned = |c: &Connection| {
+            c.state != State::Closed
+                && c.active.id == application
+                && firewall.judge(c.endpoints().source.ip()) == Verdict::Cut
+        };
+        let slots: Vec<usize> = self.connections.iter().filter(|(_, c)| concerned(c)).map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| self.close(desk, slot, Cause::FirewallCut, Reset::Both));
+    }
+
     /// Our own error while this connection was served: it alone pays.
     pub fn abandon(&mut self, desk: &mut Desk, slot: usize) {
         if self.connections.contains(slot) {
@@ -290,9 +306,13 @@ impl TcpPlane {
         if cause.kind() == EventKind::ClientFiltered {
             counters.filtered_total.add(1);
         }
+        counters.firewall_refused_total.add(u64::from(cause == Cause::FirewallBlocked));
         let client = connection.client.take();
         let origin = connection.origin.take();
         let mut event = connection.event(cause, 0);
+        if cause == Cause::FirewallCut {
+            event.firewall = Matched::BlockIp; // by rules that are newer than the connection
+        }
         if connection.is_worth_measuring() {
             let rtt = |socket: &Option<OwnedFd>| socket.as_ref().map_or(0, |fd| sys::rtt_ns(fd.as_raw_fd()));
             event.origin_rtt_ns = if connection.state == State::Open { rtt(&origin) } else { 0 };
@@ -333,6 +353,7 @@ fn refuse(desk: &mut Desk, active: &Active, client: OwnedFd, address: SocketAddr
     counters.connections_total.add(1);
     counters.filtered_total.add(1);
     counters.shed_total.add(u64::from(cause == Cause::ShedMemory));
+    counters.firewall_refused_total.add(u64::from(cause == Cause::FirewallBlocked));
     desk.events.write(Event {
         cause,
         protocol: Protocol::Tcp,
@@ -347,6 +368,7 @@ fn refuse(desk: &mut Desk, active: &Active, client: OwnedFd, address: SocketAddr
         origin_bytes: 0,
         client_rtt_ns: 0,
         origin_rtt_ns: 0,
+        firewall: active.matched(address.ip()),
     });
 }
 

@@ -110,6 +110,8 @@ pub struct UdpPlane {
     batch: Batch,
     icmp: Icmp,
     refusals: Refusals,
+    /// Since when, and how many records of blocked clients were written.
+    refused_records: (u64, u32),
     /// Kept for its room: replies that are passed on together.
     picks: Vec<batch::Pick>,
     /// Sessions in `Resolving`, and the bytes that they hold.
@@ -130,6 +132,7 @@ impl UdpPlane {
             batch: Batch::new(),
             icmp: Icmp::open(),
             refusals: Refusals::default(),
+            refused_records: (0, 0),
             picks: Vec::new(),
             resolving: 0,
             held_bytes: 0,

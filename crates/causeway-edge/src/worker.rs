@@ -18,6 +18,7 @@ use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
 use crate::files::{Files, Ledger};
+use crate::firewall::Firewall;
 use crate::linger::Linger;
 use crate::memory::Strain;
 use crate::pulse::Pulse;
@@ -72,6 +73,11 @@ pub enum Step {
         application: Option<u128>,
         policy: OnDelete,
         drain_ms: u64,
+    },
+    /// An application has new rules: what they block with `drop_established` ends.
+    CutBlocked {
+        application: u128,
+        firewall: Arc<Firewall>,
     },
     /// From now on nothing is accepted here and UDP rests: datagrams wait in their sockets.
     Hold,
@@ -471,6 +477,10 @@ impl Loop {
                 let cut_ms = desk.now_ms.saturating_add(drain_ms);
                 self.tcp.retire(desk, application, policy, cut_ms);
                 self.udp.retire(desk, application, policy, cut_ms);
+            }
+            Step::CutBlocked { application, firewall } => {
+                self.tcp.cut_blocked(desk, application, &firewall);
+                self.udp.cut_blocked(desk, application, &firewall);
             }
             Step::Hold => {
                 desk.is_held = true;

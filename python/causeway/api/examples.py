@@ -57,7 +57,7 @@ APPLICATION: dict[str, Any] = {
         "ip_firewall": {
             "type": "boolean",
             "default": False,
-            "description": "apply IP Access Rules; none can be made yet, so true changes nothing until then",
+            "description": "refuse clients that IP Access Rules of the zone or its account block",
         },
         "proxy_protocol": {"enum": ["off", "v1", "v2", "simple"], "default": "off"},
         "tls": {"enum": ["off"], "default": "off", "description": "other modes are not built yet"},

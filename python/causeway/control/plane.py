@@ -16,14 +16,15 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from causeway.exchange.bus import ControlSide, EdgeRefused
+from causeway.model.access_rule import compile_rules
 from causeway.model.application import Address, Application
 from causeway.model.claims import Claims
 from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport
-from causeway.model.snapshot import Settings, encode_application, encode_snapshot
+from causeway.model.snapshot import Settings, encode_application, encode_firewall, encode_snapshot
+from causeway.store import access_rules, sequences
 from causeway.store import applications as stored
-from causeway.store import sequences
 from causeway.store.database import Database, StoreError
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,10 @@ class Edit(NamedTuple):
     application: Application | None
 
 
+class NewRules(NamedTuple):
+    """IP Access Rules were changed."""
+
+
 @dataclass(slots=True)
 class Plane:
     """Everything that control knows. One change at a time; reading waits for nobody.
@@ -68,6 +73,7 @@ class Plane:
     unavailable: str | None = "the control plane is starting"
     out_of_step: str | None = None
     pieces: dict[str, Piece] = field(default_factory=dict)
+    firewalls: dict[str, bytes] = field(default_factory=dict)  # encoded, by zone: where an application has it on
     claims: Claims = field(default_factory=Claims)
     version: int = 0
     _changing: threading.Lock = field(default_factory=threading.Lock)
@@ -82,7 +88,8 @@ class Plane:
             with database.read() as connection:
                 everything = list(stored.every(connection))
                 self.version = max(self.version, sequences.snapshot_version(connection))
-            self._take_up(everything)
+                self._take_up(everything)
+                self.firewalls = self._firewalls(connection, self.pieces, are_new=True)
             self._settle()
             with database.write() as connection:
                 sequences.set_snapshot_version(connection, self.version)
@@ -107,8 +114,8 @@ class Plane:
         with self._changing, told(), self._open().write() as connection:
             yield connection
 
-    def change(self, write: Callable[[Connection], Edit | None]) -> None:
-        """Change one application everywhere, or nowhere.
+    def change(self, write: Callable[[Connection], Edit | NewRules | None]) -> None:
+        """Change one application, or the rules of the firewall, everywhere or nowhere.
 
         `write` changes the rows and answers what became of the application, or nothing if nothing changed.
 
@@ -125,15 +132,19 @@ class Plane:
                     if edit is None:
                         return
                     is_begun = True
-                    after = self._edited(edit)
-                    _refuse_if_not_running(self._deliver(after), edit.application_id)
+                    after = self._edited(edit) if isinstance(edit, Edit) else before
+                    firewalls = self._firewalls(connection, after, are_new=isinstance(edit, NewRules))
+                    if isinstance(edit, Edit):
+                        _refuse_if_not_running(self._deliver(after, firewalls), edit.application_id)
+                    elif firewalls != self.firewalls:
+                        self._deliver(after, firewalls)
                     sequences.set_snapshot_version(connection, self.version)
             except BaseException:
                 if is_begun:
                     self._put_back(before)
                     self._settle()
                 raise
-            self.pieces = after
+            self.pieces, self.firewalls = after, firewalls
 
     def _take_up(self, everything: Iterable[Application]) -> None:
         """Start the books anew; who came first keeps its ports."""
@@ -171,17 +182,26 @@ class Plane:
         self.claims.add(application, addresses)
         return Piece(application, addresses, encode_application(application, addresses))
 
-    def _deliver(self, pieces: dict[str, Piece]) -> ApplyReport:
+    def _firewalls(self, connection: Connection, pieces: dict[str, Piece], *, are_new: bool) -> dict[str, bytes]:
+        """Those that served applications name; compiled only where the rules are new."""
+        asking = (piece.application for piece in pieces.values() if not piece.unserved)
+        known = {} if are_new else self.firewalls
+        return {
+            zone: known.get(zone) or encode_firewall(zone, compile_rules(access_rules.of_zone(connection, zone)))
+            for zone in sorted({application.zone_id for application in asking if application.ip_firewall})
+        }
+
+    def _deliver(self, pieces: dict[str, Piece], firewalls: dict[str, bytes]) -> ApplyReport:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
         report = self.exchange.report()
         self.version = max(self.version, report.version if report else 0) + 1
         served = (piece.encoded for piece in pieces.values() if not piece.unserved)
-        return self.exchange.deliver(encode_snapshot(self.version, self.site.settings, served))
+        return self.exchange.deliver(encode_snapshot(self.version, self.site.settings, served, firewalls.values()))
 
     def _settle(self) -> None:
         """Deliver what is stored."""
         try:
-            self._deliver(self.pieces)
+            self._deliver(self.pieces, self.firewalls)
             self.out_of_step = None
         except Exception as error:  # whatever it is, nobody may think that the edge agrees
             code = error.code if isinstance(error, EdgeRefused) else type(error).__name__

@@ -8,9 +8,11 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from causeway.control.plane import Plane, now
+from causeway.model.access_rule import Level, Owner
 from causeway.model.hostname import is_within
 from causeway.model.problem import Code, Problem
 from causeway.model.zone import Account, Zone
+from causeway.store import access_rules
 from causeway.store import applications as stored_applications
 from causeway.store import zones as stored
 
@@ -65,6 +67,7 @@ def delete(plane: Plane, zone_id: str) -> None:
                 Code.CONFLICT,
                 f"zone {zone.name} still has {left} application{'s' if left > 1 else ''}: delete them first",
             )
+        access_rules.remove_all(connection, Owner(Level.ZONE, zone_id))
         stored.remove(connection, zone_id)
 
 

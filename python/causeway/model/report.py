@@ -59,6 +59,8 @@ class Event(msgspec.Struct, frozen=True):
     status: int
     cause: str
     message: str
+    ip_firewall: bool = False
+    client_matched_ip_firewall: str = "UNKNOWN"
 
 
 class OpenFiles(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from causeway.model.access_rule import Firewall
 from causeway.model.application import Address, Application, Carrier, DirectOrigin, NamedOrigin, Network, Ports
 
 FORMAT = 1
@@ -51,12 +52,21 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             "on_delete": extension.on_delete,
             "drain_ms": _ms(extension.drain_s),
             **({} if extension.carrier is Carrier.AUTO else {"carrier": extension.carrier}),
+            **({"firewall": application.zone_id} if application.ip_firewall else {}),
         }
     )
 
 
-def encode_snapshot(version: int, settings: Settings, applications: Iterable[bytes]) -> bytes:
-    """The whole document, keys sorted."""
+def encode_firewall(zone_id: str, firewall: Firewall) -> bytes:
+    """One element of the snapshot's `firewalls`."""
+    lists = {"allow": firewall.allow, "block": firewall.block, "cut": firewall.cut}
+    return _encode({"id": zone_id, **{name: prefixes for name, prefixes in lists.items() if prefixes}})
+
+
+def encode_snapshot(
+    version: int, settings: Settings, applications: Iterable[bytes], firewalls: Iterable[bytes] = ()
+) -> bytes:
+    """The whole document, keys sorted. `firewalls` are those that applications name."""
     sources = [str(address) for address in settings.source_addresses]
     head = _encode(
         {
@@ -67,8 +77,9 @@ def encode_snapshot(version: int, settings: Settings, applications: Iterable[byt
             **({"source_addresses": sources} if sources else {}),
         }
     )
-    body = b",".join(applications)
-    return b'{"applications":[%s],"format":%d,"settings":%s,"version":%d}' % (body, FORMAT, head, version)
+    body, walls = b",".join(applications), b",".join(firewalls)
+    rules = b'"firewalls":[%s],' % walls if walls else b""
+    return b'{"applications":[%s],%s"format":%d,"settings":%s,"version":%d}' % (body, rules, FORMAT, head, version)
 
 
 def socket_text(address: Address, port: int) -> str:

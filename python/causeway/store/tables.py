@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 
@@ -57,4 +57,20 @@ repeats = Table(
     Column("asked", String(64), nullable=False),
     Column("made", String(32), nullable=False),
     Column("created_on", String(32), nullable=False),
+)
+# IP Access Rules of zones and accounts; `value` in its one spelling, so that nothing is there twice.
+access_rules = Table(
+    "access_rules",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("level", String(16), nullable=False),
+    Column("owner_id", String(32), nullable=False),
+    Column("target", String(16), nullable=False),
+    Column("value", String(64), nullable=False),
+    Column("mode", String(24), nullable=False),
+    Column("notes", Text, nullable=False),
+    Column("drop_established", Integer, nullable=False),
+    Column("created_on", String(32), nullable=False),
+    Column("modified_on", String(32), nullable=False),
+    UniqueConstraint("level", "owner_id", "target", "value"),
 )

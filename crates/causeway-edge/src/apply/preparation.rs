@@ -128,6 +128,14 @@ impl Preparation {
         }
     }
 
+    pub fn cut_blocked(&mut self, active: &Active) {
+        if let Some(firewall) = active.firewall.as_ref().filter(|firewall| !firewall.spec.cut.is_empty()) {
+            for steps in &mut self.steps {
+                steps.push(Step::CutBlocked { application: active.id, firewall: firewall.clone() });
+            }
+        }
+    }
+
     /// Have all workers take their steps, and the kernel the claims, in the order that leaves no port without its
     /// listener and no flow without its application.
     pub fn send(&mut self, workers: &[Worker], most: usize, dispatching: &mut Dispatching, routes: Arc<Routes>) {

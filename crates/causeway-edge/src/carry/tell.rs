@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use causeway_bpf::flow::Flow;
 
 use crate::event::{Cause, Event};
+use crate::firewall::Matched;
 use crate::snapshot::Protocol;
 
 /// Workers number their flows below this (see `Desk::next_flow`): 256 of them at most.
@@ -96,6 +97,7 @@ fn record(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Cloc
         origin_bytes: flow.origin_bytes,
         client_rtt_ns: u64::from(flow.client_rtt_us.unwrap_or(0)) * 1000,
         origin_rtt_ns: u64::from(flow.origin_rtt_us.unwrap_or(0)) * 1000,
+        firewall: Matched::Unknown,
     }
 }
 

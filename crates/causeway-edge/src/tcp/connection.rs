@@ -244,6 +244,7 @@ impl Connection {
             origin_bytes: self.down.bytes,
             client_rtt_ns: 0,
             origin_rtt_ns,
+            firewall: self.active.matched(endpoints.source.ip()),
         }
     }
 }

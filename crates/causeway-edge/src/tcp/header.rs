@@ -34,6 +34,9 @@ impl TcpPlane {
                     connection.told = endpoints.map(Box::new);
                     connection.early.drain(..consumed);
                     connection.up.bytes += connection.early.len() as u64;
+                    if connection.active.judge(connection.endpoints().source.ip()).is_refusal() {
+                        return self.close(desk, slot, Cause::FirewallBlocked, Reset::Both);
+                    }
                     return self.connect(desk, slot);
                 }
                 Ok(accept::Parsed::NeedMore) if n > 0 => {}

@@ -12,8 +12,10 @@ use super::batch::{self, Pick};
 use super::session::{Key, Session, State};
 use super::{UdpPlane, control, counters};
 use crate::application::Active;
-use crate::event::Cause;
+use crate::event::{Cause, Event};
+use crate::firewall::{Firewall, Verdict};
 use crate::origin::Choice;
+use crate::snapshot::Protocol;
 use crate::source;
 use crate::sys;
 use crate::worker::{Desk, Token};
@@ -24,6 +26,8 @@ const SOCKET_BUFFER_BYTES: i32 = 1024 * 1024;
 const MOST_EVICTIONS: u32 = 2;
 const REFUSED_FOR_MS: u64 = 10_000;
 const MOST_REFUSALS: usize = 64;
+/// Of clients that the firewall blocks, in a second.
+const MOST_REFUSED_RECORDS: u32 = 100;
 
 impl UdpPlane {
     /// A session for a client that has none. `None` if it cannot be served, which is on record then.
@@ -33,6 +37,10 @@ impl UdpPlane {
             self.icmp.port_unreachable(ends.source, ends.destination, desk.now_ms);
             return None;
         };
+        if active.judge(ends.source.ip()).is_refusal() {
+            self.refuse_blocked(desk, &active, ends);
+            return None;
+        }
         let is_full = self.table.open() >= self.most_sessions || desk.strain.is_full() || !desk.files.has_room(1);
         if is_full && let Some(victim) = self.table.first_to_go() {
             self.evict(desk, victim);
@@ -46,6 +54,45 @@ impl UdpPlane {
         self.ports[port_slot].sessions.fetch_add(1, Ordering::Relaxed);
         self.open_socket(desk, slot);
         (self.table[slot].state != State::Closed).then_some(slot)
+    }
+
+    /// Each datagram counts; the records are few, so that a flood does not push those of others out.
+    fn refuse_blocked(&mut self, desk: &mut Desk, active: &Active, ends: Endpoints) {
+        let counters = counters(active, desk);
+        counters.filtered_total.add(1);
+        counters.firewall_refused_total.add(1);
+        let (since_ms, written) = self.refused_records;
+        if desk.now_ms.saturating_sub(since_ms) >= 1000 {
+            self.refused_records = (desk.now_ms, 0);
+        } else if written >= MOST_REFUSED_RECORDS {
+            return;
+        }
+        self.refused_records.1 += 1;
+        desk.events.write(Event {
+            cause: Cause::FirewallBlocked,
+            protocol: Protocol::Udp,
+            time_ms: 0,
+            application: active.id,
+            flow: 0,
+            client: ends.source,
+            edge: ends.destination,
+            origin: None,
+            connect_time_ms: 0,
+            client_bytes: 0,
+            origin_bytes: 0,
+            client_rtt_ns: 0,
+            origin_rtt_ns: 0,
+            firewall: active.matched(ends.source.ip()),
+        });
+    }
+
+    /// The application got new rules: end what they block with `drop_established`.
+    pub fn cut_blocked(&mut self, desk: &mut Desk, application: u128, firewall: &Firewall) {
+        let concerned = |s: &Session| {
+            s.state != State::Closed && s.active.id == application && firewall.judge(s.client.ip()) == Verdict::Cut
+        };
+        let slots: Vec<usize> = self.table.iter().filter(|(_, s)| concerned(s)).map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| self.close(desk, slot, Cause::FirewallCut));
     }
 
     fn evict(&mut self, desk: &mut Desk, slot: usize) {

@@ -1,0 +1,75 @@
+"""Shapes and examples of IP Access Rules for the OpenAPI page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from causeway.api.examples import query
+
+_RULE: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "configuration": {
+            "type": "object",
+            "required": ["target", "value"],
+            "additionalProperties": False,
+            "properties": {
+                "target": {"enum": ["ip", "ip6", "ip_range"], "description": "asn and country are not built yet"},
+                "value": {"type": "string", "examples": ["198.51.100.7", "2001:db8::7", "198.51.100.0/22"]},
+            },
+        },
+        "mode": {"enum": ["block", "whitelist"], "description": "challenges are for web pages"},
+        "notes": {"type": "string", "maxLength": 1000},
+        "x_causeway": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "drop_established": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "end live connections that the rule blocks, too",
+                }
+            },
+        },
+    },
+}
+
+
+def _body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, "examples": examples}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+RULE_BODY = _body(
+    {**_RULE, "required": ["configuration", "mode"]},
+    {
+        "one address": {"value": {"configuration": {"target": "ip", "value": "198.51.100.7"}, "mode": "block"}},
+        "a range, live connections too": {
+            "value": {
+                "configuration": {"target": "ip_range", "value": "2001:db8::/40"},
+                "mode": "block",
+                "notes": "scanner",
+                "x_causeway": {"drop_established": True},
+            }
+        },
+    },
+)
+RULE_PATCH_BODY = _body(_RULE, {"allow it": {"value": {"mode": "whitelist", "notes": "a partner"}}})
+RULE_QUERY: dict[str, Any] = {
+    "parameters": [
+        query("configuration.target", {"enum": ["ip", "ip6", "ip_range", "asn", "country"]}, "rules of this kind"),
+        query("configuration.value", {"type": "string"}, "rules about exactly this"),
+        query(
+            "mode", {"enum": ["block", "challenge", "whitelist", "js_challenge", "managed_challenge"]}, "of this mode"
+        ),
+        query("notes", {"type": "string"}, "rules with this text in their notes, in any case"),
+        query("match", {"enum": ["any", "all"], "default": "all"}, "whether one of the tests is enough"),
+        query(
+            "order", {"enum": ["configuration.target", "configuration.value", "mode"]}, "sort by; else the oldest first"
+        ),
+        query("direction", {"enum": ["asc", "desc"], "default": "asc"}, "sort direction"),
+        query("page", {"type": "integer", "minimum": 1, "default": 1}, "past the end the list is empty"),
+        query("per_page", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}, "items on a page"),
+    ]
+}

@@ -1,0 +1,87 @@
+"""The IP firewall with real clients of other networks: who gets in, and who carries the bytes."""
+
+import itertools
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support import echo
+from support.carried import CLIENT, EDGE, ORIGIN, Middle
+from support.echo import start_echo
+from support.namespaces import Namespaces
+from support.patience import eventually
+from support.program import Programs
+
+ECHO = 7000
+OTHER = "198.18.1.3"  # a second address of the client
+ports = itertools.count(9500)
+
+
+@pytest.fixture(scope="module")
+def middle(
+    namespaces: Namespaces, module_programs: Programs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Middle]:
+    made = Middle(namespaces, module_programs, tmp_path_factory.mktemp("data"))
+    device = next(name for _, name in _devices(made) if name != "lo")
+    made.client.ip("address", "add", f"{OTHER}/24", "dev", device)
+    made.edge.start()
+    for family in (4, 6):
+        start_echo(module_programs, ORIGIN[family], ECHO, inside=made.origin)
+    yield made
+    made.edge.close()
+    made.edge.stop()
+    made.flush()
+
+
+def _devices(middle: Middle) -> list[tuple[int, str]]:
+    with middle.client:
+        return socket.if_nameindex()
+
+
+def block(middle: Middle, target: str, value: str, mode: str = "block") -> str:
+    rules = middle.edge.applications.replace("spectrum/apps", "firewall/access_rules/rules")
+    body = {"configuration": {"target": target, "value": value}, "mode": mode}
+    return f"{rules}/{middle.edge.result('POST', rules, body)['id']}"
+
+
+def is_let_in(middle: Middle, port: int, client: str, edge: str) -> bool:
+    try:  # the reset may come before connect() has returned
+        with middle.client:
+            made = socket.create_connection((edge, port), timeout=10, source_address=(client, 0))
+        with made:
+            made.sendall(b"hello")
+            return made.recv(5) == b"hello"
+    except (ConnectionResetError, BrokenPipeError):
+        return False
+
+
+@pytest.mark.parametrize(("family", "target"), [(4, "ip"), (6, "ip6")])
+def test_rules_are_never_skipped_by_the_kernel(middle: Middle, family: int, target: str) -> None:
+    port = next(ports)
+    host = ORIGIN[family] if family == 4 else f"[{ORIGIN[family]}]"
+    made = middle.edge.create_application(f"tcp/{port}", f"tcp://{host}:{ECHO}", ip_firewall=True)
+
+    def reasons() -> set[str | None]:
+        listeners = middle.application(made)["listeners"]
+        return {at["not_carried"] and at["not_carried"]["code"] for at in listeners if at["address"] == EDGE[family]}
+
+    assert reasons() == {None}, "without a rule the kernel carries it"
+    with middle.client:
+        assert echo.ask(port, EDGE[family], b"exactly this") == b"exactly this"
+    rule = block(middle, target, CLIENT[family])
+    assert not is_let_in(middle, port, CLIENT[family], EDGE[family])
+    assert reasons() == {"ip_firewall"}
+    assert middle.edge.event(made, cause="firewall_blocked")["client_matched_ip_firewall"] == "BLOCK_IP"
+    middle.edge.result("DELETE", rule)
+    eventually(lambda: reasons() == {None} or None, 5.0)
+    assert is_let_in(middle, port, CLIENT[family], EDGE[family])
+
+
+def test_one_of_a_blocked_network_is_allowed(middle: Middle) -> None:
+    port = next(ports)
+    middle.edge.create_application(f"tcp/{port}", f"tcp://{ORIGIN[4]}:{ECHO}", ip_firewall=True)
+    rules = [block(middle, "ip_range", "198.18.1.0/24"), block(middle, "ip", OTHER, "whitelist")]
+    assert not is_let_in(middle, port, CLIENT[4], EDGE[4])
+    assert is_let_in(middle, port, OTHER, EDGE[4])
+    for rule in rules:
+        middle.edge.result("DELETE", rule)
