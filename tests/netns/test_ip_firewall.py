@@ -38,9 +38,9 @@ def _devices(middle: Middle) -> list[tuple[int, str]]:
         return socket.if_nameindex()
 
 
-def block(middle: Middle, target: str, value: str, mode: str = "block") -> str:
+def block(middle: Middle, target: str, value: str, mode: str = "block", **extension: bool) -> str:
     rules = middle.edge.applications.replace("spectrum/apps", "firewall/access_rules/rules")
-    body = {"configuration": {"target": target, "value": value}, "mode": mode}
+    body = {"configuration": {"target": target, "value": value}, "mode": mode, "x_causeway": extension}
     return f"{rules}/{middle.edge.result('POST', rules, body)['id']}"
 
 
@@ -84,4 +84,59 @@ def test_one_of_a_blocked_network_is_allowed(middle: Middle) -> None:
     assert not is_let_in(middle, port, CLIENT[4], EDGE[4])
     assert is_let_in(middle, port, OTHER, EDGE[4])
     for rule in rules:
+        middle.edge.result("DELETE", rule)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_flows_that_the_kernel_has_are_cut_if_the_rule_asks_for_it(middle: Middle, family: int) -> None:
+    port = next(ports)
+    target, host = ("ip", ORIGIN[4]) if family == 4 else ("ip6", f"[{ORIGIN[6]}]")
+    made = middle.edge.create_application(f"tcp/{port}", f"tcp://{host}:{ECHO}", ip_firewall=True)
+    before = middle.path()["verdicts"].get("promoted", 0)
+    with middle.client:
+        held = socket.create_connection((EDGE[family], port), timeout=10)
+    with held:
+        assert echo.echoes(held)
+        assert middle.path()["verdicts"]["promoted"] == before + 1, "the kernel has it"
+        rules = [block(middle, target, CLIENT[family])]
+        assert echo.echoes(held), "a rule alone is about new connections"
+        middle.edge.result("PATCH", rules[0], {"x_causeway": {"drop_established": True}})
+        with pytest.raises(ConnectionResetError):
+            held.recv(1)
+    assert middle.edge.event(made, cause="firewall_cut")["client_matched_ip_firewall"] == "BLOCK_IP"
+    for rule in rules:
+        middle.edge.result("DELETE", rule)
+
+
+def test_the_first_rule_cuts_whom_it_names_and_nobody_else(middle: Middle) -> None:
+    port = next(ports)
+    application = middle.edge.create_application(f"tcp/{port}", f"tcp://{ORIGIN[4]}:{ECHO}", ip_firewall=True)
+    with middle.client:
+        held, other = (
+            socket.create_connection((EDGE[4], port), timeout=10, source_address=(client, 0))
+            for client in (CLIENT[4], OTHER)
+        )
+    with held, other:
+        assert echo.echoes(held) and echo.echoes(other)
+        rule = block(middle, "ip", CLIENT[4], drop_established=True)
+        with pytest.raises(ConnectionResetError):
+            held.recv(1)
+        assert echo.echoes(other)
+        middle.edge.result("DELETE", rule)
+    middle.edge.event(application, cause="firewall_cut")
+
+
+def test_datagrams_of_a_session_that_the_kernel_has_end_with_the_rule(middle: Middle) -> None:
+    port = next(ports)
+    made = middle.edge.create_application(f"udp/{port}", f"udp://{ORIGIN[4]}:{ECHO}", ip_firewall=True)
+    with middle.client:
+        client = socket.socket(type=socket.SOCK_DGRAM)
+    with client:
+        client.settimeout(10)
+        client.connect((EDGE[4], port))
+        assert echo.echoes(client)
+        rule = block(middle, "ip_range", "198.18.1.0/24", drop_established=True)
+        middle.edge.event(made, cause="firewall_cut")
+        client.send(b"into the dark")
+        middle.edge.event(made, cause="firewall_blocked")
         middle.edge.result("DELETE", rule)

@@ -25,6 +25,7 @@ use serde::Deserialize;
 use crate::application::Active;
 use crate::dispatch;
 use crate::event::Events;
+use crate::firewall::Firewall;
 use crate::report::{CarrierReport, FlowPathReport, ListenerReport, ListenerState, Reason};
 use crate::snapshot::{Carrier, OnDelete, Protocol, Settings};
 use crate::sys::Wake;
@@ -115,6 +116,8 @@ pub struct Plan {
     carried: HashMap<(String, IpAddr), (u16, Carriage)>,
     tables: BTreeMap<Spot, PortTable>,
     told: BTreeMap<u16, (Arc<Active>, Carried)>,
+    /// By application, carried or not: flows that are there are judged by the newest rules.
+    firewalls: HashMap<u128, Arc<Firewall>>,
 }
 
 impl Carry {
@@ -128,6 +131,7 @@ impl Carry {
         self.reports.clear();
         let mut plan = Plan::default();
         for active in wanted {
+            plan.firewalls.extend(active.firewall.clone().map(|firewall| (active.id, firewall)));
             let mut reports = Vec::new();
             for edge in &active.spec.edge_addresses {
                 let key = (active.spec.id.clone(), *edge);
@@ -291,6 +295,7 @@ impl Carry {
         let mut entries = self.book.open();
         let is_served: HashSet<u128> = self.reports.keys().filter_map(|id| u128::from_str_radix(id, 16).ok()).collect();
         for (index, entry) in &mut entries.of {
+            entry.firewall = plan.firewalls.get(&entry.id).cloned();
             if plan.told.contains_key(index) || entry.leaving.is_some() {
                 continue;
             }
@@ -303,7 +308,9 @@ impl Carry {
             };
             entry.leaving = Some(Leaving { cut_at_ms });
         }
+        let has_cuts = entries.of.values().any(|entry| entry.firewall.as_ref().is_some_and(|rules| rules.cuts()));
         drop(entries);
+        self.orders.is_urgent.fetch_or(has_cuts, Ordering::AcqRel);
         self.rouse();
     }
 

@@ -86,6 +86,11 @@ impl Firewall {
         self.spec.allow.is_empty() && self.spec.block.is_empty() && self.spec.cut.is_empty()
     }
 
+    /// Does any rule end what is established?
+    pub fn cuts(&self) -> bool {
+        !self.spec.cut.is_empty()
+    }
+
     pub fn judge(&self, client: IpAddr) -> Verdict {
         match client.to_canonical() {
             IpAddr::V4(v4) => self.v4.find(v4.to_bits()),

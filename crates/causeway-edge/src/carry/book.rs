@@ -10,6 +10,7 @@ use causeway_bpf::flow::{Carried, FlowPath, FlowTotals, MAX_APPLICATIONS};
 use super::choice::choices;
 use crate::application::Active;
 use crate::count::Counters;
+use crate::firewall::Firewall;
 
 /// An origin that did not answer, or refused, gets no new flows for this long where there is another.
 const PENALTY_MS: u64 = 10_000;
@@ -29,6 +30,8 @@ pub struct Entry {
     pub open: u64,
     /// It opens no flows any more. When those it has are cut, if ever.
     pub leaving: Option<Leaving>,
+    /// The rules of its application as they are now, also where it has left and only its flows go on.
+    pub firewall: Option<Arc<Firewall>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,13 @@
 //! What is to become of a flow: pure, the caller brings the time and the flow.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use causeway_bpf::flow::{Flow, Side};
 
 use crate::event::Cause;
+use crate::firewall::{Firewall, Verdict};
 
 /// A closed flow stays this long, so that a last segment that was lost is sent again through it.
 pub const LINGER_MS: u64 = 1_000;
@@ -30,6 +35,25 @@ impl Default for Limits {
             udp_idle_ms: 60_000,
             cut_at_ms: u64::MAX,
         }
+    }
+}
+
+/// What holds for the flows of each index, as one round goes by it.
+#[derive(Debug, Default)]
+pub struct Terms {
+    pub limits: HashMap<u16, Limits>,
+    /// Only those with a rule that ends what is established.
+    pub rules: HashMap<u16, Arc<Firewall>>,
+}
+
+impl Terms {
+    pub fn of(&self, index: u16) -> Limits {
+        self.limits.get(&index).copied().unwrap_or_default()
+    }
+
+    /// Must the flows of this client end?
+    pub fn bars(&self, index: u16, client: IpAddr) -> bool {
+        self.rules.get(&index).is_some_and(|rules| rules.judge(client) == Verdict::Cut)
     }
 }
 

@@ -15,7 +15,7 @@ use causeway_bpf::flow::{
 
 use super::book::Book;
 use super::here::Notices;
-use super::judge::{Fate, LINGER_MS, Limits, end, is_half_closed};
+use super::judge::{Fate, LINGER_MS, Limits, Terms, end, is_half_closed};
 use super::tell::{self, Clocks};
 use crate::event::{Cause, Events};
 use crate::sys::Wake;
@@ -40,6 +40,8 @@ const MOST_TOLD: usize = 1 << 20;
 pub struct Orders {
     pub is_stopping: AtomicBool,
     pub opening: AtomicU64,
+    /// Rules have come that end flows: look at all of them now.
+    pub is_urgent: AtomicBool,
 }
 
 pub struct Keeper {
@@ -64,6 +66,8 @@ struct Round {
     present: HashSet<u16>,
     opening: u64,
     close_looks: Vec<FlowKey>,
+    /// The rules bar more flows than one round may look at.
+    was_cut_short: bool,
 }
 
 impl Keeper {
@@ -93,7 +97,7 @@ impl Keeper {
         let mut look_at_ms = Some(Clocks::now().monotonic_ms + LOOK_AGAIN_MS);
         while !self.orders.is_stopping.load(Ordering::Acquire) {
             let had_events = self.take_events();
-            if Instant::now() >= next_round {
+            if self.orders.is_urgent.swap(false, Ordering::AcqRel) || Instant::now() >= next_round {
                 next_round = Instant::now() + self.round();
             }
             let now_ms = Clocks::now().monotonic_ms;
@@ -227,14 +231,14 @@ impl Keeper {
             return LEAST_ROUND;
         }
         let mut round = Round::default();
-        let limits = self.limits();
+        let terms = self.terms();
         // A flood of first packets must not keep us from the flows that are open.
         for table in [Table::Open, Table::Opening] {
             for family in [Family::V4, Family::V6] {
                 let mut cursor = Cursor::default();
                 loop {
                     let now_ms = Clocks::now().monotonic_ms;
-                    let mut visit = |leg: Leg| round.visit(&leg, table, &limits, &self.told, now_ms);
+                    let mut visit = |leg: Leg| round.visit(&leg, table, &terms, &self.told, now_ms);
                     let Ok(next) = self.path.sweep(family, table, cursor, &mut visit) else { break };
                     cursor = next;
                     self.take_events();
@@ -245,16 +249,16 @@ impl Keeper {
             }
         }
         for key in std::mem::take(&mut round.close_looks) {
-            self.look_closely(&key, &limits, &mut round);
+            self.look_closely(&key, &terms, &mut round);
         }
         self.settle(&round);
         self.empty_at = round.present.is_empty().then_some(opened);
-        LEAST_ROUND.max(began.elapsed() * ROUND_SHARE)
+        if round.was_cut_short { Duration::ZERO } else { LEAST_ROUND.max(began.elapsed() * ROUND_SHARE) }
     }
 
-    fn limits(&self) -> HashMap<u16, Limits> {
-        let entries = self.book.open();
-        let limits = entries.of.iter().map(|(index, entry)| {
+    fn terms(&self) -> Terms {
+        let mut terms = Terms::default();
+        for (index, entry) in &self.book.open().of {
             let mut limits = entry.active.as_ref().map_or_else(Limits::default, |active| Limits {
                 connect_ms: active.connect_timeout_ms,
                 idle_ms: active.idle_timeout_ms,
@@ -265,14 +269,16 @@ impl Keeper {
             if let Some(leaving) = entry.leaving {
                 limits.cut_at_ms = leaving.cut_at_ms.unwrap_or(u64::MAX);
             }
-            (*index, limits)
-        });
-        limits.collect()
+            terms.limits.insert(*index, limits);
+            let rules = entry.firewall.as_ref().filter(|firewall| firewall.cuts());
+            terms.rules.extend(rules.map(|firewall| (*index, firewall.clone())));
+        }
+        terms
     }
 
-    fn look_closely(&mut self, key: &FlowKey, limits: &HashMap<u16, Limits>, round: &mut Round) {
+    fn look_closely(&mut self, key: &FlowKey, terms: &Terms, round: &mut Round) {
         let Ok(Some(flow)) = self.path.flow(key) else { return };
-        let limits = limits.get(&flow.application).copied().unwrap_or_default();
+        let limits = terms.of(flow.application);
         let clocks = Clocks::now();
         let now_ms = clocks.monotonic_ms;
         if flow.is_established && !flow.is_told && self.told.len() < MOST_TOLD && self.told.insert(*key) {
@@ -288,7 +294,13 @@ impl Keeper {
             0
         };
         let was_open = !flow.is_closed && (flow.is_established || !flow.is_tcp);
-        match limits.judge(&flow, half_closed_ms, now_ms) {
+        let fate = match limits.judge(&flow, half_closed_ms, now_ms) {
+            Fate::GoesOn if !flow.is_closed && terms.bars(flow.application, flow.client.ip()) => {
+                Fate::Cut(Cause::FirewallCut)
+            }
+            fate => fate,
+        };
+        match fate {
             Fate::GoesOn => return,
             // The ring had no room for it.
             Fate::Ended(cause) => self.finish(&flow, cause, flow.seen_ms()),
@@ -343,7 +355,7 @@ impl Keeper {
 }
 
 impl Round {
-    fn visit(&mut self, leg: &Leg, table: Table, limits: &HashMap<u16, Limits>, told: &HashSet<FlowKey>, now_ms: u64) {
+    fn visit(&mut self, leg: &Leg, table: Table, terms: &Terms, told: &HashSet<FlowKey>, now_ms: u64) {
         self.present.insert(leg.application);
         let is_late = |ms: u64| now_ms.saturating_sub(leg.seen_ms) >= ms;
         if leg.is_doubtful && is_late(DOUBT_MS) && self.close_looks.len() < MOST_CLOSE_LOOKS {
@@ -357,14 +369,18 @@ impl Round {
         if is_up && !leg.is_closed {
             *self.open.entry(leg.application).or_default() += 1;
         }
-        let limits = limits.get(&leg.application).copied().unwrap_or_default();
+        let limits = terms.of(leg.application);
         let is_untold = leg.is_established && !leg.is_told && !told.contains(&leg.arrives);
         let is_due = if leg.is_closed {
             is_late(LINGER_MS)
         } else {
             limits.is_due(leg.arrives.is_tcp, leg.is_established, leg.seen_ms, now_ms)
         };
-        if (is_untold || is_due) && self.close_looks.len() < MOST_CLOSE_LOOKS {
+        let is_barred = !leg.is_closed && terms.bars(leg.application, leg.arrives.from.ip());
+        if is_barred && self.close_looks.len() >= MOST_CLOSE_LOOKS {
+            self.was_cut_short = true;
+        }
+        if (is_untold || is_due || is_barred) && self.close_looks.len() < MOST_CLOSE_LOOKS {
             self.close_looks.push(leg.arrives);
         }
     }
