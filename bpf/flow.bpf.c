@@ -8,6 +8,7 @@
 #include "flow_base.h"
 #include "flow_tcp.h"
 #include "flow_text.h"
+#include "flow_pressure.h"
 
 #define FAMILY 4
 #include "flow_family.h"

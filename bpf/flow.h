@@ -19,7 +19,7 @@
 #define CLOSED         (1u << 21) /* on both legs: nothing but retransmissions will come */
 #define TOLD           (1u << 22) /* client's leg: the event that it opened is in the ring */
 #define WATCH          (1u << 23) /* what this side sends decides about the other: its FIN or RST is not settled */
-#define SYN_SEEN       WATCH      /* opening TCP, origin's leg: its SYN was seen */
+#define SYN_SEEN       WATCH      /* opening, origin's leg: it has answered; of TCP, with a SYN */
 #define HEADER_SHIFT   24         /* 7 bits: length of the PROXY header in front of what the client sends */
 #define HEADER_BYTES   0x7fu
 #define HEADER_PENDING (1u << 31) /* not acknowledged (TCP) or not sent (UDP) yet */
@@ -113,6 +113,14 @@ struct totals {
 };
 SIZE(struct totals, 64);
 
+/* How hard it is for new flows of an application; see flow_pressure.h. */
+struct pressure {
+	__u32 second, opened, settled, is_on;
+	__u32 strain; /* so many tries does it take to find a source port */
+	__u32 unused[3];
+};
+SIZE(struct pressure, 32);
+
 /* What became of packets that were not plainly carried; the index of the counter. */
 enum flow_verdict {
 	STRAYED,           /* to a carried port, of no flow and no first packet of one: left to the stack */
@@ -130,6 +138,7 @@ enum flow_verdict {
 	TABLE_FULL,
 	EVENT_LOST,        /* the ring was full */
 	RECLAIMED,         /* a closed flow made room */
+	PRESSED,           /* a SYN, of a flood perhaps: left to the stack and its cookies */
 	FLOW_VERDICTS,
 };
 

@@ -37,6 +37,7 @@
 #define NARROW 1280          /* every link takes packets of this size: of IPv6 it is required */
 #define SILENCE 362          /* ticks: longer than the first time-out of a sender whose way is short */
 #define FEW_EVENTS (1 << 14) /* bytes of the ring that wait to be read */
+#define MANY_EVENTS (1 << 17)
 
 /* Where flows are translated to; set when the program is loaded. */
 const volatile __u32 source_first = 1024;

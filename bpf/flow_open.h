@@ -48,13 +48,23 @@ static __always_inline struct origin *F(choose)(struct application *application,
 	return choice < application->origin_count && origin->is_ipv6 == (WORDS == 4) && origin->source_count ? origin : 0;
 }
 
-/* A one-way flow that nobody has answered for so long, in fine time, may make room: a flood of first packets has ports
- * of its own oldest ones. The further the search goes, the younger; 0 for none. */
+/* A flow whose client has not been heard of again for so long, in fine time, may make room: a flood of first packets has
+ * ports of its own oldest ones. The further the search goes, the younger; 0 for none. */
+#define STRAIN 16
+#define MOST_STRAIN (STRAIN + 12)
 static __always_inline __u32 F(age_to_give_way)(__u32 try)
 {
-	if (try < 16)
+	if (try < STRAIN)
 		return 0;
-	return try < 24 ? 1000 * FINE_OF_A_MILLISECOND : try < 32 ? 100 * FINE_OF_A_MILLISECOND : 1;
+	return try < STRAIN + 8 ? 1000 * FINE_OF_A_MILLISECOND : try < STRAIN + 16 ? 100 * FINE_OF_A_MILLISECOND : 1;
+}
+
+/* For how long the flow of an origin's leg waits for its client, or for its origin. */
+static __always_inline __u32 F(waits)(const S(leg) *leg, int is_tcp)
+{
+	if (!(leg->tally.state & SYN_SEEN))
+		return fine_time() - leg->extra;
+	return is_tcp ? fine_time() - (__u32)leg->tally.bytes : (ticks() - leg->tally.seen) << (TICK_SHIFT - FINE_SHIFT) | 1;
 }
 
 /* Stacks are small. */
@@ -72,7 +82,7 @@ __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
 	__u32 zero = 0, age = F(age_to_give_way)(try);
 	S(draft) *draft = bpf_map_lookup_elem(&F(drafts), &zero);
 	S(key) *key, *client;
-	S(leg) *there;
+	S(leg) *there, *other;
 
 	if (!draft)
 		return 0;
@@ -80,12 +90,20 @@ __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
 	client = &draft->other;
 	there = bpf_map_lookup_elem(&F(opening), key);
 	if (there) {
-		if (!age || there->tally.state & (SYN_SEEN | ESTABLISHED) || fine_time() - there->extra < age)
+		int is_tcp = key->protocol == IPPROTO_TCP;
+
+		/* A client that is far away needs its time to finish a handshake. */
+		if (is_tcp && there->tally.state & SYN_SEEN)
+			age = age ? 1000 * FINE_OF_A_MILLISECOND : 0;
+		if (!age || there->tally.state & ESTABLISHED || F(waits)(there, is_tcp) < age)
 			return 0;
 		F(reverse)(client, &there->ends, key->protocol);
-		there = bpf_map_lookup_elem(&F(opening), client);
-		if (there && there->ends.sport == key->ends.dport) /* else it has begun another meanwhile */
+		other = bpf_map_lookup_elem(&F(opening), client);
+		if (other && other->ends.sport == key->ends.dport) { /* else it has begun another meanwhile */
+			if (other->tally.state & TOLD && !F(tell)(EVENT_REPLACED, client, other, there))
+				return 0;
 			bpf_map_delete_elem(&F(opening), client);
+		}
 		bpf_map_delete_elem(&F(opening), key);
 		count(RECLAIMED);
 	}
@@ -99,8 +117,6 @@ __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
 	}
 	/* What is closed keeps them for a second, for what is sent again, unless others are hard to find. */
 	if (there->tally.state & CLOSED && (try >= PATIENT_TRIES || ticks() - there->tally.seen > TICKS_OF_A_SECOND)) {
-		S(leg) *other;
-
 		F(reverse)(client, &there->ends, key->protocol);
 		other = bpf_map_lookup_elem(&F(flows), client);
 		if (other)
@@ -116,8 +132,11 @@ __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
 
 /* Find a source address and port for the flow. The first try is the same for the same client, its port included, so
  * that the origin's TIME_WAIT treats a client that comes again as it would without us. `origin_key` is the draft's. */
-static __always_inline int F(allocate)(const struct origin *origin, const S(key) *key, S(key) *origin_key)
+static __always_inline int F(allocate)(const struct origin *origin, const S(key) *key, S(key) *origin_key,
+				       __u32 application)
 {
+	struct pressure *pressure = pressure_of(application);
+	__u32 strain = pressure ? pressure->strain : 0;
 	__u32 sources = origin->source_count & (2 * MAX_SOURCES - 1);
 	__u32 hash = F(hash)(origin_key->ends.saddr, F(hash)(key->ends.daddr, F(hash)(key->ends.saddr, key->ends.dport)));
 	__u32 all = source_count * sources;
@@ -133,8 +152,14 @@ static __always_inline int F(allocate)(const struct origin *origin, const S(key)
 		port = source_first + (at + i / sources * step) % source_count;
 		__builtin_memcpy(origin_key->ends.daddr, origin->sources[which], 4 * WORDS);
 		origin_key->ends.dport = bpf_htons(port);
-		if (F(claim)(i))
+		if (F(claim)(i + strain)) {
+			/* What one has learnt, the next need not. */
+			if (pressure && i >= PATIENT_TRIES)
+				pressure->strain = i + strain < MOST_STRAIN ? i + strain : MOST_STRAIN;
+			else if (pressure && !i && strain)
+				pressure->strain = strain - 1;
 			return 1;
+		}
 	}
 	return 0;
 }
@@ -201,6 +226,10 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	origin = F(choose)(application, key);
 	if (!origin)
 		return PASS;
+	if (p->is_tcp && is_pressed(index)) {
+		count(PRESSED);
+		return PASS;
+	}
 
 	F(unbury)(key);
 	/* What the origin will send, */
@@ -221,7 +250,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	draft->leg.extra = fine_time();
 	draft->leg.tally.state = index | IS_ORIGIN_LEG | F(header_of)(application->header, key, 0);
 	sum = totals_of(index);
-	if (!F(allocate)(origin, key, &draft->key)) {
+	if (!F(allocate)(origin, key, &draft->key, index)) {
 		F(swap)(&draft->leg.ends, &draft->key.ends);
 		draft->leg.tally.state = index;
 		/* All are counted; of a flood the first is told, and few others. */

@@ -36,9 +36,10 @@ static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key
 		origin->extra |= short_time(origin->tally.bytes) << 16;
 		origin->tally.bytes = early;
 		origin->tally.next_seq += early;
-		clear_bits(&origin->tally, SYN_SEEN);
+		settle(index_of(&client->tally));
 	}
-	if (F(tell)(EVENT_OPENED, key, client, origin))
+	clear_bits(&origin->tally, SYN_SEEN);
+	if (!(client->tally.state & TOLD) && F(tell)(EVENT_OPENED, key, client, origin))
 		set_bits(&client->tally, TOLD);
 	count(PROMOTED);
 	if (!bpf_map_update_elem(&F(flows), key, client, BPF_ANY)) {
@@ -53,6 +54,17 @@ static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key
 	count(TABLE_FULL);
 	if (sum)
 		sum->table_full += 1;
+}
+
+/* The first answer to a datagram. In a flood of them, the sweep tells it. */
+static __noinline int F(answered)(const S(key) *key, S(leg) *client, S(leg) *origin)
+{
+	if (origin->tally.state & SYN_SEEN)
+		return 0;
+	set_bits(&origin->tally, SYN_SEEN);
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < MANY_EVENTS && F(tell)(EVENT_OPENED, key, client, origin))
+		set_bits(&client->tally, TOLD);
+	return 0;
 }
 
 /* SYN, SYN-ACK, ACK, and RST in place of any of them. GO_ON: it is forwarded and that is all; STAYS_OPEN: the flow is
@@ -70,8 +82,11 @@ static __noinline int F(handshake)(struct packet *p, const S(key) *key, S(leg) *
 		return bpf_map_lookup_elem(&F(flows), key) ? STAYS_OPEN : PASS;
 	}
 	if (!p->is_tcp) {
+		/* Two-way is who has something to say to an answer: whoever only says to be somebody hears none. */
 		if (leg->tally.state & IS_ORIGIN_LEG) {
-			F(promote)(&back, other, key, leg, 0);
+			F(answered)(&back, other, leg);
+		} else if (other->tally.state & SYN_SEEN) {
+			F(promote)(key, leg, &back, other, 0);
 			return STAYS_OPEN;
 		}
 		__sync_fetch_and_add(&leg->tally.bytes, p->payload);
@@ -86,6 +101,7 @@ static __noinline int F(handshake)(struct packet *p, const S(key) *key, S(leg) *
 			if (leg->tally.state & SYN_SEEN ? p->seq != leg->tally.next_seq : !acks)
 				return GO_ON;
 			set_bits(&leg->tally, RST_SEEN);
+			settle(index_of(&leg->tally));
 			F(forget)(key, leg, EVENT_REFUSED);
 		} else if (p->flags & TCP_SYN && !(leg->tally.state & SYN_SEEN) && (acks || !(p->flags & TCP_ACK))) {
 			leg->tally.next_seq = p->seq + 1;
@@ -98,6 +114,7 @@ static __noinline int F(handshake)(struct packet *p, const S(key) *key, S(leg) *
 	if (p->flags & TCP_RST) {
 		if (p->seq == leg->tally.next_seq) {
 			set_bits(&leg->tally, RST_SEEN);
+			settle(index_of(&leg->tally));
 			F(forget)(key, leg, EVENT_REFUSED);
 		}
 		return GO_ON;

@@ -50,12 +50,14 @@ pub enum Verdict {
     TableFull,
     /// An event found the ring full; the sweep makes up for it.
     EventLost,
-    /// A closed flow made room for a new one of the same addresses and ports.
+    /// A flow that is over, or that nobody finished, made room for a new one of the same addresses and ports.
     Reclaimed,
+    /// A SYN while too many came to nothing: left to the stack, whose cookies the client has to answer.
+    Pressed,
 }
 
 impl Verdict {
-    pub const ALL: [Verdict; 15] = [
+    pub const ALL: [Verdict; 16] = [
         Verdict::Strayed,
         Verdict::Opened,
         Verdict::Promoted,
@@ -71,6 +73,7 @@ impl Verdict {
         Verdict::TableFull,
         Verdict::EventLost,
         Verdict::Reclaimed,
+        Verdict::Pressed,
     ];
 
     /// Stable, for reports.
@@ -91,6 +94,7 @@ impl Verdict {
             Verdict::TableFull => "table_full",
             Verdict::EventLost => "event_lost",
             Verdict::Reclaimed => "reclaimed",
+            Verdict::Pressed => "pressed",
         }
     }
 }

@@ -17,7 +17,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fl
 /// One-way flows at a time, of a family; a flood has its own oldest ones evicted.
 const MOST_OPENING: u32 = 32_768;
 
-pub(super) const MAPS: [&str; 11] = [
+pub(super) const MAPS: [&str; 12] = [
     "flows4",
     "flows6",
     "opening4",
@@ -28,6 +28,7 @@ pub(super) const MAPS: [&str; 11] = [
     "applications",
     "totals",
     "flow_verdicts",
+    "pressures",
     "events",
 ];
 

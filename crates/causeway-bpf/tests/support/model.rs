@@ -248,7 +248,9 @@ impl Connection {
             let side = &mut self.sides[usize::from(is_origin)];
             side.bytes += payload as u64;
             side.packets += 1;
-            self.is_established |= is_origin && !self.is_closed;
+            // Two-way is who has something to say to an answer.
+            self.is_established |= !is_origin && self.is_syn_seen && !self.is_closed;
+            self.is_syn_seen |= is_origin;
             return (Some(out), true);
         }
         let mut packet = packet.clone();

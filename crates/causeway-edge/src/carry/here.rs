@@ -15,7 +15,7 @@ use crate::sys;
 
 const PINS: &str = "/sys/fs/bpf/causeway";
 /// The layout of the maps: another one is another place.
-pub const LAYOUT: &str = "flow-v1";
+pub const LAYOUT: &str = "flow-v2";
 /// Fewer source ports than this are not worth it.
 const LEAST_PORTS: usize = 1000;
 
