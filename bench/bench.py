@@ -45,7 +45,7 @@ class Bench:
         home = stack.enter_context(directory())
         self.world: World = stack.enter_context(world(len(rows), how.congestion))
         proxy_pin, load_pin = (("taskset", "-c", cpu) if how.is_pinned else () for cpu in (PROXY_CPU, LOAD_CPU))
-        origin = _start_origin(stack, program, self.world, len(rows), load_pin)
+        origin = start_origin(stack, program, self.world, len(rows), load_pin)
         self.load = Load(program, self.world, origin, how.seconds, min(0.2, how.seconds / 5), load_pin)
         self.running: list[Running] = []
         for place, row in enumerate(rows):
@@ -101,7 +101,7 @@ def _takes_part(running: Running, workload: Workload) -> bool:
     return running.contestant.carries_udp or not workload.is_udp
 
 
-def _start_origin(
+def start_origin(
     stack: ExitStack, program: Path, made: World, places: int, pin: tuple[str, ...]
 ) -> subprocess.Popen[bytes]:
     binds = [word for place in range(places) for word in ("--bind", made.origin_address(place))]

@@ -8,6 +8,7 @@ mod clock;
 mod connect;
 mod filler;
 mod idle;
+mod keep;
 mod origin;
 mod origin_stream;
 mod origin_udp;
@@ -30,6 +31,8 @@ const HELP: &str = "causeway-load MODE --to ADDRESS:PORT [options]
   udp     --flows N --in-flight N --size B    datagrams there and back, losses counted
   pace    --protocol tcp|udp --rate N --size B --connections N   latency at a fixed rate
   idle    --connections N                     echo, hold until a line on stdin, echo again
+  keep    --connection-rate N --longs N --request-rate N [--udp-to ADDRESS:PORT --sessions N --datagram-rate N]
+          --deadline S                        what a user keeps of all that, second by second
 all clients: --seconds S (whole run) --warmup S (left out of the rate)";
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         "udp" => udp::run(&mut args),
         "pace" => pace::run(&mut args),
         "idle" => idle::run(&mut args),
+        "keep" => keep::run(&mut args),
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(2);

@@ -1,0 +1,65 @@
+//! Send a flood, in a network namespace that a test made, for some seconds, at a rate. The last line is JSON:
+//! `{"kind", "sent", "seconds", "rate"}`; packets that the other end had no room for count as sent.
+//!
+//! `causeway-flood sink --interface NAME` drops what comes in there until stdin ends, to measure against.
+//!
+//! It refuses the machine's own network, addresses outside of 198.18.0.0/15, and more than a minute.
+mod frame;
+mod kernel;
+mod options;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use options::Options;
+
+/// So long a run at the rate asked for is one call: short enough for an even stream.
+const SLICE: Duration = Duration::from_millis(2);
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1).peekable();
+    let done = match words.next_if(|word| word == "sink") {
+        Some(_) => options::interface(words).and_then(|index| {
+            kernel::sink(index).map(|()| "{}".to_owned()).map_err(|error| format!("nothing is dropped: {error}"))
+        }),
+        None => Options::read(words).and_then(|options| run(&options)),
+    };
+    match done {
+        Ok(told) => {
+            println!("{told}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("causeway-flood: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<String, String> {
+    options.fence()?;
+    let (frame, job) = frame::template(options);
+    let flood = kernel::Flood::new(&frame, &job).map_err(|error| format!("the kernel makes no packets: {error}"))?;
+    let (begin, mut sent) = (Instant::now(), 0u64);
+    while begin.elapsed() < options.length {
+        // What is due by now; after a stall not all at once, or a pause would end in a burst.
+        let due = match options.rate {
+            0 => 100_000,
+            rate => {
+                let due = (begin.elapsed() + SLICE).as_secs_f64() * rate as f64;
+                (due as u64).saturating_sub(sent).min(rate / 20 + 64)
+            }
+        };
+        if due > 0 {
+            flood.send(due as u32).map_err(|error| format!("after {sent} packets: {error}"))?;
+            sent += due;
+        }
+        if options.rate > 0 {
+            let ahead = Duration::from_secs_f64(sent as f64 / options.rate as f64).saturating_sub(begin.elapsed());
+            std::thread::sleep(ahead.min(SLICE));
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let rate = sent as f64 / seconds;
+    Ok(format!(r#"{{"kind":"{}","sent":{sent},"seconds":{seconds:.3},"rate":{rate:.0}}}"#, options.kind.name()))
+}
