@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kernels check bench bench-apply bench-docs bench-flows instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-flows instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -19,6 +19,9 @@ test: setup test-deps ## run every test
 
 test-kernels: $(UV) ## load the kernel programs on other kernels, in qemu (downloads them; not part of test)
 	@scripts/apt kernels && $(PYTHON) tests/kernels/run $(ARGS)
+
+test-attacks: setup bench-deps ## floods on causeway and on what others would put there, and what users keep (not part of test)
+	@$(BIN)/python tests/attacks/run.py $(ARGS)
 
 check: setup ## format, lint, types, import contracts, stubs, licences
 	@scripts/check

@@ -2,8 +2,8 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from contextlib import AbstractContextManager as Context
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from contestants import CONTESTANTS as PLAIN
 from contestants import FAST_PATH, Contestant, Running, Unavailable
 from world import World, inside
 
-# nf_synproxy answers SYNs with cookies and lets the connection through once it is proven (Documentation/networking/nf_conntrack-sysctl.rst).
+# nf_synproxy answers SYNs with cookies and lets the connection through once it is proven
+# (Documentation/networking/nf_conntrack-sysctl.rst).
 SYNPROXY = """
 table ip defence {
-  chain notrack {
+  chain before {
     type filter hook prerouting priority raw
     iifname "cwb1" tcp flags syn notrack
   }
-  chain filter {
+  chain after {
     type filter hook input priority filter
     iifname "cwb1" ct state { invalid, untracked } synproxy mss 1460 wscale 7 timestamp sack-perm
     ct state invalid drop

@@ -1,4 +1,4 @@
-"""Let a veth take frames without an XDP program of its own, as a real card does: GRO makes its queue (`gro.py DEVICE`)."""
+"""Let a veth take frames without an XDP program of its own, as a real card does: GRO makes its queue."""
 
 import ctypes
 import fcntl

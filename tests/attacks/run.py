@@ -1,13 +1,16 @@
 """make test-attacks: what a user keeps while somebody floods, with causeway and with what others would put there.
 
 Each contestant stands alone, is used by a legitimate client at a fixed rate (200 connections/s, 1,000 requests/s on
-200 long connections, 1,000 datagrams/s in 200 sessions), and attacked from another network for some seconds. *Kept*
+200 long connections, 1,000 datagrams/s in 200 sessions), and attacked on the same wire for some seconds. *Kept*
 is what was answered rightly within a second, of all that was due while the attack went on. Figures stand beside
-what the generator can do here. Ends with 0; with --check, 1 where a goal of causeway's is missed.
+what the generator can do here. Ends with 0; with --check, 1 where a goal of the last contestant is missed; 3 where
+it cannot be done.
 """
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,19 +23,23 @@ sys.path.insert(0, str(HERE.parents[1] / "bench"))
 
 import defended  # noqa: E402
 import machine  # noqa: E402
+import table  # noqa: E402
 from bench import start_origin  # noqa: E402
-from contestants import Unavailable  # noqa: E402
+from contestants import Running, Unavailable  # noqa: E402
 from place import Field, field  # noqa: E402
 from sample import Load, wait_until_carrying  # noqa: E402
 from scenarios import ECHO, MOST_PER_S, SCENARIOS, UDP_ECHO, Scenario  # noqa: E402
 from world import directory, inside  # noqa: E402
 
-QUIET_S, AFTER_S = 2, 2
+AFTER_S = 1
 
 
 def main() -> int:
     options = _options()
     results: list[dict[str, Any]] = []
+    if os.geteuid() or not shutil.which("ip") or not shutil.which("nft"):
+        print("attacks: cannot be made here: root, ip and nft are needed", file=sys.stderr)
+        return 3
     with ExitStack() as stack:
         flood, load = machine.build("causeway-flood"), machine.build("causeway-load")
         home = stack.enter_context(directory())
@@ -41,7 +48,7 @@ def main() -> int:
         origin = start_origin(stack, load, place.world, len(rows), ())
         loads = Load(load, place.world, origin, 1, 0.2, ())
         ceiling = place.ceiling()
-        most = min(MOST_PER_S, int(0.8 * ceiling))
+        most = min(options.rate, int(0.8 * ceiling))
         print(f"the generator can do {ceiling:,} packets/s here; attacks are {most:,}/s", flush=True)
         for turn in range(options.rounds):
             for number, row in enumerate(rows):
@@ -49,7 +56,7 @@ def main() -> int:
                     with defended.standing(row, place.world, number, home / f"{row.name}-{turn}") as running:
                         wait_until_carrying(loads, running)
                         for scenario in options.only:
-                            found = attacked(place, load, running.place.listen, scenario, most, options.seconds)
+                            found = attacked(place, load, running, scenario, most, options.quiet, options.seconds)
                             found |= {"contestant": row.name, "round": turn}
                             results.append(found)
                             print(_line(found), flush=True)
@@ -69,6 +76,8 @@ def main() -> int:
     }
     if options.results:
         options.results.write_text(json.dumps(content, indent=1) + "\n")
+    for page in options.markdown:
+        table.refresh(page, content)
     missed = [found for found in results if found["contestant"] == rows[-1].name and found["missed"]]
     for found in missed:
         print(f"missed: {found['contestant']}: {found['scenario']}: {', '.join(found['missed'])}")
@@ -76,28 +85,30 @@ def main() -> int:
 
 
 def attacked(
-    place: Field, load: Path, listen: str, scenario: Scenario, most: int, seconds: int
+    place: Field, load: Path, running: Running, scenario: Scenario, most: int, quiet: int, seconds: int
 ) -> dict[str, Any]:  # fmt: skip
-    """One attack on whoever stands at `listen`; answers what was kept and what arrived."""
-    whole = QUIET_S + seconds + AFTER_S
-    words = ["keep", "--to", f"{listen}:{ECHO}", "--udp-to", f"{listen}:{UDP_ECHO}", "--seconds", str(whole)]
+    """One attack; answers what was kept and what arrived."""
+    listen = running.place.listen
+    whole = quiet + seconds + AFTER_S
+    words = ["keep", "--to", f"{listen}:{ECHO}", "--seconds", str(whole)]
+    words += ["--udp-to", f"{listen}:{UDP_ECHO}"] if running.contestant.carries_udp else []
     command = [*inside(place.world.client), str(load), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as client:
         assert client.stdout
         if "ready" not in client.stdout.readline():
             raise Unavailable("the long connections could not be opened")
-        time.sleep(QUIET_S)
+        time.sleep(quiet)
         before, rate = place.arrived(), int(most * scenario.share / len(scenario.kinds))
         to = f"{listen}:{scenario.port}"
         floods = [place.attack(kind, to, rate, seconds, scenario.ports) for kind in scenario.kinds]
         sent = sum(json.loads(flood.communicate()[0])["sent"] for flood in floods)
         arrived = place.arrived() - before
         told = json.loads(client.stdout.readlines()[-1])
-    return _judged(scenario, told, seconds) | {"sent": sent, "arrived": arrived, "seconds": seconds}
+    return _judged(scenario, told, quiet, seconds) | {"sent": sent, "arrived": arrived, "seconds": seconds}
 
 
-def _judged(scenario: Scenario, told: dict[str, Any], seconds: int) -> dict[str, Any]:
-    during = told["seconds"][QUIET_S : QUIET_S + seconds]
+def _judged(scenario: Scenario, told: dict[str, Any], quiet: int, seconds: int) -> dict[str, Any]:
+    during = told["seconds"][quiet : quiet + seconds]
     kept: dict[str, float | None] = {}
     for what in ("connections", "requests", "datagrams"):
         due = sum(second[what]["due"] for second in during)
@@ -105,7 +116,9 @@ def _judged(scenario: Scenario, told: dict[str, Any], seconds: int) -> dict[str,
     good = [_share(second) >= scenario.kept for second in during]
     # The second from which on all of them are good: 0 is at once.
     mitigated = next((start for start in range(len(good)) if all(good[start:])), None)
-    missed = [f"kept {share:.2%} of {what}" for what, share in kept.items() if share is not None and share < scenario.kept]
+    missed = [
+        f"kept {share:.2%} of {what}" for what, share in kept.items() if share is not None and share < scenario.kept
+    ]
     if told["broken"]:
         missed.append(f"{told['broken']} long connections broken")
     return {
@@ -141,9 +154,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--contestants", default=",".join(names), help="comma-separated; the last one is judged")
     parser.add_argument("--only", default=",".join(attacks), help=f"attacks, comma-separated: {', '.join(attacks)}")
     parser.add_argument("--seconds", type=int, default=6, help="of each attack")
+    parser.add_argument("--quiet", type=int, default=2, help="seconds before it")
+    parser.add_argument("--rate", type=int, default=MOST_PER_S, help="packets a second of an attack")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--markdown", type=Path, action="append", default=[], help="a page with a place for the table")
     found = parser.parse_args()
     try:
         found.contestants = [names[name] for name in found.contestants.split(",")]
