@@ -74,8 +74,8 @@ static __always_inline int judge_tcp(struct xdp_md *ctx, struct seen *p, const s
 	}
 	if (is_established(ctx, p) == YES)
 		return GUARD_ESTABLISHED;
-	if (listener->wants & WANTS_COOKIES && (p->flags & (SYN_FLAG | ACK_FLAG | RST_FLAG)) == ACK_FLAG &&
-	    has_cookie(ctx, p))
+	/* Ours, or of the stack, which sends them under pressure. */
+	if ((p->flags & (SYN_FLAG | ACK_FLAG | RST_FLAG)) == ACK_FLAG && has_cookie(ctx, p))
 		return GUARD_COOKIE_TAKEN;
 	return GUARD_OUT_OF_STATE;
 }

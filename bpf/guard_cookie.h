@@ -1,32 +1,52 @@
 /* SYN cookies: a SYN is answered from here, and nobody remembers it; an ACK that brings the cookie back goes on to the
- * listener, whose own check of the same cookie makes a connection of it. The stack takes cookies only of listeners
- * that have sent some lately: so one SYN a second goes through to it (net.ipv4.tcp_syncookies has to be 2). */
+ * listener, whose own check of the same cookie makes a connection of it. The stack takes cookies only of listening
+ * sockets that have sent some in the last two minutes (net.ipv4.tcp_syncookies has to be 2). Every port may be a socket
+ * of its own, so ten SYNs a second go through to each: more than one, because the stack answers nobody to whom it has
+ * no route. And to all ports of a listener not more than ten thousand, or a flood over all ports would go through. */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
-#define PRIME_NS 1000000000ull
+#define PRIME_NS 100000000ull
+#define PRIME_LISTENER_NS 100000ull
+#define PRIMED_SPOTS 16384 /* by hash: two spots in one slot share their ten */
 #define REPLY_HOPS 64
 #define OPTION_BITS 6 /* of a timestamp: window scale (4), SACK (1), ECN (1), as the stack reads them */
 #define OPTION_SACK 16
 #define NS_OF_MS 1000000
 
+/* When a SYN last went through: to each listener, then to each spot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_GUARDED);
+	__uint(max_entries, MAX_GUARDED + PRIMED_SPOTS);
 	__type(key, __u32);
-	__type(value, __u64); /* when a SYN last went through */
+	__type(value, __u64);
 } primed SEC(".maps");
+
+static __always_inline __u32 primed_spot(const struct seen *p)
+{
+	__u32 hash = p->daddr[0] ^ p->daddr[1] ^ p->daddr[2] ^ p->daddr[3];
+
+	hash ^= p->dport * 0x9e3779b1u;
+	hash = (hash ^ hash >> 16) * 0x85ebca6bu;
+	return MAX_GUARDED + ((hash ^ hash >> 13) & (PRIMED_SPOTS - 1));
+}
 
 static __always_inline int is_to_prime(const struct seen *p)
 {
-	__u32 index = p->listener;
-	__u64 *last = bpf_map_lookup_elem(&primed, &index), before;
+	__u32 index = p->listener, spot = primed_spot(p);
+	__u64 *of_listener = bpf_map_lookup_elem(&primed, &index), *of_spot = bpf_map_lookup_elem(&primed, &spot);
+	__u64 before, last;
 
-	if (!last)
+	if (!of_listener || !of_spot)
 		return 0;
-	before = *(volatile __u64 *)last;
+	before = *(volatile __u64 *)of_spot;
 	if (before && p->now - before < PRIME_NS)
 		return 0;
-	return __sync_val_compare_and_swap(last, before, p->now) == before;
+	last = *(volatile __u64 *)of_listener;
+	if (last && p->now - last < PRIME_LISTENER_NS)
+		return 0;
+	if (__sync_val_compare_and_swap(of_listener, last, p->now) != last)
+		return 0;
+	return __sync_val_compare_and_swap(of_spot, before, p->now) == before;
 }
 
 struct segment4 {

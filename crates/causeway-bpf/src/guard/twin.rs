@@ -65,7 +65,7 @@ pub struct Twin<S = Nothing> {
     /// Until when each has used what it gets, in the units of the rate.
     sources: HashMap<(u16, u16, bool, Net), u64>,
     passed_first: HashMap<(IpAddr, IpAddr, u32, u8), bool>,
-    primed: HashMap<u16, u64>,
+    primed: HashMap<judge::Slot, u64>,
 }
 
 /// Whose packet it is, what became of it, and the tag of what decided.

@@ -1,13 +1,15 @@
 //! The order of verdicts, and what each rests on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::access::{Access, Net};
 use super::super::rule::{Action, Rule, fingerprint};
 use super::super::{Listener, RateOf, Verdict};
 use super::{Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Seen, Surroundings, Twin, datagram};
 
-const PRIME_NS: u64 = 1_000_000_000;
+const PRIME_NS: u64 = 100_000_000;
+const PRIME_LISTENER_NS: u64 = 100_000;
+const PRIMED_SPOTS: u32 = 16_384;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
@@ -32,6 +34,27 @@ impl Seen {
     fn asks_for_connection(&self) -> bool {
         self.is_tcp() && self.flags & (SYN | ACK) == SYN
     }
+}
+
+/// Who lets a SYN through now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Slot {
+    Listener(u16),
+    Spot(u32),
+}
+
+/// Of an address and port; two may have the same.
+fn primed_spot(seen: &Seen) -> u32 {
+    let address = match seen.destination {
+        IpAddr::V4(v4) => u32::from_ne_bytes(v4.octets()),
+        IpAddr::V6(v6) => v6
+            .octets()
+            .chunks_exact(4)
+            .fold(0, |all, part| all ^ u32::from_ne_bytes([part[0], part[1], part[2], part[3]])),
+    };
+    let hash = address ^ u32::from(seen.destination_port).wrapping_mul(0x9e37_79b1);
+    let hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    (hash ^ hash >> 13) & (PRIMED_SPOTS - 1)
 }
 
 impl<S: Surroundings> Twin<S> {
@@ -149,11 +172,12 @@ impl<S: Surroundings> Twin<S> {
             if !wants.cookies || seen.fragment != Fragment::Not {
                 return Verdict::Passed;
             }
-            let last = self.primed.get(&index).copied().unwrap_or(0);
-            if last != 0 && now_ns - last < PRIME_NS {
+            let slots = [(Slot::Spot(primed_spot(seen)), PRIME_NS), (Slot::Listener(index), PRIME_LISTENER_NS)];
+            let is_recent = |slot, ns| self.primed.get(slot).is_some_and(|last| now_ns - last < ns);
+            if slots.iter().any(|(slot, ns)| is_recent(slot, *ns)) {
                 return Verdict::CookieSent;
             }
-            self.primed.insert(index, now_ns);
+            self.primed.extend(slots.map(|(slot, _)| (slot, now_ns)));
             return Verdict::Primed;
         }
         if self.is_open(seen) {
@@ -161,7 +185,7 @@ impl<S: Surroundings> Twin<S> {
         }
         let brings_back = seen.flags & (SYN | ACK | RST) == ACK
             && self.surroundings.is_cookie(seen.from(), seen.to(), seen.sequence, seen.acknowledged);
-        if wants.cookies && brings_back { Verdict::CookieTaken } else { Verdict::OutOfState }
+        if brings_back { Verdict::CookieTaken } else { Verdict::OutOfState }
     }
 }
 
