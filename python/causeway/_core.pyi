@@ -41,6 +41,21 @@ class Edge:
     def skip_events(self, keep: int) -> int:
         """Pass over the records that wait, but for the last `keep` of each worker; answers how many."""
 
+    def put_blob(self, kind: str, content: bytes, *, overlaps: bool = False, private: bool = False) -> bytes:
+        """Take a list of prefixes (`list`) or a database (`asn`, `country`) in; answers its digest and what it holds.
+
+        Raises NativeError: what is wrong with it, with the line; nothing was changed.
+        """
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether a snapshot may name this digest."""
+
+    def rule_hits(self) -> bytes:
+        """Rules of the firewall that have decided something: a list of rule, hits, last_ms (Unix time)."""
+
+    def explain(self, application: str, client: str, port: int) -> bytes:
+        """What the rules say of this client; `null` where the application has no firewall."""
+
     def drain(self, deadline_ms: int) -> int:
         """Close listeners, wait for flows of the engine, cut what is left; answers how many were cut."""
 

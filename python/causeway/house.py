@@ -18,7 +18,7 @@ import uvicorn
 
 from causeway import __version__
 from causeway.api.server import build
-from causeway.control import zones
+from causeway.control import access_rules, zones
 from causeway.control.plane import Plane, Site
 from causeway.control.tokens import Keyring
 from causeway.edge.agent import Agent
@@ -34,7 +34,7 @@ from causeway.supervise.line import Line
 
 log = logging.getLogger("causeway")
 
-_AGAIN_S = 2.0  # between attempts to bring control up
+_AGAIN_S = 1.0  # between attempts to bring control up, and looks for rules whose time has passed
 
 
 def site(settings: Settings, api_port: int) -> Site:
@@ -199,5 +199,11 @@ class House:
     async def _keep_control_up(self) -> None:
         while True:
             await asyncio.sleep(_AGAIN_S)
-            if not self._agent.is_stopping and (self._plane.unavailable or self._plane.out_of_step):
+            if self._agent.is_stopping:
+                continue
+            if self._plane.unavailable or self._plane.out_of_step:
                 await asyncio.to_thread(self.open_control)
+            try:
+                await asyncio.to_thread(access_rules.expire, self._plane)
+            except Problem as error:
+                log.error("rules whose time has passed are still in force: %s", error.message)

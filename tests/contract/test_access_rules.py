@@ -189,9 +189,11 @@ WRONG = [  # target, value, mode, code, pointer
     ("ip_range", "::ffff:0:0/104", "block", 10001, "/configuration/value"),
     ("ip_range", "1" * 5000, "block", 10001, "/configuration/value"),
     ("asn", "ASx", "block", 10001, "/configuration/value"),
-    ("asn", "AS64496", "block", 19001, "/configuration/target"),
+    ("asn", "AS64496", "block", 10001, "/configuration/target"),
     ("country", "Germany", "block", 10001, "/configuration/value"),
-    ("country", "DE", "block", 19001, "/configuration/target"),
+    ("country", "DE", "block", 10001, "/configuration/target"),
+    ("list", "not-there", "block", 10001, "/configuration/value"),
+    ("list", "No name", "block", 10001, "/configuration/value"),
     ("planet", "Mars", "block", 19002, "/configuration/target"),
     ("ip", "198.51.100.1", "challenge", 19001, "/mode"),
     ("ip", "198.51.100.1", "js_challenge", 19001, "/mode"),
@@ -232,6 +234,6 @@ def test_what_is_not_there_and_unknown_fields(of_zone: Rules, of_account: Rules)
     for owner, code in ((f"zones/{UNKNOWN}", 1001), (f"accounts/{UNKNOWN}", 7003)):
         answer = of_zone.http.get(f"/client/v4/{owner}/firewall/access_rules/rules")
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, code)
-    for more in ({"paused": True}, {"x_causeway": {"expires_on": "2030-01-01T00:00:00Z"}}):
+    for more in ({"paused": True}, {"x_causeway": {"expires": "2030-01-01T00:00:00Z"}}):
         assert of_zone.add("ip", "198.51.100.1", **more).json()["errors"][0]["code"] == 10012
     assert of_zone.listed() == []

@@ -29,6 +29,13 @@ def test_every_route_is_described(document: Any) -> None:
         "/client/v4/zones/{zone_id}/firewall/access_rules/rules/{rule_id}",
         "/client/v4/zones/{zone_id}/spectrum/apps",
         "/client/v4/zones/{zone_id}/spectrum/apps/{app_id}",
+        "/api/v1/firewall/databases",
+        "/api/v1/firewall/databases/{target}",
+        "/api/v1/firewall/explain",
+        "/api/v1/firewall/lists",
+        "/api/v1/firewall/lists/{name}",
+        "/api/v1/firewall/rules",
+        "/api/v1/firewall/rules/{rule_id}",
         "/api/v1/status",
         "/api/v1/applications",
         "/api/v1/tail",
@@ -41,7 +48,8 @@ def test_every_route_is_described(document: Any) -> None:
         for verb, operation in operations.items():
             assert operation["summary"], path
             if verb in ("post", "put", "patch"):
-                assert operation["requestBody"]["content"]["application/json"]["examples"], path
+                [content] = operation["requestBody"]["content"].values()
+                assert content["examples"], path
 
 
 def test_operations_have_names_for_generated_clients(document: Any) -> None:

@@ -49,14 +49,19 @@ impl Active {
         Active { firewall, ..self }
     }
 
-    /// What the firewall says of a client.
-    pub fn judge(&self, client: IpAddr) -> Verdict {
-        self.firewall.as_ref().map_or(Verdict::None, |firewall| firewall.judge(client))
+    /// May a flow of this client to this port of the edge begin? The rules that decide count it.
+    pub fn admits(&self, client: IpAddr, port: u16) -> bool {
+        self.firewall.as_ref().is_none_or(|firewall| !firewall.admit(client, self.id, port).verdict.is_refusal())
     }
 
-    /// The same as the flow log names it.
-    pub fn matched(&self, client: IpAddr) -> Matched {
-        self.firewall.as_ref().map_or(Matched::Unknown, |firewall| firewall.judge(client).into())
+    /// Must what this client has end?
+    pub fn cuts(&self, client: IpAddr, port: u16) -> bool {
+        self.firewall.as_ref().is_some_and(|firewall| firewall.judge(client, self.id, port).verdict == Verdict::Cut)
+    }
+
+    /// What the firewall says of a client, as the flow log names it.
+    pub fn matched(&self, client: IpAddr, port: u16) -> Matched {
+        self.firewall.as_ref().map_or(Matched::Unknown, |firewall| firewall.judge(client, self.id, port).into())
     }
 
     /// Must this client send a PROXY header, which is then believed?

@@ -20,11 +20,12 @@ use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
 use crate::files;
 use crate::firewall::Firewall;
+use crate::firewall::blobs::Blobs;
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
 use crate::resolve::{self, Names};
-use crate::snapshot::{Application, Family, Origins, Protocol, Settings, Snapshot};
+use crate::snapshot::{self, Application, Family, Origins, Protocol, Settings, Snapshot};
 use crate::sockets::Shared;
 use crate::sys;
 use crate::worker::{Place, Step, Worker};
@@ -40,6 +41,7 @@ pub struct Running {
     pub settings: Settings,
     applications: HashMap<String, Arc<Active>>,
     firewalls: HashMap<String, Arc<Firewall>>,
+    pub blobs: Blobs,
     order: Vec<String>,
     places: BTreeMap<Place, String>,
     pub dispatching: Dispatching,
@@ -88,14 +90,7 @@ impl Running {
         };
 
         // Prepare: compile what changed, keep what did not.
-        let firewalls: HashMap<String, Arc<Firewall>> = snapshot
-            .firewalls
-            .into_iter()
-            .map(|spec| match self.firewalls.get(&spec.id) {
-                Some(running) if running.spec == spec => (spec.id, running.clone()),
-                _ => (spec.id.clone(), Arc::new(Firewall::new(spec))),
-            })
-            .collect();
+        let firewalls = self.compile_firewalls(snapshot.firewalls)?;
         let order: Vec<String> = snapshot.applications.iter().map(|application| application.id.clone()).collect();
         let mut wanted: HashMap<String, Arc<Active>> = HashMap::with_capacity(order.len());
         let mut has_changed = HashSet::new();
@@ -160,6 +155,7 @@ impl Running {
         self.settings = snapshot.settings;
         self.applications = wanted;
         self.firewalls = firewalls;
+        self.forget_blobs();
         self.order = order;
         self.places = std::mem::take(&mut change.places);
         self.sockets.extend(std::mem::take(&mut change.sockets));
@@ -278,6 +274,44 @@ impl Running {
             same.keep(&verdict.kept);
         }
         change.claim(spot, active, &same, verdict);
+    }
+
+    fn compile_firewalls(
+        &mut self,
+        specs: Vec<snapshot::Firewall>,
+    ) -> Result<HashMap<String, Arc<Firewall>>, EdgeError> {
+        let compiled = specs.into_iter().map(|spec| {
+            let id = spec.id.clone();
+            let running = self.firewalls.get(&id);
+            if let Some(running) = running.filter(|running| running.spec == spec) {
+                return Ok((id, running.clone()));
+            }
+            let made = Firewall::new(spec, &mut self.blobs, running.map(Arc::as_ref));
+            let invalid = |reason| EdgeError::Invalid { field: format!("firewalls[{id}]"), reason };
+            made.map_err(invalid).map(|made| (id.clone(), Arc::new(made)))
+        });
+        compiled.collect()
+    }
+
+    /// Lists and databases that no rule names any more.
+    fn forget_blobs(&mut self) {
+        let named = self.firewalls.values().flat_map(|firewall| {
+            let rules = firewall.spec.scopes.iter().flat_map(|scope| &scope.rules);
+            let lists = rules.filter_map(|rule| match &rule.target {
+                snapshot::Target::List(digest) => Some(digest),
+                _ => None,
+            });
+            lists.chain(&firewall.spec.asn).chain(&firewall.spec.country).map(String::as_str)
+        });
+        self.blobs.retain(&named.collect());
+    }
+
+    pub fn firewalls(&self) -> impl Iterator<Item = &Firewall> {
+        self.firewalls.values().map(Arc::as_ref)
+    }
+
+    pub fn active(&self, id: &str) -> Option<&Active> {
+        self.applications.get(id).map(Arc::as_ref)
     }
 
     fn names_for(&self, snapshot: &Snapshot) -> Result<Option<Names>, EdgeError> {

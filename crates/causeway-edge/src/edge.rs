@@ -1,6 +1,7 @@
 //! The edge: workers, what they run, and the three calls of the outside: apply, observe, drain.
 
 mod cut;
+mod firewalls;
 mod handing;
 mod succession;
 
@@ -17,6 +18,7 @@ use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
 use crate::files::{self, Ledger};
+use crate::firewall::blobs::Blobs;
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
@@ -163,6 +165,7 @@ impl Edge {
             move || recarry(&itself)
         });
         let wanted = carry::Wanted { mode: config.fast_path, flows: config.fast_path_flows };
+        running.blobs = Blobs::new(config.state_dir.as_deref());
         running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, recarry, workers_given)
             .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
         let patients = workers.iter().map(Patient::of).collect();

@@ -32,6 +32,8 @@ pub enum EdgeError {
     Stale { offered: u64, running: u64 },
     #[error("the snapshot is invalid at {field}: {reason}")]
     Invalid { field: String, reason: String },
+    #[error("{0}")]
+    Refused(String),
     #[error("the configuration of the engine is invalid: {0}")]
     Config(String),
     #[error("the edge has stopped")]
@@ -51,6 +53,7 @@ impl EdgeError {
             EdgeError::Format { .. } => "snapshot_format",
             EdgeError::Stale { .. } => "snapshot_stale",
             EdgeError::Invalid { .. } => "snapshot_invalid",
+            EdgeError::Refused(_) => "refused",
             EdgeError::Config(_) => "edge_config",
             EdgeError::Stopped => "edge_stopped",
             EdgeError::HandOver(_) => "hand_over_failed",

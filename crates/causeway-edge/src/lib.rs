@@ -44,5 +44,6 @@ pub use carry::{Mode as FastPathMode, flush, is_left};
 pub use dispatch::Mode as DispatchMode;
 pub use edge::{Config, Edge};
 pub use error::{EdgeError, Side};
+pub use firewall::list::Lenience;
 pub use report::{ApplyReport, Report};
 pub use sys::{die_with, duplicate};

@@ -28,18 +28,60 @@ pub struct Snapshot {
     pub firewalls: Vec<Firewall>,
 }
 
-/// Which clients are refused. The most specific prefix decides; none is there twice.
+/// Which clients are refused. Scopes are in order, the narrowest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Firewall {
     pub id: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow: Vec<Prefix>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub block: Vec<Prefix>,
+    pub scopes: Vec<Scope>,
+    /// Digests of the databases that tell AS numbers and countries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+}
+
+/// Rules for the same flows: of all applications or one, on all of its ports or some.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Ports>,
+    /// Only counted.
+    #[serde(default)]
+    pub dry_run: bool,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub id: String,
+    pub action: Action,
+    pub target: Target,
+}
+
+/// From the weakest to the strongest: of two about the same, the stronger holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Block,
     /// As `block`, and what is established ends too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cut: Vec<Prefix>,
+    Cut,
+    Allow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    Prefix(Prefix),
+    /// By digest.
+    List(String),
+    Asn(u32),
+    Country(String),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,12 +255,6 @@ impl Application {
     }
 }
 
-impl Firewall {
-    fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
-        self.allow.iter().chain(&self.block).chain(&self.cut)
-    }
-}
-
 impl Snapshot {
     /// Read and check a snapshot.
     ///
@@ -253,11 +289,6 @@ impl Snapshot {
             let invalid = |reason| EdgeError::Invalid { field: format!("firewalls[{index}]"), reason };
             if !firewalls.insert(firewall.id.as_str()) {
                 return Err(invalid(format!("{} appears twice", firewall.id)));
-            }
-            let mut prefixes: Vec<(IpAddr, u8)> = firewall.prefixes().map(|p| (p.first(), p.length())).collect();
-            prefixes.sort_unstable();
-            if let Some(pair) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
-                return Err(invalid(format!("{}/{} appears twice", pair[0].0, pair[0].1)));
             }
         }
         let mut ids = HashSet::with_capacity(self.applications.len());

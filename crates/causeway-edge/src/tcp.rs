@@ -19,7 +19,6 @@ use slab::Slab;
 use crate::application::Active;
 use crate::count::Counters;
 use crate::event::{Cause, Event, Kind as EventKind};
-use crate::firewall::{Firewall, Matched, Verdict};
 use crate::listen::BASE_USER_TIMEOUT;
 use crate::relay::{Half, Tools};
 use crate::routes::Routes;
@@ -169,7 +168,7 @@ impl TcpPlane {
         }
         let must_show_header = !active.spec.proxy_protocol_from.is_empty() && active.trusts(canonical(address).ip());
         // The client of a trusted proxy is known once its header was read.
-        if !must_show_header && active.judge(address.ip()).is_refusal() {
+        if !must_show_header && !active.admits(address.ip(), edge_address.port()) {
             return refuse(desk, &active, client, address, edge_address, Cause::FirewallBlocked);
         }
         let counters = counters(&active, desk);
@@ -265,14 +264,16 @@ impl TcpPlane {
     }
 
     /// The application got new rules: end what they block with `drop_established`.
-    pub fn cut_blocked(&mut self, desk: &mut Desk, application: u128, firewall: &Firewall) {
+    pub fn cut_blocked(&mut self, desk: &mut Desk, active: &Arc<Active>) {
         let concerned = |c: &Connection| {
-            c.state != State::Closed
-                && c.active.id == application
-                && firewall.judge(c.endpoints().source.ip()) == Verdict::Cut
+            let is_its = c.state != State::Closed && c.active.id == active.id;
+            is_its && active.cuts(c.endpoints().source.ip(), c.edge_address.port())
         };
         let slots: Vec<usize> = self.connections.iter().filter(|(_, c)| concerned(c)).map(|(slot, _)| slot).collect();
-        slots.into_iter().for_each(|slot| self.close(desk, slot, Cause::FirewallCut, Reset::Both));
+        for slot in slots {
+            self.connections[slot].active = active.clone(); // the record names the rules that ended it
+            self.close(desk, slot, Cause::FirewallCut, Reset::Both);
+        }
     }
 
     /// Our own error while this connection was served: it alone pays.
@@ -310,9 +311,6 @@ impl TcpPlane {
         let client = connection.client.take();
         let origin = connection.origin.take();
         let mut event = connection.event(cause, 0);
-        if cause == Cause::FirewallCut {
-            event.firewall = Matched::BlockIp; // by rules that are newer than the connection
-        }
         if connection.is_worth_measuring() {
             let rtt = |socket: &Option<OwnedFd>| socket.as_ref().map_or(0, |fd| sys::rtt_ns(fd.as_raw_fd()));
             event.origin_rtt_ns = if connection.state == State::Open { rtt(&origin) } else { 0 };
@@ -368,7 +366,7 @@ fn refuse(desk: &mut Desk, active: &Active, client: OwnedFd, address: SocketAddr
         origin_bytes: 0,
         client_rtt_ns: 0,
         origin_rtt_ns: 0,
-        firewall: active.matched(address.ip()),
+        firewall: active.matched(address.ip(), edge.port()),
     });
 }
 

@@ -18,7 +18,6 @@ use crate::application::Active;
 use crate::clock::Clock;
 use crate::event::{EventReader, Events, ring};
 use crate::files::{Files, Ledger};
-use crate::firewall::Firewall;
 use crate::linger::Linger;
 use crate::memory::Strain;
 use crate::pulse::Pulse;
@@ -75,10 +74,7 @@ pub enum Step {
         drain_ms: u64,
     },
     /// An application has new rules: what they block with `drop_established` ends.
-    CutBlocked {
-        application: u128,
-        firewall: Arc<Firewall>,
-    },
+    CutBlocked(Arc<Active>),
     /// From now on nothing is accepted here and UDP rests: datagrams wait in their sockets.
     Hold,
     /// Tell what UDP sessions there are. Only while held.
@@ -478,9 +474,9 @@ impl Loop {
                 self.tcp.retire(desk, application, policy, cut_ms);
                 self.udp.retire(desk, application, policy, cut_ms);
             }
-            Step::CutBlocked { application, firewall } => {
-                self.tcp.cut_blocked(desk, application, &firewall);
-                self.udp.cut_blocked(desk, application, &firewall);
+            Step::CutBlocked(active) => {
+                self.tcp.cut_blocked(desk, &active);
+                self.udp.cut_blocked(desk, &active);
             }
             Step::Hold => {
                 desk.is_held = true;

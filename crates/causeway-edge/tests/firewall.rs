@@ -17,8 +17,12 @@ const FIREWALL: &str = "f0000000000000000000000000000000";
 /// One application with the firewall on, and these rules.
 fn apply(world: &World, version: u64, mut application: Value, rules: Value) -> Value {
     application["firewall"] = json!(FIREWALL);
-    let mut firewall = json!({"id": FIREWALL});
-    firewall.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
+    let mut all = Vec::new();
+    for (action, prefixes) in rules.as_object().unwrap() {
+        let rule = |prefix: &Value| json!({"id": prefix, "action": action, "target": {"prefix": prefix}});
+        all.extend(prefixes.as_array().unwrap().iter().map(rule));
+    }
+    let firewall = json!({"id": FIREWALL, "scopes": [{"rules": all}]});
     let document = json!({
         "format": 1, "version": version, "settings": settings(), "applications": [application],
         "firewalls": [firewall],
@@ -162,16 +166,19 @@ fn the_client_that_a_trusted_proxy_names_is_the_one_that_counts() {
 }
 
 #[test]
-fn a_firewall_that_is_not_there_or_names_a_prefix_twice_is_refused_and_changes_nothing() {
+fn a_firewall_that_is_not_there_or_names_a_list_that_is_not_is_refused_and_changes_nothing() {
     let world = world(1);
     let edge = free_address("127.0.0.1");
     let mut named = application(1, "tcp", edge, &[origin("127.0.0.1", echo)], json!({}));
     named["firewall"] = json!(FIREWALL);
+    let rule = |target: Value| json!({"rules": [{"id": "a", "action": "block", "target": target}]});
     let firewalls = [
         json!([]),
-        json!([{"id": FIREWALL, "block": ["192.0.2.0/24"], "allow": ["192.0.2.0/24"]}]),
         json!([{"id": FIREWALL}, {"id": FIREWALL}]),
-        json!([{"id": FIREWALL, "block": ["192.0.2.1/24"]}]),
+        json!([{"id": FIREWALL, "scopes": [rule(json!({"prefix": "192.0.2.1/24"}))]}]),
+        json!([{"id": FIREWALL, "scopes": [rule(json!({"list": "0".repeat(64)}))]}]),
+        json!([{"id": FIREWALL, "scopes": [rule(json!({"country": "Germany"}))]}]),
+        json!([{"id": FIREWALL, "asn": "0".repeat(64)}]),
     ];
     for wrong in firewalls {
         let document = json!({

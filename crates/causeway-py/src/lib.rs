@@ -7,7 +7,7 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use causeway_edge::{Config, Edge as Engine, EdgeError};
+use causeway_edge::{Config, Edge as Engine, EdgeError, Lenience};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
@@ -83,6 +83,41 @@ impl Edge {
 
     fn skip_events(&self, py: Python<'_>, keep: usize) -> u64 {
         py.detach(|| self.engine.skip_events(keep))
+    }
+
+    #[pyo3(signature = (kind, content, *, overlaps = false, private = false))]
+    fn put_blob<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &str,
+        content: &[u8],
+        overlaps: bool,
+        private: bool,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let lenience = Lenience { overlaps, private };
+        let report = py.detach(|| self.engine.put_blob(kind, content, lenience)).map_err(|error| raise(py, error))?;
+        json(py, &report)
+    }
+
+    fn has_blob(&self, py: Python<'_>, digest: &str) -> bool {
+        py.detach(|| self.engine.has_blob(digest))
+    }
+
+    fn rule_hits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let hits = py.detach(|| self.engine.rule_hits());
+        json(py, &hits)
+    }
+
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        application: &str,
+        client: &str,
+        port: u16,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let address = client.parse().map_err(|_| PyValueError::new_err(format!("{client:?} is no IP address")))?;
+        let told = py.detach(|| self.engine.explain(application, address, port));
+        json(py, &told)
     }
 
     fn drain(&self, py: Python<'_>, deadline_ms: u64) -> usize {

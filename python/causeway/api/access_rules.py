@@ -94,17 +94,21 @@ def delete_account_rule(plane: PlaneOf, asking: AskingOf, owner: AccountOf, rule
     return answer({"id": rule_id})
 
 
-def _list(request: Request, plane: PlaneOf, owner: Owner) -> Json:
-    page = page_of(request)
+def asked_for(request: Request) -> stored.RuleFilter:
+    """Which rules the query is about."""
     target = choice(request, "configuration.target", ("", *_TARGETS), "")
     value = request.query_params.get("configuration.value") or None
-    wanted = stored.RuleFilter(
+    return stored.RuleFilter(
         target=target or None,
         value=_spelled(target, value) if value else None,
         mode=choice(request, "mode", ("", *_MODES), "") or None,
         notes=request.query_params.get("notes") or None,
         is_any=choice(request, "match", ("any", "all"), "all") == "any",
     )
+
+
+def _list(request: Request, plane: PlaneOf, owner: Owner) -> Json:
+    page, wanted = page_of(request), asked_for(request)
     order, is_desc = choice(request, "order", ("", *stored.ORDERS), "") or None, is_descending(request)
     with plane.reading() as connection:
         access_rules.check_owner(connection, owner)

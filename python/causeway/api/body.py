@@ -12,11 +12,13 @@ from causeway.api.envelope import refusal
 from causeway.model.problem import Code, Problem
 
 MOST_BYTES = 1024 * 1024
+MOST_FILE_BYTES = 64 * 1024 * 1024  # a million prefixes have 20 MB
+FILES = ("/api/v1/firewall/lists/", "/api/v1/firewall/databases/")
 
 
-def _too_large() -> Problem:
+def _too_large(most_bytes: int) -> Problem:
     return Problem(
-        Code.BODY_TOO_LARGE, f"the body is over the limit of {MOST_BYTES} bytes: send less at once", side="client"
+        Code.BODY_TOO_LARGE, f"the body is over the limit of {most_bytes} bytes: send less at once", side="client"
     )
 
 
@@ -30,18 +32,20 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         taken_bytes = 0
+        is_file = scope["method"] == "PUT" and scope["path"].startswith(FILES)
+        most_bytes = MOST_FILE_BYTES if is_file else MOST_BYTES
 
         async def limited() -> Message:
             nonlocal taken_bytes
             message = await receive()
             taken_bytes += len(message.get("body", b""))
-            if taken_bytes > MOST_BYTES:
-                raise _too_large()
+            if taken_bytes > most_bytes:
+                raise _too_large(most_bytes)
             return message
 
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > MOST_BYTES:
-            return await refusal(_too_large())(scope, receive, send)
+        if announced.isdigit() and int(announced) > most_bytes:
+            return await refusal(_too_large(most_bytes))(scope, receive, send)
         return await self._app(scope, limited, send)
 
 
@@ -55,4 +59,9 @@ async def _read(request: Request) -> object:
         raise Problem(Code.BODY_MALFORMED, f"the body {why}: send a JSON object", side="client") from None
 
 
+async def _raw(request: Request) -> bytes:
+    return await request.body()
+
+
 JsonBody = Annotated[object, Depends(_read)]
+FileBody = Annotated[bytes, Depends(_raw)]

@@ -83,7 +83,7 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
         responses["200"] = {"description": "done", "content": _json("Success")}
     responses |= {status: {"description": text, "content": _json("Refusal")} for status, text in _REFUSALS.items()}
     for parameter in operation.get("parameters", []):
-        if parameter["in"] == "path":
+        if parameter["in"] == "path" and parameter["name"].endswith("_id"):
             parameter["schema"] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 
 

@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 from causeway.control.applications import Asking
 from causeway.control.plane import NewRules, Plane, now
 from causeway.control.zones import zone_in
-from causeway.model.access_rule import AccessRule, Level, Owner
+from causeway.model.access_rule import AccessRule, Level, Owner, Target
 from causeway.model.problem import Code, Problem
 from causeway.store import access_rules as stored
-from causeway.store import repeats
+from causeway.store import applications, repeats
+from causeway.store import firewall_lists as lists
 from causeway.store import zones as stored_zones
 
 MOST_RULES = 10_000  # of one zone or account: each change compiles them all
@@ -36,7 +37,8 @@ def create(plane: Plane, owner: Owner, draft: Create, asking: Asking) -> AccessR
     def write(connection: Connection) -> NewRules | None:
         check_owner(connection, owner)
         rule = draft(secrets.token_hex(16), now())
-        present = stored.find_target(connection, owner, rule.target, rule.value)
+        _check_named(connection, rule)
+        present = stored.find_same(connection, rule)
         if present and asking.is_again and (present.mode, present.notes) == (rule.mode, rule.notes):
             made.append(present)
             return None
@@ -63,8 +65,8 @@ def change(plane: Plane, owner: Owner, rule_id: str, draft: Change) -> AccessRul
         made.append(after)
         if after is before:
             return None
-        if (after.target, after.value) != (before.target, before.value):
-            _refuse_second(stored.find_target(connection, owner, after.target, after.value))
+        _check_named(connection, after)
+        _refuse_second(stored.find_same(connection, after))
         stored.change(connection, after)
         return NewRules()
 
@@ -85,6 +87,48 @@ def delete(plane: Plane, owner: Owner, rule_id: str, asking: Asking) -> None:
         return NewRules()
 
     plane.change(write)
+
+
+def expire(plane: Plane) -> None:
+    """Delete the rules whose time has passed; the edge hears of it."""
+    if plane.database is None or plane.unavailable or not plane.next_expiry or plane.next_expiry > now():
+        return
+
+    def write(connection: Connection) -> NewRules | None:
+        return NewRules() if stored.remove_expired(connection, now()) else None
+
+    plane.change(write)
+
+
+def find_anywhere(connection: Connection, rule_id: str) -> AccessRule:
+    """The rule, whoever has it, or the Problem that there is none."""
+    found = stored.find_any(connection, rule_id)
+    if found is None:
+        raise Problem(Code.NOT_FOUND, f"there is no access rule {rule_id}: list the rules to see their ids")
+    return found
+
+
+def _check_named(connection: Connection, rule: AccessRule) -> None:
+    """What a rule names has to be there."""
+    if rule.target is Target.LIST and not lists.find(connection, rule.value):
+        raise _wrong(f"there is no list {rule.value!r}: make it with PUT /api/v1/firewall/lists/{rule.value}")
+    known = [database.target for database in lists.databases(connection)]
+    if rule.target in (Target.ASN, Target.COUNTRY) and rule.target not in known:
+        raise Problem(
+            Code.ACCESS_RULE,
+            f"{rule.target} {rule.value}: no database here says which addresses those are; give one with causeway "
+            f"geo update --{rule.target} FILE",
+            pointer="/configuration/target",
+        )
+    if rule.application:
+        owner = applications.zone_of(connection, rule.application)
+        if owner is None or (rule.owner.level is Level.ZONE and owner != rule.owner.id):
+            why = f"this rule reaches no application {rule.application}: list applications to see their ids"
+            raise Problem(Code.ACCESS_RULE, why, pointer="/x_causeway/application")
+
+
+def _wrong(message: str) -> Problem:
+    return Problem(Code.ACCESS_RULE, message, pointer="/configuration/value")
 
 
 def check_owner(connection: Connection, owner: Owner) -> None:

@@ -16,14 +16,14 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from causeway.exchange.bus import ControlSide, EdgeRefused
-from causeway.model.access_rule import compile_rules
+from causeway.model.access_rule import Target, compile_rules
 from causeway.model.application import Address, Application
 from causeway.model.claims import Claims
 from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport
 from causeway.model.snapshot import Settings, encode_application, encode_firewall, encode_snapshot
-from causeway.store import access_rules, sequences
+from causeway.store import access_rules, firewall_lists, sequences
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
 
@@ -76,6 +76,7 @@ class Plane:
     firewalls: dict[str, bytes] = field(default_factory=dict)  # encoded, by zone: where an application has it on
     claims: Claims = field(default_factory=Claims)
     version: int = 0
+    next_expiry: datetime | None = None  # of a rule
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, database: Database) -> None:
@@ -90,6 +91,7 @@ class Plane:
                 self.version = max(self.version, sequences.snapshot_version(connection))
                 self._take_up(everything)
                 self.firewalls = self._firewalls(connection, self.pieces, are_new=True)
+                self.next_expiry = access_rules.next_expiry(connection)
             self._settle()
             with database.write() as connection:
                 sequences.set_snapshot_version(connection, self.version)
@@ -134,6 +136,7 @@ class Plane:
                     is_begun = True
                     after = self._edited(edit) if isinstance(edit, Edit) else before
                     firewalls = self._firewalls(connection, after, are_new=isinstance(edit, NewRules))
+                    next_expiry = access_rules.next_expiry(connection)
                     if isinstance(edit, Edit):
                         _refuse_if_not_running(self._deliver(after, firewalls), edit.application_id)
                     elif firewalls != self.firewalls:
@@ -144,7 +147,7 @@ class Plane:
                     self._put_back(before)
                     self._settle()
                 raise
-            self.pieces, self.firewalls = after, firewalls
+            self.pieces, self.firewalls, self.next_expiry = after, firewalls, next_expiry
 
     def _take_up(self, everything: Iterable[Application]) -> None:
         """Start the books anew; who came first keeps its ports."""
@@ -186,10 +189,31 @@ class Plane:
         """Those that served applications name; compiled only where the rules are new."""
         asking = (piece.application for piece in pieces.values() if not piece.unserved)
         known = {} if are_new else self.firewalls
-        return {
-            zone: known.get(zone) or encode_firewall(zone, compile_rules(access_rules.of_zone(connection, zone)))
-            for zone in sorted({application.zone_id for application in asking if application.ip_firewall})
-        }
+        zones = sorted({application.zone_id for application in asking if application.ip_firewall})
+        if all(zone in known for zone in zones):
+            return {zone: known[zone] for zone in zones}
+        lists = {found.name: found.digest for found in firewall_lists.every(connection)}
+        databases = {found.target: found.digest for found in firewall_lists.databases(connection)}
+        made: dict[str, bytes] = {}
+        for zone in zones:
+            scopes = compile_rules(access_rules.of_zone(connection, zone))
+            rules = [rule for scope in scopes for rule in scope.rules]
+            used = {target: digest for target, digest in databases.items() if target in {r.target for r in rules}}
+            named = {lists[rule.value] for rule in rules if rule.target is Target.LIST} | set(used.values())
+            self._provide(connection, named)
+            made[zone] = encode_firewall(zone, scopes, lists, used)
+        return made
+
+    def _provide(self, connection: Connection, digests: Iterable[str]) -> None:
+        """Let the edge have what the rules name, if it has not."""
+        for digest in digests:
+            if self.exchange.has_blob(digest):
+                continue
+            found = firewall_lists.content(connection, digest)
+            if found is None:
+                raise StoreError(f"the content {digest} of a list is not in the database: import the list again")
+            kind, content = found
+            self.exchange.put_blob(kind, content, overlaps=True, private=True)
 
     def _deliver(self, pieces: dict[str, Piece], firewalls: dict[str, bytes]) -> ApplyReport:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""

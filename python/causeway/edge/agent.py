@@ -10,9 +10,19 @@ import threading
 import time
 from typing import Protocol
 
+import msgspec
+
 from causeway.edge.alarms import Alarms
 from causeway.exchange.bus import EdgeRefused, EdgeSide
-from causeway.model.report import ApplyReport, Report, decode_apply_report, decode_report
+from causeway.model.report import (
+    ApplyReport,
+    BlobReport,
+    Explanation,
+    Report,
+    RuleHits,
+    decode_apply_report,
+    decode_report,
+)
 from causeway.native import NativeError
 
 log = logging.getLogger(__name__)
@@ -35,6 +45,10 @@ class Engine(Protocol):
     def drain(self, deadline_ms: int) -> int: ...
     def hand_over(self, link: int, within_ms: int) -> int: ...
     def pulse(self, beat: int) -> None: ...
+    def put_blob(self, kind: str, content: bytes, *, overlaps: bool, private: bool) -> bytes: ...
+    def has_blob(self, digest: str) -> bool: ...
+    def rule_hits(self) -> bytes: ...
+    def explain(self, application: str, client: str, port: int) -> bytes: ...
 
 
 class EngineFailed(Exception):
@@ -87,6 +101,27 @@ class Agent:
             for line in self._alarms.lines(report):
                 log.log(line.level, "%s", line.text)
         return report
+
+    def put_blob(self, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:
+        """Have the engine take a list or database in.
+
+        Raises:
+            EdgeRefused: what is wrong with it; nothing was changed.
+        """
+        try:
+            found = self._engine.put_blob(kind, content, overlaps=overlaps, private=private)
+        except NativeError as error:
+            raise EdgeRefused(error.code, error.message) from error
+        return msgspec.json.decode(found, type=BlobReport)
+
+    def has_blob(self, digest: str) -> bool:
+        return self._engine.has_blob(digest)
+
+    def rule_hits(self) -> list[RuleHits]:
+        return msgspec.json.decode(self._engine.rule_hits(), type=list[RuleHits])
+
+    def explain(self, application: str, client: str, port: int) -> Explanation | None:
+        return msgspec.json.decode(self._engine.explain(application, client, port), type=Explanation | None)
 
     @property
     def is_stopping(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from causeway.model.report import ApplyReport, Event, Report
+from causeway.model.report import ApplyReport, BlobReport, Event, Explanation, Report, RuleHits
 
 
 class EdgeRefused(Exception):
@@ -32,6 +32,18 @@ class Edge(Protocol):
     def wake(self) -> None:
         """Somebody listens: look again soon."""
 
+    def put_blob(self, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:
+        """Take a list or database in. Raises EdgeRefused: what is wrong with it; nothing was changed."""
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether a snapshot may name this list or database."""
+
+    def rule_hits(self) -> list[RuleHits]:
+        """Rules that have decided something, once for each zone."""
+
+    def explain(self, application: str, client: str, port: int) -> Explanation | None:
+        """What the rules say of a client; nothing where the application has no firewall."""
+
 
 class Reader(Protocol):
     """One listener's view of the events from the moment it came."""
@@ -49,6 +61,18 @@ class ControlSide(Protocol):
 
     def fresh_report(self) -> Report | None:
         """Ask the edge to look now."""
+
+    def put_blob(self, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:
+        """Take a list or database in. Raises EdgeRefused: what is wrong with it; nothing was changed."""
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether a snapshot may name this list or database."""
+
+    def rule_hits(self) -> list[RuleHits]:
+        """Rules that have decided something, once for each zone."""
+
+    def explain(self, application: str, client: str, port: int) -> Explanation | None:
+        """What the rules say of a client; nothing where the application has no firewall."""
 
     def recent(self) -> list[Event]:
         """The newest events, oldest first; as many as are kept."""

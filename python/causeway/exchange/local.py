@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from causeway.exchange.bus import Edge, EdgeRefused
-from causeway.model.report import ApplyReport, Event, Report, decode_events
+from causeway.model.report import ApplyReport, BlobReport, Event, Explanation, Report, RuleHits, decode_events
 
 BACKLOG_EVENTS = 20_000  # per reader; about 20 MB at worst
 _RECENT_BYTES = 512 * 1024  # a thousand events or more
@@ -57,9 +57,24 @@ class LocalExchange:
         self._edge = edge
 
     def deliver(self, snapshot: bytes) -> ApplyReport:
+        return self._present().apply(snapshot)
+
+    def put_blob(self, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:
+        return self._present().put_blob(kind, content, overlaps=overlaps, private=private)
+
+    def has_blob(self, digest: str) -> bool:
+        return self._present().has_blob(digest)
+
+    def rule_hits(self) -> list[RuleHits]:
+        return self._edge.rule_hits() if self._edge else []
+
+    def explain(self, application: str, client: str, port: int) -> Explanation | None:
+        return self._present().explain(application, client, port)
+
+    def _present(self) -> Edge:
         if self._edge is None:
             raise EdgeRefused("edge_missing", "no edge is running here")
-        return self._edge.apply(snapshot)
+        return self._edge
 
     def report(self) -> Report | None:
         return self._report

@@ -9,12 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
+
+from causeway.model.application import Ports
 
 
 class Target(StrEnum):
     IP = "ip"
     IP6 = "ip6"
     IP_RANGE = "ip_range"
+    LIST = "list"
     ASN = "asn"
     COUNTRY = "country"
 
@@ -45,7 +49,11 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """`value` is canonical: no host bits, short IPv6. `drop_established`: what it blocks is also cut if it is live."""
+    """`value` is canonical: no host bits, short IPv6; of a list it is the name.
+
+    `drop_established`: what it blocks is also cut if it is live. `application` and `ports` narrow it, None: all of
+    them. `is_dry_run`: only counted. `expires_on`: then it is deleted.
+    """
 
     id: str
     owner: Owner
@@ -56,10 +64,10 @@ class AccessRule:
     created_on: datetime
     modified_on: datetime
     drop_established: bool = False
-
-    @property
-    def prefix(self) -> str:
-        return prefix_of(self.target, self.value)
+    application: str | None = None
+    ports: Ports | None = None
+    is_dry_run: bool = False
+    expires_on: datetime | None = None
 
 
 def prefix_of(target: Target, value: str) -> str:
@@ -68,20 +76,71 @@ def prefix_of(target: Target, value: str) -> str:
     return value + lengths[target]
 
 
+class Compiled(NamedTuple):
+    """What the engine has to know of a rule."""
+
+    id: str
+    target: Target
+    value: str
+    mode: Mode
+    drop_established: bool = False
+    application: str | None = None
+    ports: Ports | None = None
+    is_dry_run: bool = False
+
+    @property
+    def action(self) -> str:
+        if self.mode is Mode.WHITELIST:
+            return "allow"
+        return "cut" if self.drop_established else "block"
+
+
 @dataclass(frozen=True, slots=True)
-class Firewall:
-    """The rules of one zone and its account as the engine gets them: no prefix twice, sorted."""
+class Scope:
+    """Rules about the same flows."""
 
-    allow: tuple[str, ...] = ()
-    block: tuple[str, ...] = ()
-    cut: tuple[str, ...] = ()
+    application: str | None
+    ports: Ports | None
+    is_dry_run: bool
+    rules: tuple[Compiled, ...]
 
 
-def compile_rules(rules: Iterable[tuple[str, Mode, bool]]) -> Firewall:
-    """Decide what holds for each prefix; given are prefix, mode and `drop_established`."""
-    kinds: dict[str, int] = {}  # 0 block, 1 cut, 2 allow: the higher one holds
-    for prefix, mode, drop_established in rules:
-        kind = 2 if mode is Mode.WHITELIST else int(drop_established)
-        kinds[prefix] = max(kind, kinds.get(prefix, 0))
-    block, cut, allow = (tuple(sorted(prefix for prefix, kind in kinds.items() if kind == k)) for k in range(3))
-    return Firewall(allow=allow, block=block, cut=cut)
+@dataclass(frozen=True, slots=True)
+class List:
+    """A list of prefixes that rules name. `digest`: of its text, which is kept apart."""
+
+    id: str
+    name: str
+    description: str
+    digest: str
+    ipv4: int
+    ipv6: int
+    created_on: datetime
+    modified_on: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GeoDatabase:
+    """Which addresses are whose. `target` is `asn` or `country`."""
+
+    target: Target
+    digest: str
+    name: str
+    prefixes: int
+    keys: int
+    modified_on: datetime
+
+
+def compile_rules(rules: Iterable[Compiled]) -> tuple[Scope, ...]:
+    """Put rules into scopes, the narrowest first: of an application and ports, of an application, of ports, of all."""
+    scopes: dict[tuple[str | None, Ports | None, bool], list[Compiled]] = {}
+    for rule in rules:
+        scopes.setdefault((rule.application, rule.ports, rule.is_dry_run), []).append(rule)
+
+    def width(key: tuple[str | None, Ports | None, bool]) -> tuple[bool, int, int, str, bool]:
+        application, ports, is_dry_run = key
+        size, first = (len(ports), ports.first) if ports else (65_536, 0)
+        return application is None, size, first, application or "", is_dry_run
+
+    ordered = sorted(scopes, key=width)
+    return tuple(Scope(*key, tuple(sorted(scopes[key], key=lambda rule: rule.id))) for key in ordered)

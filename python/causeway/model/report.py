@@ -63,6 +63,37 @@ class Event(msgspec.Struct, frozen=True):
     client_matched_ip_firewall: str = "UNKNOWN"
 
 
+class BlobReport(msgspec.Struct, frozen=True):
+    """A list or database that the edge took in; what does not apply to its kind is 0."""
+
+    digest: str
+    bytes: int
+    table_bytes: int
+    ipv4: int = 0
+    ipv6: int = 0
+    prefixes: int = 0
+    keys: int = 0
+
+
+class RuleHits(msgspec.Struct, frozen=True):
+    """How often a rule has decided since the edge started; `last_ms` is Unix time."""
+
+    rule: str
+    hits: int
+    last_ms: int
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What the rules say of one client: `verdict` is allow, block or none; `dry_run` are rules on trial."""
+
+    verdict: str
+    rule: str | None
+    by: str | None
+    dry_run: tuple[str, ...]
+    asn: int | None
+    country: str | None
+
+
 class OpenFiles(msgspec.Struct, frozen=True):
     used: int
     limit: int

@@ -6,12 +6,12 @@ thousands costs one encoding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from causeway.model.access_rule import Firewall
+from causeway.model.access_rule import Compiled, Scope, Target, prefix_of
 from causeway.model.application import Address, Application, Carrier, DirectOrigin, NamedOrigin, Network, Ports
 
 FORMAT = 1
@@ -57,10 +57,35 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
     )
 
 
-def encode_firewall(zone_id: str, firewall: Firewall) -> bytes:
-    """One element of the snapshot's `firewalls`."""
-    lists = {"allow": firewall.allow, "block": firewall.block, "cut": firewall.cut}
-    return _encode({"id": zone_id, **{name: prefixes for name, prefixes in lists.items() if prefixes}})
+def encode_firewall(
+    zone_id: str, scopes: Iterable[Scope], lists: Mapping[str, str], databases: Mapping[Target, str]
+) -> bytes:
+    """One element of the snapshot's `firewalls`. `lists` and `databases` are digests, by name and by target."""
+
+    def rule(of: Compiled) -> dict[str, object]:
+        target: dict[str, object]
+        match of.target:
+            case Target.LIST:
+                target = {"list": lists[of.value]}
+            case Target.ASN:
+                target = {"asn": int(of.value.removeprefix("AS"))}
+            case Target.COUNTRY:
+                target = {"country": of.value}
+            case _:
+                target = {"prefix": prefix_of(of.target, of.value)}
+        return {"id": of.id, "action": of.action, "target": target}
+
+    told = [
+        {
+            **({"application": scope.application} if scope.application else {}),
+            **({"ports": _ports(scope.ports)} if scope.ports else {}),
+            **({"dry_run": True} if scope.is_dry_run else {}),
+            "rules": [rule(one) for one in scope.rules],
+        }
+        for scope in scopes
+    ]
+    digests = {target.value: databases[target] for target in (Target.ASN, Target.COUNTRY) if target in databases}
+    return _encode({"id": zone_id, **({"scopes": told} if told else {}), **(digests if told else {})})
 
 
 def encode_snapshot(

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, true, update
 
-from causeway.model.access_rule import AccessRule, Level, Mode, Owner, Target, prefix_of
+from causeway.model.access_rule import AccessRule, Compiled, Level, Mode, Owner, Target
+from causeway.model.application import Ports
 from causeway.store.rows import Row
 from causeway.store.tables import access_rules, zones
 
@@ -52,13 +53,43 @@ def find(connection: Connection, owner: Owner, rule_id: str) -> AccessRule | Non
     return _rule(row) if row else None
 
 
-def find_target(connection: Connection, owner: Owner, target: Target, value: str) -> AccessRule | None:
-    """The owner's rule about exactly this."""
-    chosen = select(access_rules).where(
-        _is_of(owner), access_rules.c.target == target.value, access_rules.c.value == value
-    )
-    row = connection.execute(chosen).first()
+def find_any(connection: Connection, rule_id: str) -> AccessRule | None:
+    """The rule, whoever has it."""
+    row = connection.execute(select(access_rules).where(access_rules.c.id == rule_id)).first()
     return _rule(row) if row else None
+
+
+def find_same(connection: Connection, rule: AccessRule) -> AccessRule | None:
+    """Another rule of the owner about exactly this."""
+    wanted = _row(rule)
+    same = [access_rules.c[name] == wanted[name] for name in ("target", "value", "application", "ports", "dry_run")]
+    row = connection.execute(
+        select(access_rules).where(_is_of(rule.owner), access_rules.c.id != rule.id, *same)
+    ).first()
+    return _rule(row) if row else None
+
+
+def count_naming(connection: Connection, target: Target, value: str | None = None) -> int:
+    """How many rules, whoever has them, name this target, and this value of it."""
+    chosen = select(func.count()).select_from(access_rules).where(access_rules.c.target == target.value)
+    return connection.execute(chosen if value is None else chosen.where(access_rules.c.value == value)).scalar_one()
+
+
+def remove_expired(connection: Connection, now: datetime) -> int:
+    """Delete rules whose time has passed; answers how many."""
+    moment = _time(now)
+    is_over = and_(access_rules.c.expires_on != "", access_rules.c.expires_on <= moment)
+    return connection.execute(delete(access_rules).where(is_over)).rowcount
+
+
+def next_expiry(connection: Connection) -> datetime | None:
+    found = connection.execute(select(func.min(access_rules.c.expires_on)).where(access_rules.c.expires_on != ""))
+    text = found.scalar()
+    return datetime.fromisoformat(text) if text else None
+
+
+def remove_of_application(connection: Connection, application_id: str) -> None:
+    connection.execute(delete(access_rules).where(access_rules.c.application == application_id))
 
 
 def count(connection: Connection, owner: Owner) -> int:
@@ -67,7 +98,7 @@ def count(connection: Connection, owner: Owner) -> int:
 
 def page(
     connection: Connection,
-    owner: Owner,
+    owner: Owner | None,
     wanted: RuleFilter,
     *,
     order: str | None,
@@ -75,7 +106,7 @@ def page(
     skip: int,
     most: int,
 ) -> tuple[list[AccessRule], int]:
-    """A page of rules, oldest first unless told otherwise, and how many there are in all."""
+    """A page of rules, oldest first unless told otherwise, and how many there are in all. No owner: everybody's."""
     notes = func.instr(func.lower(access_rules.c.notes), (wanted.notes or "").lower()) > 0
     tests: list[ColumnElement[bool]] = [
         column == value
@@ -88,25 +119,33 @@ def page(
     ]
     tests += [notes] if wanted.notes is not None else []
     chosen = (or_ if wanted.is_any else and_)(*tests) if tests else true()
-    query = select(access_rules).where(_is_of(owner), chosen)
+    query = select(access_rules).where(_is_of(owner) if owner else true(), chosen)
     total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
     column = _ORDER[order] if order else access_rules.c.created_on
     ordered = query.order_by(column.desc() if is_descending else column.asc(), access_rules.c.id)
     return [_rule(row) for row in connection.execute(ordered.offset(skip).limit(most))], total
 
 
-def of_zone(connection: Connection, zone_id: str) -> Iterator[tuple[str, Mode, bool]]:
-    """Prefix, mode and `drop_established` of every rule that holds in a zone: its own and its account's."""
+def of_zone(connection: Connection, zone_id: str) -> Iterator[Compiled]:
+    """Every rule that holds in a zone: its own and its account's."""
     account = select(zones.c.account_id).where(zones.c.id == zone_id).scalar_subquery()
-    columns = (access_rules.c.target, access_rules.c.value, access_rules.c.mode, access_rules.c.drop_established)
-    query = select(*columns).where(
+    query = select(access_rules).where(
         or_(
             _is_of(Owner(Level.ZONE, zone_id)),
             and_(access_rules.c.level == Level.ACCOUNT.value, access_rules.c.owner_id == account),
         )
     )
     for row in connection.execute(query):
-        yield prefix_of(Target(row.target), row.value), Mode(row.mode), bool(row.drop_established)
+        yield Compiled(
+            row.id,
+            Target(row.target),
+            row.value,
+            Mode(row.mode),
+            bool(row.drop_established),
+            row.application or None,
+            _ports(row.ports),
+            bool(row.dry_run),
+        )
 
 
 def _is_of(owner: Owner) -> ColumnElement[bool]:
@@ -123,8 +162,12 @@ def _row(rule: AccessRule) -> dict[str, object]:
         "mode": rule.mode.value,
         "notes": rule.notes,
         "drop_established": int(rule.drop_established),
-        "created_on": rule.created_on.isoformat(timespec="microseconds"),
-        "modified_on": rule.modified_on.isoformat(timespec="microseconds"),
+        "created_on": _time(rule.created_on),
+        "modified_on": _time(rule.modified_on),
+        "application": rule.application or "",
+        "ports": str(rule.ports) if rule.ports else "",
+        "dry_run": int(rule.is_dry_run),
+        "expires_on": _time(rule.expires_on) if rule.expires_on else "",
     }
 
 
@@ -139,4 +182,18 @@ def _rule(row: Row) -> AccessRule:
         created_on=datetime.fromisoformat(row.created_on),
         modified_on=datetime.fromisoformat(row.modified_on),
         drop_established=bool(row.drop_established),
+        application=row.application or None,
+        ports=_ports(row.ports),
+        is_dry_run=bool(row.dry_run),
+        expires_on=datetime.fromisoformat(row.expires_on) if row.expires_on else None,
     )
+
+
+def _ports(text: str) -> Ports | None:
+    first, _, last = text.partition("-")
+    return Ports(int(first), int(last or first)) if text else None
+
+
+def _time(moment: datetime) -> str:
+    """Sorts as the moments do: all are in UTC."""
+    return moment.isoformat(timespec="microseconds")

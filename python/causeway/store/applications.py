@@ -34,6 +34,12 @@ def remove(connection: Connection, application_id: str) -> None:
     connection.execute(delete(applications).where(applications.c.id == application_id))
 
 
+def zone_of(connection: Connection, application_id: str) -> str | None:
+    """The zone of an application."""
+    found = connection.execute(select(applications.c.zone_id).where(applications.c.id == application_id)).scalar()
+    return str(found) if found else None
+
+
 def find(connection: Connection, zone_id: str, application_id: str) -> Application | None:
     query = select(applications).where(applications.c.zone_id == zone_id, applications.c.id == application_id)
     row = connection.execute(query).first()

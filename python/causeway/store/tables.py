@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 
@@ -72,5 +72,40 @@ access_rules = Table(
     Column("drop_established", Integer, nullable=False),
     Column("created_on", String(32), nullable=False),
     Column("modified_on", String(32), nullable=False),
-    UniqueConstraint("level", "owner_id", "target", "value"),
+    # Which flows it is about, and until when: empty text says all, and for ever.
+    Column("application", String(32), nullable=False),
+    Column("ports", String(16), nullable=False),
+    Column("dry_run", Integer, nullable=False),
+    Column("expires_on", String(32), nullable=False),
+    UniqueConstraint("level", "owner_id", "target", "value", "application", "ports", "dry_run"),
+)
+# Prefixes that rules name, and what is read of AS numbers and countries; the content is under its digest.
+firewall_lists = Table(
+    "firewall_lists",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("ipv4", Integer, nullable=False),
+    Column("ipv6", Integer, nullable=False),
+    Column("created_on", String(32), nullable=False),
+    Column("modified_on", String(32), nullable=False),
+)
+firewall_databases = Table(
+    "firewall_databases",
+    metadata,
+    Column("target", String(16), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("prefixes", Integer, nullable=False),
+    Column("keys", Integer, nullable=False),
+    Column("modified_on", String(32), nullable=False),
+)
+firewall_contents = Table(
+    "firewall_contents",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("content", LargeBinary, nullable=False),
 )

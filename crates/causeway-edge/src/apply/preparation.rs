@@ -128,11 +128,9 @@ impl Preparation {
         }
     }
 
-    pub fn cut_blocked(&mut self, active: &Active) {
-        if let Some(firewall) = active.firewall.as_ref().filter(|firewall| !firewall.spec.cut.is_empty()) {
-            for steps in &mut self.steps {
-                steps.push(Step::CutBlocked { application: active.id, firewall: firewall.clone() });
-            }
+    pub fn cut_blocked(&mut self, active: &Arc<Active>) {
+        if active.firewall.as_ref().is_some_and(|firewall| firewall.cuts()) {
+            self.steps.iter_mut().for_each(|steps| steps.push(Step::CutBlocked(active.clone())));
         }
     }
 

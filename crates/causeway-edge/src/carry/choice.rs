@@ -39,7 +39,7 @@ pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<C
     if spec.carrier == Carrier::Engine {
         return Err(why("carrier_engine", "carrier is 'engine'".into()));
     }
-    if active.firewall.as_ref().is_some_and(|firewall| !firewall.is_empty()) {
+    if active.firewall.as_ref().is_some_and(|firewall| !firewall.is_empty_for(active.id)) {
         return Err(why("ip_firewall", "IP access rules (ip_firewall) are checked by the engine".into()));
     }
     if !spec.proxy_protocol_from.is_empty() {

@@ -140,13 +140,15 @@ fn clients_go_to_the_first_origin_that_is_not_shunned() {
 
 #[test]
 fn an_application_with_rules_of_the_firewall_is_the_engines() {
-    use crate::firewall::Firewall;
+    use crate::firewall::{Firewall, blobs::Blobs};
     let with = |rules: Value| {
         let spec = serde_json::from_value(rules).unwrap();
-        active(&json!({"carrier": "kernel"})).with_firewall(Some(Arc::new(Firewall::new(spec))))
+        active(&json!({"carrier": "kernel"}))
+            .with_firewall(Some(Arc::new(Firewall::new(spec, &mut Blobs::default(), None).unwrap())))
     };
     let edge = "198.18.1.1".parse().unwrap();
-    let refused = choose(&with(json!({"id": "f", "block": ["192.0.2.0/24"]})), edge, &Lab).unwrap_err();
+    let rule = json!({"id": "r", "action": "block", "target": {"prefix": "192.0.2.0/24"}});
+    let refused = choose(&with(json!({"id": "f", "scopes": [{"rules": [rule]}]})), edge, &Lab).unwrap_err();
     assert_eq!(refused.code, "ip_firewall");
     assert!(choose(&with(json!({"id": "f"})), edge, &Lab).is_ok(), "without a rule nothing is skipped");
 }

@@ -43,7 +43,7 @@ impl Default for Limits {
 pub struct Terms {
     pub limits: HashMap<u16, Limits>,
     /// Only those with a rule that ends what is established.
-    pub rules: HashMap<u16, Arc<Firewall>>,
+    pub rules: HashMap<u16, (u128, Arc<Firewall>)>,
 }
 
 impl Terms {
@@ -51,9 +51,10 @@ impl Terms {
         self.limits.get(&index).copied().unwrap_or_default()
     }
 
-    /// Must the flows of this client end?
-    pub fn bars(&self, index: u16, client: IpAddr) -> bool {
-        self.rules.get(&index).is_some_and(|rules| rules.judge(client) == Verdict::Cut)
+    /// Must the flows of this client to this port of the edge end?
+    pub fn bars(&self, index: u16, client: IpAddr, port: u16) -> bool {
+        let rules = self.rules.get(&index);
+        rules.is_some_and(|(id, rules)| rules.judge(client, *id, port).verdict == Verdict::Cut)
     }
 }
 

@@ -210,9 +210,19 @@ impl Keeper {
 
     fn say_ended(&mut self, flow: &Flow, cause: Cause, at_ms: u64) {
         let clocks = Clocks::now();
-        let id = self.book.open().of.get(&flow.application).map_or(0, |entry| entry.id);
+        let entries = self.book.clone();
+        let entries = entries.open();
+        let entry = entries.of.get(&flow.application);
+        let id = entry.map_or(0, |entry| entry.id);
+        let mut event = tell::ended(flow, id, cause, at_ms, clocks);
+        if cause == Cause::FirewallCut
+            && let Some(rules) = entry.and_then(|entry| entry.firewall.as_ref())
+        {
+            event.firewall = rules.judge(flow.client.ip(), id, flow.edge.port()).into();
+        }
+        drop(entries);
         self.say_opened(flow, id, clocks);
-        self.events.write_dated(tell::ended(flow, id, cause, at_ms, clocks));
+        self.events.write_dated(event);
     }
 
     /// End it for both sides, and say so.
@@ -271,7 +281,7 @@ impl Keeper {
             }
             terms.limits.insert(*index, limits);
             let rules = entry.firewall.as_ref().filter(|firewall| firewall.cuts());
-            terms.rules.extend(rules.map(|firewall| (*index, firewall.clone())));
+            terms.rules.extend(rules.map(|firewall| (*index, (entry.id, firewall.clone()))));
         }
         terms
     }
@@ -295,7 +305,7 @@ impl Keeper {
         };
         let was_open = !flow.is_closed && (flow.is_established || !flow.is_tcp);
         let fate = match limits.judge(&flow, half_closed_ms, now_ms) {
-            Fate::GoesOn if !flow.is_closed && terms.bars(flow.application, flow.client.ip()) => {
+            Fate::GoesOn if !flow.is_closed && terms.bars(flow.application, flow.client.ip(), flow.edge.port()) => {
                 Fate::Cut(Cause::FirewallCut)
             }
             fate => fate,
@@ -376,7 +386,7 @@ impl Round {
         } else {
             limits.is_due(leg.arrives.is_tcp, leg.is_established, leg.seen_ms, now_ms)
         };
-        let is_barred = !leg.is_closed && terms.bars(leg.application, leg.arrives.from.ip());
+        let is_barred = !leg.is_closed && terms.bars(leg.application, leg.arrives.from.ip(), leg.arrives.to.port());
         if is_barred && self.close_looks.len() >= MOST_CLOSE_LOOKS {
             self.was_cut_short = true;
         }

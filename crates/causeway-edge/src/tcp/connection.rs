@@ -228,6 +228,11 @@ impl Connection {
         }
     }
 
+    /// May the client that a trusted proxy has named come in?
+    pub fn admits(&self) -> bool {
+        self.active.admits(self.endpoints().source.ip(), self.edge_address.port())
+    }
+
     pub fn event(&self, cause: Cause, origin_rtt_ns: u64) -> Event {
         let endpoints = self.endpoints();
         Event {
@@ -244,7 +249,7 @@ impl Connection {
             origin_bytes: self.down.bytes,
             client_rtt_ns: 0,
             origin_rtt_ns,
-            firewall: self.active.matched(endpoints.source.ip()),
+            firewall: self.active.matched(endpoints.source.ip(), self.edge_address.port()),
         }
     }
 }

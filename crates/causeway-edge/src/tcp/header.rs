@@ -34,7 +34,7 @@ impl TcpPlane {
                     connection.told = endpoints.map(Box::new);
                     connection.early.drain(..consumed);
                     connection.up.bytes += connection.early.len() as u64;
-                    if connection.active.judge(connection.endpoints().source.ip()).is_refusal() {
+                    if !connection.admits() {
                         return self.close(desk, slot, Cause::FirewallBlocked, Reset::Both);
                     }
                     return self.connect(desk, slot);

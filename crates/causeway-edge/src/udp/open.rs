@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use causeway_wire::Endpoints;
@@ -13,7 +14,6 @@ use super::session::{Key, Session, State};
 use super::{UdpPlane, control, counters};
 use crate::application::Active;
 use crate::event::{Cause, Event};
-use crate::firewall::{Firewall, Verdict};
 use crate::origin::Choice;
 use crate::snapshot::Protocol;
 use crate::source;
@@ -37,7 +37,7 @@ impl UdpPlane {
             self.icmp.port_unreachable(ends.source, ends.destination, desk.now_ms);
             return None;
         };
-        if active.judge(ends.source.ip()).is_refusal() {
+        if !active.admits(ends.source.ip(), ends.destination.port()) {
             self.refuse_blocked(desk, &active, ends);
             return None;
         }
@@ -82,17 +82,21 @@ impl UdpPlane {
             origin_bytes: 0,
             client_rtt_ns: 0,
             origin_rtt_ns: 0,
-            firewall: active.matched(ends.source.ip()),
+            firewall: active.matched(ends.source.ip(), ends.destination.port()),
         });
     }
 
     /// The application got new rules: end what they block with `drop_established`.
-    pub fn cut_blocked(&mut self, desk: &mut Desk, application: u128, firewall: &Firewall) {
+    pub fn cut_blocked(&mut self, desk: &mut Desk, active: &Arc<Active>) {
         let concerned = |s: &Session| {
-            s.state != State::Closed && s.active.id == application && firewall.judge(s.client.ip()) == Verdict::Cut
+            let is_its = s.state != State::Closed && s.active.id == active.id;
+            is_its && active.cuts(s.client.ip(), s.edge.port())
         };
         let slots: Vec<usize> = self.table.iter().filter(|(_, s)| concerned(s)).map(|(slot, _)| slot).collect();
-        slots.into_iter().for_each(|slot| self.close(desk, slot, Cause::FirewallCut));
+        for slot in slots {
+            self.table[slot].active = active.clone(); // the record names the rules that ended it
+            self.close(desk, slot, Cause::FirewallCut);
+        }
     }
 
     fn evict(&mut self, desk: &mut Desk, slot: usize) {

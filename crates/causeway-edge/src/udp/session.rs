@@ -158,7 +158,7 @@ impl Session {
             origin_bytes: self.origin_bytes,
             client_rtt_ns: 0,
             origin_rtt_ns: 0,
-            firewall: self.active.matched(self.client.ip()),
+            firewall: self.active.matched(self.client.ip(), self.edge.port()),
         }
     }
 }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import IPv6Network, ip_address, ip_network
+from typing import Any
 
 from causeway.model.access_rule import ALLOWED_MODES, AccessRule, Mode, Owner, Target
-from causeway.model.document.reading import as_bool, as_choice, as_object, refuse_unknown, shown
+from causeway.model.application import Ports
+from causeway.model.document.reading import Body, as_bool, as_choice, as_object, invalid, refuse_unknown, shown
 from causeway.model.problem import Code, Problem
 from causeway.model.timestamps import rfc3339
 
 LONGEST_NOTES = 1000
 _WRITABLE = ("configuration", "mode", "notes", "x_causeway")
 _READ_ONLY = ("id", "allowed_modes", "created_on", "modified_on", "scope")
+_EXTENSION = ("drop_established", "application", "ports", "dry_run", "expires_on")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
@@ -36,7 +39,7 @@ def parse_rule(body: object, *, rule_id: str, owner: Owner, now: datetime) -> Ac
         notes=_notes(fields.get("notes")),
         created_on=now,
         modified_on=now,
-        drop_established=_drop_established(fields.get("x_causeway"), default=False),
+        **_extension(fields.get("x_causeway"), now),
     )
 
 
@@ -53,7 +56,7 @@ def change_rule(before: AccessRule, body: object, *, now: datetime) -> AccessRul
         value=value,
         mode=before.mode if fields.get("mode") is None else _mode(fields["mode"]),
         notes=_notes(fields["notes"]) if "notes" in fields else before.notes,
-        drop_established=_drop_established(fields.get("x_causeway"), default=before.drop_established),
+        **_extension(fields.get("x_causeway"), now),
     )
     return before if after == before else replace(after, modified_on=now)
 
@@ -69,9 +72,21 @@ def show_rule(rule: AccessRule) -> dict[str, object]:
         "created_on": rfc3339(rule.created_on),
         "modified_on": rfc3339(rule.modified_on),
     }
-    if rule.drop_established:
-        document["x_causeway"] = {"drop_established": True}
+    if extension := show_extension(rule):
+        document["x_causeway"] = extension
     return document
+
+
+def show_extension(rule: AccessRule) -> dict[str, object]:
+    """What was stated."""
+    stated = {
+        "drop_established": rule.drop_established,
+        "application": rule.application,
+        "ports": str(rule.ports) if rule.ports else None,
+        "dry_run": rule.is_dry_run,
+        "expires_on": rfc3339(rule.expires_on) if rule.expires_on else None,
+    }
+    return {name: value for name, value in stated.items() if value}
 
 
 def canonical(target: Target, text: str) -> str:
@@ -89,7 +104,24 @@ def canonical(target: Target, text: str) -> str:
         if not re.fullmatch("[A-Za-z][A-Za-z0-9]", text):
             raise _wrong(f"{shown(text)} is no country of two letters such as DE")
         return text.upper()
+    if target is Target.LIST:
+        return list_name(text, "/configuration/value")
     return _range(text) if target is Target.IP_RANGE else _address(target, text)
+
+
+def list_name(value: object, pointer: str) -> str:
+    """The name of a list.
+
+    Raises:
+        Problem: 10001, it can be none.
+    """
+    if not isinstance(value, str) or not re.fullmatch("[a-z0-9][a-z0-9_-]{0,49}", value):
+        raise _wrong(
+            f"{shown(value)} is no name of a list: 1 to 50 lower-case letters, digits, '_' and '-', such as "
+            "known-scanners",
+            pointer,
+        )
+    return value
 
 
 def _address(target: Target, text: str) -> str:
@@ -128,15 +160,7 @@ def _configuration(value: object) -> tuple[Target, str]:
     text = fields.get("value")
     if not isinstance(text, str) or not 0 < len(text) <= 64:
         raise _wrong(f"/configuration/value must be text of 1 to 64 characters, not {shown(text)}")
-    found = canonical(target, text.strip())
-    if target in (Target.ASN, Target.COUNTRY):
-        raise Problem(
-            Code.NOT_BUILT,
-            f"{target.value} {shown(found)}: no database here says which addresses those are, and reading "
-            "one is not built yet; use ip, ip6 or ip_range",
-            pointer="/configuration/target",
-        )
-    return target, found
+    return target, canonical(target, text.strip())
 
 
 def _mode(value: object) -> Mode:
@@ -163,14 +187,55 @@ def _notes(value: object) -> str:
     return value
 
 
-def _drop_established(value: object, *, default: bool) -> bool:
+def _extension(value: object, now: datetime) -> dict[str, Any]:
+    """The fields of the rule that are given; `null` takes one back."""
     if value is None:
-        return default
+        return {}
     fields = as_object(value, "/x_causeway")
-    refuse_unknown(fields, ("drop_established",), "/x_causeway")
-    if fields.get("drop_established") is None:
-        return default
-    return as_bool(fields["drop_established"], "/x_causeway/drop_established")
+    refuse_unknown(fields, _EXTENSION, "/x_causeway")
+    read: dict[str, Any] = {}
+    if "drop_established" in fields:
+        read["drop_established"] = as_bool(fields["drop_established"], "/x_causeway/drop_established")
+    if "dry_run" in fields:
+        read["is_dry_run"] = as_bool(fields["dry_run"], "/x_causeway/dry_run")
+    if "application" in fields:
+        read["application"] = _application(fields["application"])
+    if "ports" in fields:
+        read["ports"] = _ports(fields["ports"])
+    if "expires_on" in fields:
+        read["expires_on"] = _moment(fields, now)
+    return read
+
+
+def _application(value: object) -> str | None:
+    if value is not None and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value)):
+        raise invalid("/x_causeway/application", f"{shown(value)} is no id of an application")
+    return value
+
+
+def _ports(value: object) -> Ports | None:
+    if value is None:
+        return None
+    found = re.fullmatch("([0-9]{1,5})(?:-([0-9]{1,5}))?", str(value)) if isinstance(value, str | int) else None
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 0 < first <= last < 65_536:
+        raise invalid("/x_causeway/ports", f"{shown(value)} is no port or range such as 22 or 1000-2000")
+    return Ports(first, last)
+
+
+def _moment(fields: Body, now: datetime) -> datetime | None:
+    value, pointer = fields["expires_on"], "/x_causeway/expires_on"
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise invalid(pointer, f"{shown(value)} is no time with a zone such as 2026-12-31T23:59:00Z")
+    if moment <= now:
+        raise invalid(pointer, f"{shown(value)} has passed: give a time to come")
+    return moment.astimezone(UTC)
 
 
 def _wrong(message: str, pointer: str = "/configuration/value") -> Problem:

@@ -1,0 +1,118 @@
+"""Lists and databases of the firewall: taken in, replaced, deleted; and what the rules say of an address.
+
+The edge reads and checks them, so what was accepted is what holds. Content is stored under its digest.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import Connection
+
+from causeway.control.plane import NewRules, Plane, now, told
+from causeway.exchange.bus import EdgeRefused
+from causeway.model.access_rule import GeoDatabase, List, Target
+from causeway.model.problem import Code, Problem
+from causeway.model.report import BlobReport, Explanation
+from causeway.store import access_rules as stored_rules
+from causeway.store import firewall_lists as stored
+
+MOST_LISTS = 100
+
+
+def save_list(
+    plane: Plane, name: str, content: bytes, *, description: str | None, overlaps: bool, private: bool
+) -> List:
+    """Make a list, or replace it as a whole; rules that name it hold with the new one at once.
+
+    Raises:
+        Problem: with the line that is wrong; nothing was changed.
+    """
+    report = _put(plane, "list", content, overlaps=overlaps, private=private)
+    made: list[List] = []
+
+    def write(connection: Connection) -> NewRules | None:
+        moment = now()
+        before = stored.find(connection, name)
+        if before is None and len(stored.every(connection)) >= MOST_LISTS:
+            raise Problem(Code.ACCESS_RULE, f"there are {MOST_LISTS} lists, the most possible: delete one first")
+        after = List(
+            id=before.id if before else secrets.token_hex(16),
+            name=name,
+            description=description if description is not None else before.description if before else "",
+            digest=report.digest,
+            ipv4=report.ipv4,
+            ipv6=report.ipv6,
+            created_on=before.created_on if before else moment,
+            modified_on=moment,
+        )
+        made.append(after)
+        stored.save_content(connection, report.digest, "list", content)
+        stored.save(connection, after)
+        stored.forget_contents(connection)
+        return NewRules() if before and before.digest != after.digest else None
+
+    plane.change(write)
+    return made[0]
+
+
+def delete_list(plane: Plane, name: str) -> List:
+    """Delete a list that no rule names. Raises Problem: nothing was changed."""
+    made: list[List] = []
+
+    def write(connection: Connection) -> NewRules | None:
+        found = list_in(connection, name)
+        if count := stored_rules.count_naming(connection, Target.LIST, found.name):
+            raise Problem(Code.CONFLICT, f"{count} rule(s) name the list {found.name}: delete them first")
+        stored.remove(connection, found.id)
+        stored.forget_contents(connection)
+        made.append(found)
+        return None
+
+    plane.change(write)
+    return made[0]
+
+
+def list_in(connection: Connection, name: str) -> List:
+    """The list, or the Problem that there is none."""
+    found = stored.find(connection, name)
+    if found is None:
+        raise Problem(Code.NOT_FOUND, f"there is no list {name!r}: list them to see their names")
+    return found
+
+
+def save_database(plane: Plane, target: Target, name: str, content: bytes) -> GeoDatabase:
+    """Take a database of countries or AS numbers into use; rules hold by it at once.
+
+    Raises:
+        Problem: it cannot be read, and why; the one before stays.
+    """
+    report = _put(plane, target.value, content, overlaps=True, private=True)
+    made = GeoDatabase(target, report.digest, name, report.prefixes, report.keys, now())
+
+    def write(connection: Connection) -> NewRules:
+        stored.save_content(connection, report.digest, target.value, content)
+        stored.save_database(connection, made)
+        stored.forget_contents(connection)
+        return NewRules()
+
+    plane.change(write)
+    return made
+
+
+def explain(plane: Plane, address: str) -> list[tuple[str, int, Explanation | None]]:
+    """What the edge says of a client at each application: its id, a port, and none where the firewall is off."""
+    with told():
+        return [
+            (piece.application.id, port, plane.exchange.explain(piece.application.id, address, port))
+            for piece in list(plane.pieces.values())
+            if not piece.unserved
+            for port in (piece.application.edge_ports.first,)
+        ]
+
+
+def _put(plane: Plane, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:
+    try:
+        return plane.exchange.put_blob(kind, content, overlaps=overlaps, private=private)
+    except EdgeRefused as error:
+        raise Problem(Code.ACCESS_RULE, f"{error}; nothing was changed") from error
