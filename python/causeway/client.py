@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NotRequired, TypedDict, TypeVar, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
@@ -134,6 +134,60 @@ class Token(TypedDict):
     scope: str
     created_on: NotRequired[str]
     value: NotRequired[str]
+
+
+class FirewallTarget(TypedDict):
+    target: str
+    value: str
+
+
+class RuleScope(TypedDict):
+    id: str
+    type: str
+
+
+class FirewallRule(TypedDict):
+    """An IP access rule; its counts are in `x_causeway`."""
+
+    id: str
+    mode: str
+    notes: str
+    configuration: FirewallTarget
+    scope: RuleScope
+    x_causeway: dict[str, object]
+
+
+class FirewallList(TypedDict):
+    id: str
+    name: str
+    prefixes: dict[str, int]
+
+
+class GeoDatabase(TypedDict):
+    target: str
+    name: str
+    prefixes: int
+    keys: int
+
+
+class Explained(TypedDict):
+    """What the rules say of an address at one application."""
+
+    id: str
+    dns: str
+    protocol: str
+    ip_firewall: bool
+    verdict: str
+    by: str | None
+    rule: FirewallRule | None
+    dry_run: list[FirewallRule]
+    asn: int | None
+    country: str | None
+
+
+class Explanation(TypedDict):
+    address: str
+    applications: list[Explained]
 
 
 class Lost(TypedDict):
@@ -274,6 +328,26 @@ class Client:
     def revoke_token(self, token_id: str) -> None:
         self._request("DELETE", f"/api/v1/tokens/{token_id}")
 
+    def firewall_rules(self) -> list[FirewallRule]:
+        return self._pages("/api/v1/firewall/rules", FirewallRule)
+
+    def create_firewall_rule(self, body: Mapping[str, object]) -> FirewallRule:
+        return cast(FirewallRule, self._request("POST", "/api/v1/firewall/rules", body=body))
+
+    def delete_firewall_rule(self, rule_id: str) -> None:
+        self._request("DELETE", f"/api/v1/firewall/rules/{rule_id}")
+
+    def put_firewall_list(self, name: str, content: bytes, query: Mapping[str, str]) -> FirewallList:
+        path = f"/api/v1/firewall/lists/{quote(name, safe='')}"
+        return cast(FirewallList, self._request("PUT", path, content=content, params=query))
+
+    def put_firewall_database(self, target: str, name: str, content: bytes) -> GeoDatabase:
+        path = f"/api/v1/firewall/databases/{target}"
+        return cast(GeoDatabase, self._request("PUT", path, content=content, params={"name": name}))
+
+    def explain_address(self, address: str) -> Explanation:
+        return cast(Explanation, self._request("GET", "/api/v1/firewall/explain", params={"address": address}))
+
     def tail(self, application_id: str | None = None, *, is_following: bool = True) -> Iterator[Event | Lost]:
         """Yield events as the edge reports them; ends when the server ends the stream."""
         params = {"follow": "true" if is_following else "false"}
@@ -310,10 +384,11 @@ class Client:
         path: str,
         *,
         body: Mapping[str, object] | None = None,
+        content: bytes | None = None,
         params: Mapping[str, str] | None = None,
     ) -> object:
         try:
-            answer = self._http.request(method, path, json=body, params=params)
+            answer = self._http.request(method, path, json=body, content=content, params=params)
         except httpx.HTTPError as error:
             raise Unreachable(self.url, _reason(error)) from error
         return self._result(answer)

@@ -408,3 +408,34 @@ def test_up_is_the_process_that_was_started_and_keeps_applications(tmp_path: Pat
         if server.process.poll() is None:
             assert server.stop(signal.SIGINT) == 0
         shutil.rmtree(tmp_path / "causeway-data")
+
+
+def test_firewall_rules_are_made_found_explained_and_deleted(server: Server) -> None:
+    server.ok("apps", "create", "--dns", "wall", "--protocol", f"tcp/{free_port()}", "--origin", "192.0.2.1:22",
+              "--ip-firewall")  # fmt: skip
+    assert "no rules yet" in server.ok("firewall", "list").err
+    added = server.ok("firewall", "add", "198.51.100.0/24", "--notes", "scanner").out
+    assert added.startswith("block 198.51.100.0/24 (")
+    (server.folder / "partners.txt").write_text("198.51.100.7\n2001:db8::/32\n")
+    assert "1 IPv4 and 1 IPv6 prefixes" in server.ok("firewall", "import", "partners", "partners.txt").out
+    server.ok("firewall", "add", "list:partners", "--action", "allow", "--app", "wall")
+    (server.folder / "asn.csv").write_text("203.0.113.0,203.0.113.255,64496\n")
+    assert "asn: 1 AS numbers in 1 prefixes" in server.ok("geo", "update", "--asn", "asn.csv").out
+    server.ok("firewall", "add", "AS64496", "--account", "--dry-run")
+
+    told = server.ok("why-blocked", "198.51.100.8").out
+    assert "blocked" in told and "scanner" in told
+    assert "let in" in server.ok("why-blocked", "198.51.100.7").out
+    explained = server.ok("why-blocked", "203.0.113.9", "-o", "json").json["applications"][0]
+    assert (explained["verdict"], explained["asn"], len(explained["dry_run"])) == ("none", 64496, 1)
+    rows = server.ok("firewall", "list").out
+    assert "list:partners" in rows and "block (dry run)" in rows and "all zones" in rows
+
+    for rule in ("198.51.100.0/24", "list:partners", "as64496"):
+        server.ok("firewall", "remove", rule)
+    assert server.ok("firewall", "list", "-o", "json").json == []
+    assert server.run("firewall", "remove", "198.51.100.0/24").code == 1
+    wrong = server.run("firewall", "add", "198.51.100.1/24")
+    assert wrong.code == 1 and "did you mean 198.51.100.0/24" in wrong.err
+    assert server.run("firewall", "import", "gone", "gone.txt").code == 2
+    assert server.run("geo", "update").code == 2

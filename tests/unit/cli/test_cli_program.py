@@ -39,6 +39,9 @@ COMMANDS = [
     *(f"apps {verb}" for verb in ("create", "list", "show", "update", "delete")),
     *(f"zones {verb}" for verb in ("create", "list", "delete")),
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
+    *(f"firewall {verb}" for verb in ("list", "add", "remove", "import")),
+    "geo update",
+    "why-blocked",
 ]
 
 
