@@ -67,14 +67,6 @@ static __always_inline __u32 F(waits)(const S(leg) *leg, int is_tcp)
 	return is_tcp ? fine_time() - (__u32)leg->tally.bytes : (ticks() - leg->tally.seen) << (TICK_SHIFT - FINE_SHIFT) | 1;
 }
 
-/* Stacks are small. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, S(draft));
-} F(drafts) SEC(".maps");
-
 /* Put the origin's leg, which is the draft, into the table if nobody has its addresses and ports, or nobody who is to
  * keep them. */
 __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */

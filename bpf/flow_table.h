@@ -23,6 +23,14 @@ struct {
 	__type(value, S(leg));
 } F(closed) SEC(".maps");
 
+/* Stacks are small. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, S(draft));
+} F(drafts) SEC(".maps");
+
 static __always_inline void F(swap)(S(ends) *out, const S(ends) *in)
 {
 #pragma unroll
@@ -97,12 +105,13 @@ static __noinline int F(bury)(const S(key) *client_key, const S(leg) *client, co
 static __noinline int F(unbury)(const S(key) *key)
 {
 	S(leg) *leg = bpf_map_lookup_elem(&F(closed), key);
-	S(key) back;
+	__u32 zero = 0;
+	S(draft) *draft = bpf_map_lookup_elem(&F(drafts), &zero);
 
-	if (!leg)
+	if (!leg || !draft)
 		return 0;
-	F(reverse)(&back, &leg->ends, key->protocol);
-	bpf_map_delete_elem(&F(closed), &back);
+	F(reverse)(&draft->other, &leg->ends, key->protocol);
+	bpf_map_delete_elem(&F(closed), &draft->other);
 	bpf_map_delete_elem(&F(closed), key);
 	return 1;
 }
