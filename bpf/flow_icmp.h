@@ -92,7 +92,7 @@ static __noinline __u32 F(header_before)(const S(key) *key, const S(leg) *origin
 	S(key) back;
 
 	F(reverse)(&back, &origin->ends, key->protocol);
-	client = F(find)(&back);
+	client = F(find_any)(&back);
 	return client ? client->tally.state >> HEADER_SHIFT & HEADER_BYTES : 0;
 }
 

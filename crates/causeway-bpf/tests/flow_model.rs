@@ -239,7 +239,7 @@ fn seen(world: &World, key: &FlowKey) -> Option<Flow> {
 fn random_packets_become_what_the_model_says_and_count_as_it_says() {
     let number =
         |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |word| word.parse().expect("a number"));
-    let packets = number("CAUSEWAY_FLOW_PACKETS", 20_000) as usize;
+    let packets = number("CAUSEWAY_FLOW_PACKETS", 400_000) as usize;
     let seed = number("CAUSEWAY_FLOW_SEED", 1);
     let headers = [
         [HeaderKind::None, HeaderKind::None],
