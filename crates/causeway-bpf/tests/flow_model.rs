@@ -1,6 +1,6 @@
 //! The flow program beside its twin: random packets through `BPF_PROG_TEST_RUN`, every answer, byte and count compared.
 //!
-//! 20,000 packets; `CAUSEWAY_FLOW_PACKETS=1000000` for the long form, `CAUSEWAY_FLOW_SEED` to repeat one.
+//! 400,000 packets; `CAUSEWAY_FLOW_PACKETS=1000000` for the long form, `CAUSEWAY_FLOW_SEED` to repeat one.
 #![allow(clippy::unwrap_used)]
 
 mod support;
