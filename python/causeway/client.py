@@ -96,6 +96,26 @@ class FlowPath(TypedDict):
     verdicts: dict[str, int]
 
 
+class GuardedInterface(TypedDict):
+    name: str
+    mode: str | None
+    reason: str | None
+
+
+class GuardedApplication(TypedDict):
+    application: str
+    verdicts: dict[str, int]
+
+
+class Guard(TypedDict):
+    is_on: bool
+    missing: str | None
+    interfaces: list[GuardedInterface]
+    left_out: int
+    verdicts: dict[str, int]
+    applications: list[GuardedApplication]
+
+
 class EdgeStatus(TypedDict):
     name: str
     version: int
@@ -106,6 +126,7 @@ class EdgeStatus(TypedDict):
     workers: NotRequired[int]
     workers_replaced_total: NotRequired[int]
     flow_path: NotRequired[FlowPath]
+    guard: NotRequired[Guard]
     memory: NotRequired[dict[str, int] | None]
     port_pressure: NotRequired[list[PortPressure]]
 

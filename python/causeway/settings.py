@@ -17,7 +17,7 @@ TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
-DISPATCH = FAST_PATH = ("auto", "on", "off")
+DISPATCH = FAST_PATH = GUARD = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
 _LEAST_FLOWS, _MOST_FLOWS = 1024, 16_000_000  # in the kernel
 
@@ -41,6 +41,7 @@ class Settings:
     dispatch: str
     fast_path: str
     fast_path_flows: int
+    guard: str
     allows_loopback: bool
     denied: tuple[Network, ...]
     resolvers: tuple[tuple[Address, int], ...]
@@ -83,6 +84,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         dispatch=read.dispatch,
         fast_path=read.fast_path,
         fast_path_flows=read.fast_path_flows,
+        guard=read.guard,
         allows_loopback=read.allow_loopback_origins or all(address.is_loopback for address in addresses),
         denied=tuple(read.deny_origins),
         resolvers=tuple(read.resolver),
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dispatch", choices=DISPATCH, default=DISPATCH[0], help="port ranges on one socket, in the kernel")
     add("--fast-path", choices=FAST_PATH, default=FAST_PATH[0], help="plain flows carried by the kernel")
     add("--fast-path-flows", type=int, default=131_072, metavar="N", help="room in the kernel; IPv6: a quarter of it")
+    add("--guard", choices=GUARD, default=GUARD[0], help="packets judged before the stack sees them (XDP)")
     add("--drain-s", type=int, default=30, metavar="S", help="how long connections may go on at a stop or an upgrade")
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")

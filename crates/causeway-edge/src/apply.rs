@@ -21,6 +21,7 @@ use crate::error::EdgeError;
 use crate::files;
 use crate::firewall::Firewall;
 use crate::firewall::blobs::Blobs;
+use crate::guard::Guarding;
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
@@ -46,6 +47,7 @@ pub struct Running {
     places: BTreeMap<Place, String>,
     pub dispatching: Dispatching,
     pub carry: Carry,
+    pub guarding: Guarding,
     /// Of every place, also of UDP ports that only drain: wanted again, they get the same sockets (see `udp`).
     pub sockets: HashMap<Place, Weak<Shared>>,
     refused: Vec<ListenerReport>,
@@ -163,6 +165,7 @@ impl Running {
         self.names = names;
         let mut listeners = change.reports();
         self.carry.switch(plan, &mut listeners);
+        self.guarding.follow(&listeners, self.carry.tables_at());
         self.listeners.clone_from(&listeners);
         self.refused = listeners.iter().filter(|l| l.state == ListenerState::Refused).cloned().collect();
         self.refused.sort_by_key(|listener| (listener.address, listener.ports));
@@ -200,6 +203,7 @@ impl Running {
         let plan = self.carry.plan(self.order.iter().map(|id| &self.applications[id]), &self.settings);
         self.carry.shrink(&plan);
         self.carry.switch(plan, &mut self.listeners);
+        self.guarding.follow(&self.listeners, self.carry.tables_at());
     }
 
     fn prepare(&mut self, active: &Arc<Active>, has_changed: bool, change: &mut Preparation, open_files: usize) {

@@ -5,7 +5,7 @@
 
 mod book;
 mod choice;
-mod here;
+pub mod here;
 mod judge;
 mod keeper;
 mod life;
@@ -13,7 +13,7 @@ mod tell;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -312,6 +312,11 @@ impl Carry {
         drop(entries);
         self.orders.is_urgent.fetch_or(has_cuts, Ordering::AcqRel);
         self.rouse();
+    }
+
+    /// Where its tables are pinned, if it is at work.
+    pub fn tables_at(&self) -> Option<&Path> {
+        self.pins.as_deref().filter(|_| matches!(self.kernel, Kernel::Has(_)))
     }
 
     pub fn carriers(&self) -> Vec<CarrierReport> {

@@ -19,6 +19,7 @@ use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
 use crate::files::{self, Ledger};
 use crate::firewall::blobs::Blobs;
+use crate::guard::{self, Guarding};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
@@ -55,6 +56,8 @@ pub struct Config {
     /// Two-way flows over IPv4 that the kernel has room for; a quarter of it over IPv6. Flows that an earlier process
     /// has left stay in the room that they have.
     pub fast_path_flows: u32,
+    /// Judge packets before the stack sees them?
+    pub guard: guard::Mode,
 }
 
 impl Default for Config {
@@ -69,6 +72,7 @@ impl Default for Config {
             dispatch: Mode::Auto,
             fast_path: carry::Mode::Auto,
             fast_path_flows: 131_072,
+            guard: guard::Mode::Auto,
         }
     }
 }
@@ -168,6 +172,8 @@ impl Edge {
         running.blobs = Blobs::new(config.state_dir.as_deref());
         running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, recarry, workers_given)
             .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
+        running.guarding = Guarding::start(config.guard, config.state_dir.as_deref())
+            .map_err(|missing| EdgeError::Config(format!("the guard is on, but {missing}")))?;
         let patients = workers.iter().map(Patient::of).collect();
         let state = State {
             workers,
@@ -248,6 +254,7 @@ impl Edge {
             state.running.recarry();
         }
         state.running.carry.count();
+        state.running.guarding.look();
         state.running.settle_drained();
         let applications =
             state.running.applications().map(|(id, totals)| ApplicationReport { id: id.to_string(), totals }).collect();
@@ -259,6 +266,7 @@ impl Edge {
             workers_replaced_total: state.workers_replaced,
             dispatch: state.running.dispatching.report(),
             flow_path: state.running.carry.report(),
+            guard: state.running.guarding.report(),
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
             memory: self.strain.report(),
             port_pressure,

@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod files;
 mod firewall;
+mod guard;
 mod handover;
 mod icmp;
 pub mod keep;
@@ -40,10 +41,25 @@ mod udp;
 mod watch;
 mod worker;
 
-pub use carry::{Mode as FastPathMode, flush, is_left};
+pub use carry::Mode as FastPathMode;
 pub use dispatch::Mode as DispatchMode;
 pub use edge::{Config, Edge};
 pub use error::{EdgeError, Side};
 pub use firewall::list::Lenience;
+pub use guard::Mode as GuardMode;
 pub use report::{ApplyReport, Report};
 pub use sys::{die_with, duplicate};
+
+/// Take everything of the edge with this state directory out of the kernel; its flows end, its rules too. Answers how
+/// much it was.
+///
+/// # Errors
+/// The kernel's.
+pub fn flush(state_dir: &std::path::Path) -> std::io::Result<usize> {
+    Ok(carry::flush(state_dir)? + guard::flush(state_dir)?)
+}
+
+/// Has an edge with this state directory left anything in the kernel?
+pub fn is_left(state_dir: &std::path::Path) -> bool {
+    carry::is_left(state_dir) || guard::is_left(state_dir)
+}

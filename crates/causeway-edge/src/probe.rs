@@ -41,6 +41,7 @@ pub fn probe() -> Vec<Capability> {
         bpf_maps(),
         sk_lookup(),
         fast_path(),
+        guard(),
         btf(),
         splice(),
         open_files(),
@@ -207,6 +208,22 @@ fn fast_path() -> Capability {
          CAP_NET_ADMIN and, to mount /sys/fs/bpf, CAP_SYS_ADMIN."
     );
     answer("fast_path", false, detail)
+}
+
+fn guard() -> Capability {
+    let detail = match crate::guard::probe() {
+        Ok(()) => {
+            let detail = "Packets can be judged before the stack sees them (XDP), with causeway up --guard on; causeway \
+                          status names the interfaces, and native or generic.";
+            return answer("guard", true, detail.to_string());
+        }
+        Err(reason) => reason,
+    };
+    let detail = format!(
+        "Packets are judged by the stack and the engine only ({detail}): use Linux 6.6 or newer and run with CAP_BPF and \
+         CAP_NET_ADMIN."
+    );
+    answer("guard", false, detail)
 }
 
 fn btf() -> Capability {

@@ -79,6 +79,34 @@ pub struct FlowPathReport {
     pub verdicts: BTreeMap<&'static str, u64>,
 }
 
+/// The guard: what it stands on, why there is none, and what became of packets to ports that it watches over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GuardReport {
+    pub is_on: bool,
+    /// Why it is not at work, or what the kernel refused at the last change.
+    pub missing: Option<String>,
+    pub interfaces: Vec<GuardedInterface>,
+    /// Listeners for which the kernel's tables have no room.
+    pub left_out: usize,
+    pub verdicts: BTreeMap<&'static str, u64>,
+    pub applications: Vec<GuardedApplication>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuardedInterface {
+    pub name: String,
+    /// `native`: in the driver. `generic`: behind it, slower. None: not guarded, with a reason.
+    pub mode: Option<&'static str>,
+    pub reason: Option<String>,
+}
+
+/// Packets by verdict; those that never occurred are left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuardedApplication {
+    pub application: String,
+    pub verdicts: BTreeMap<&'static str, u64>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -131,6 +159,7 @@ pub struct Report {
     pub open_files: OpenFiles,
     pub dispatch: DispatchReport,
     pub flow_path: FlowPathReport,
+    pub guard: GuardReport,
     /// Of the cgroup, where it has a limit.
     pub memory: Option<MemoryReport>,
     /// Origins towards which half of the source ports or more are in use, the worst first.

@@ -31,6 +31,12 @@ class FastPath(StrEnum):
     OFF = "off"
 
 
+class GuardMode(StrEnum):
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @app.command(cls=GroupedCommand)
 def up(
     data_dir: Annotated[
@@ -71,6 +77,10 @@ def up(
             help="Flows that the kernel has room for, about 250 B each; IPv6: a quarter. Default: 131072.",
         ),
     ] = None,
+    guard: Annotated[
+        GuardMode | None,
+        typer.Option("--guard", help="Judge packets before the stack sees them (XDP). Default: auto, which is off."),
+    ] = None,
     drain_s: Annotated[
         int | None,
         typer.Option(
@@ -107,6 +117,7 @@ def up(
         *_flag("--dispatch", dispatch),
         *_flag("--fast-path", fast_path),
         *_flag("--fast-path-flows", fast_path_flows),
+        *_flag("--guard", guard),
         *_flag("--drain-s", drain_s),
         *(["--allow-loopback-origins"] if allow_loopback_origins else []),
         *_flags("--deny-origins", deny_origins),

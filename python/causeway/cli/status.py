@@ -22,7 +22,7 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import EdgeStatus, FlowPath, PortPressure, Status
+    from causeway.client import EdgeStatus, FlowPath, Guard, PortPressure, Status
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -91,6 +91,7 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
         ),
         ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
         *([("fast path", _fast_path_text(path))] if (path := edge.get("flow_path")) else []),
+        *([("guard", _guard_text(guard))] if (guard := edge.get("guard")) else []),
         *([("memory", _memory_text(memory))] if (memory := edge.get("memory")) else []),
         *([("workers", _workers_text(edge))] if edge.get("workers_replaced_total") else []),
         *(("source ports", _ports_text(pressure)) for pressure in edge.get("port_pressure", ())),
@@ -102,6 +103,24 @@ def _fast_path_text(path: FlowPath) -> str:
         return f"off: {path['missing']}" if path["missing"] else "not needed"
     flows = f"{path['flows']} flows in the kernel, {path['opening']} opening, room for {path['capacity']}"
     return f"on, {path['interfaces']} interfaces, {flows}"
+
+
+_GUARD_DROPS = (
+    "blocked", "rule_dropped", "rate", "cookie_failed", "out_of_state", "malformed", "illegal", "fragment", "port",
+    "protocol",
+)  # fmt: skip
+
+
+def _guard_text(guard: Guard) -> str:
+    if not guard["is_on"]:
+        return f"off: {guard['missing']}"
+    places = [f"{at['name']} {at['mode'] or 'not guarded: ' + (at['reason'] or '')}" for at in guard["interfaces"]]
+    drops = [f"{count} {name}" for name in _GUARD_DROPS if (count := guard["verdicts"].get(name, 0))]
+    passed = sum(count for name, count in guard["verdicts"].items() if name not in _GUARD_DROPS)
+    left_out = f", {guard['left_out']} listeners beyond its room" if guard["left_out"] else ""
+    trouble = f", refused: {guard['missing']}" if guard["missing"] else ""
+    dropped = f"dropped {', '.join(drops)}" if drops else "dropped none"
+    return f"on ({', '.join(places) or 'no interface'}), {passed} packets passed, {dropped}{left_out}{trouble}"
 
 
 def _memory_text(memory: dict[str, int]) -> str:

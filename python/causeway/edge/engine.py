@@ -60,5 +60,6 @@ def _config(settings: Settings) -> bytes:
         "dispatch": settings.dispatch,
         "fast_path": settings.fast_path,
         "fast_path_flows": settings.fast_path_flows,
+        "guard": settings.guard,
     }
     return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, **modes})

@@ -138,6 +138,30 @@ class FlowPath(msgspec.Struct, frozen=True):
     verdicts: dict[str, int] = {}
 
 
+class GuardedInterface(msgspec.Struct, frozen=True):
+    """`native`: packets are judged in the driver; `generic`: behind it. Without a mode it is not guarded: `reason`."""
+
+    name: str
+    mode: str | None = None
+    reason: str | None = None
+
+
+class GuardedApplication(msgspec.Struct, frozen=True):
+    application: str
+    verdicts: dict[str, int]
+
+
+class Guard(msgspec.Struct, frozen=True):
+    """Packets judged before the stack sees them; `missing` says why not, `verdicts` count packets to guarded ports."""
+
+    is_on: bool
+    missing: str | None = None
+    interfaces: list[GuardedInterface] = []
+    left_out: int = 0
+    verdicts: dict[str, int] = {}
+    applications: list[GuardedApplication] = []
+
+
 class Report(msgspec.Struct, frozen=True):
     """`events` is the JSON list as it came; `decode_events` reads it."""
 
@@ -157,6 +181,7 @@ class Report(msgspec.Struct, frozen=True):
     workers_replaced_total: int = 0
     flow_path: FlowPath = FlowPath(is_on=False)
     carriers: list[CarriedAt] = []
+    guard: Guard = Guard(is_on=False)
 
     @property
     def has_events(self) -> bool:

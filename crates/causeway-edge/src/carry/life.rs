@@ -161,10 +161,15 @@ fn flush_pins(options: &Options) -> std::io::Result<usize> {
     Ok(count)
 }
 
+/// A layout of the fast path's, and not this one; others pin their things here too.
+fn is_former(path: &Path) -> bool {
+    !path.ends_with(LAYOUT) && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("flow"))
+}
+
 /// What an earlier version has pinned in a form that this one does not read.
 fn drop_other_layouts(pins: &Path) {
     let Some(entries) = pins.parent().and_then(|parent| std::fs::read_dir(parent).ok()) else { return };
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| !path.ends_with(LAYOUT)) {
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_former(path)) {
         let _ = FlowPath::flush(&Options { pins: Some(path), ..Options::default() });
     }
 }

@@ -80,6 +80,7 @@ impl Edge {
                 // The other edge's now: what this one thinks of it must not be written there any more.
                 state.running.dispatching = Dispatching::default();
                 state.running.carry.let_go();
+                state.running.guarding.let_go();
             }
             Err(_) => {
                 state.everywhere(|| vec![Step::GoOn]);

@@ -1,6 +1,6 @@
 use super::*;
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "kernel",
     "low_ports",
     "icmp_reply",
@@ -9,6 +9,7 @@ const NAMES: [&str; 18] = [
     "bpf",
     "sk_lookup",
     "fast_path",
+    "guard",
     "btf",
     "splice",
     "open_files",
