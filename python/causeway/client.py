@@ -204,6 +204,7 @@ class Explained(TypedDict):
     dry_run: list[FirewallRule]
     asn: int | None
     country: str | None
+    banned_s: float
 
 
 class Explanation(TypedDict):

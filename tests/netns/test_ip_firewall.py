@@ -140,3 +140,47 @@ def test_datagrams_of_a_session_that_the_kernel_has_end_with_the_rule(middle: Mi
         client.send(b"into the dark")
         middle.edge.event(made, cause="firewall_blocked")
         middle.edge.result("DELETE", rule)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_lists_and_countries_decide_about_clients_of_other_networks(middle: Middle, family: int) -> None:
+    port = next(ports)
+    host = ORIGIN[family] if family == 4 else f"[{ORIGIN[family]}]"
+    middle.edge.create_application(f"tcp/{port}", f"tcp://{host}:{ECHO}", ip_firewall=True)
+
+    def put(what: str, text: str) -> None:
+        assert middle.edge.http.put(f"/api/v1/firewall/{what}", content=text).status_code == 200
+
+    def is_in() -> bool:
+        return is_let_in(middle, port, CLIENT[family], EDGE[family])
+
+    put("databases/country", "198.18.0.0/15,DE\n2001:db8::/32,DE\n")
+    by_country = block(middle, "country", "DE")
+    assert not is_in()
+    put("lists/partners", f"{CLIENT[4]}\n{CLIENT[6]}\n")
+    by_list = block(middle, "list", "partners", "whitelist")
+    assert is_in(), "an address is more specific than a country"
+    put("lists/partners", "192.0.2.1\n")
+    assert not is_in()
+    put("databases/country", "192.0.2.0/24,DE\n")
+    assert is_in()
+    for rule in (by_country, by_list):
+        middle.edge.result("DELETE", rule)
+    middle.edge.result("DELETE", "/api/v1/firewall/lists/partners")
+
+
+def test_limits_hold_for_each_source_and_the_kernel_does_not_go_round_them(middle: Middle) -> None:
+    port = next(ports)
+    limits = {"limits": [{"of": "source", "connections": 1}]}
+    made = middle.edge.create_application(f"tcp/{port}", f"tcp://{ORIGIN[4]}:{ECHO}", x_causeway=limits)
+    listeners = {at["address"]: at for at in middle.application(made)["listeners"]}
+    assert listeners[EDGE[4]]["not_carried"]["code"] == "limits"
+    with middle.client:
+        held = socket.create_connection((EDGE[4], port), timeout=10, source_address=(CLIENT[4], 0))
+    with held:
+        assert echo.echoes(held)
+        assert not is_let_in(middle, port, CLIENT[4], EDGE[4])
+        assert is_let_in(middle, port, OTHER, EDGE[4])
+        assert echo.echoes(held)
+    middle.edge.event(made, cause="limit_open")
+    eventually(lambda: is_let_in(middle, port, CLIENT[4], EDGE[4]) or None)

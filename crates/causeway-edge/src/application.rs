@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::count::{Counters, Totals};
+use crate::event::Cause;
 use crate::firewall::{Firewall, Matched, Verdict};
+use crate::limits::{Limiter, Permit, Refusal};
 use crate::origin::{OriginSet, Policy};
 use crate::snapshot::{Application, Ports, ProxyProtocol, UdpHeader};
 
@@ -17,6 +19,7 @@ pub struct Active {
     pub policy: Arc<Policy>,
     pub counters: Arc<[Counters]>,
     pub firewall: Option<Arc<Firewall>>,
+    pub limiter: Option<Limiter>,
     pub proxy_header_timeout_ms: u64,
     pub connect_timeout_ms: u64,
     /// `u64::MAX` where the timeout is off, so that `min` and `saturating_add` need no branch.
@@ -35,6 +38,7 @@ impl Active {
             policy,
             counters,
             firewall: None,
+            limiter: Limiter::new(&spec.limits, None),
             proxy_header_timeout_ms: spec.proxy_header_timeout_ms,
             connect_timeout_ms: spec.connect_timeout_ms,
             idle_timeout_ms: or_never(spec.idle_timeout_ms),
@@ -47,6 +51,24 @@ impl Active {
 
     pub fn with_firewall(self, firewall: Option<Arc<Firewall>>) -> Active {
         Active { firewall, ..self }
+    }
+
+    /// What `earlier` counts goes on.
+    pub fn counting_as(self, earlier: Option<&Active>) -> Active {
+        let before = earlier.and_then(|earlier| earlier.limiter.as_ref());
+        Active { limiter: Limiter::new(&self.spec.limits, before), ..self }
+    }
+
+    /// Room within the limits for a flow of this client; none where there are no limits.
+    ///
+    /// # Errors
+    /// Which limit refuses it; that is counted.
+    pub fn permit(&self, client: IpAddr, now_ms: u64, counters: &Counters) -> Result<Option<Box<Permit>>, Cause> {
+        let Some(limiter) = &self.limiter else { return Ok(None) };
+        match limiter.admit(client, now_ms) {
+            Ok(permit) => Ok(Some(Box::new(permit))),
+            Err(refusal) => Err(count_refusal(refusal, counters)),
+        }
     }
 
     /// May a flow of this client to this port of the edge begin? The rules that decide count it.
@@ -116,6 +138,12 @@ impl Active {
     pub fn user_timeout(&self) -> Option<Duration> {
         Application::duration(self.spec.no_progress_timeout_ms)
     }
+}
+
+pub fn count_refusal(refusal: Refusal, counters: &Counters) -> Cause {
+    counters.limits_refused_total.add(1);
+    counters.limits_bans_total.add(u64::from(refusal.is_new_ban));
+    refusal.cause
 }
 
 pub fn mapped_port(ports: Ports, offset: u16) -> u16 {

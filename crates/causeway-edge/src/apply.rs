@@ -112,7 +112,9 @@ impl Running {
                         None => counters(workers.len(), self.counted_before.remove(&id)),
                     };
                     Arc::new(
-                        compile(application, counters, policy.clone(), names.as_ref()).with_firewall(firewall.cloned()),
+                        compile(application, counters, policy.clone(), names.as_ref())
+                            .with_firewall(firewall.cloned())
+                            .counting_as(earlier.map(Arc::as_ref)),
                     )
                 }
             };

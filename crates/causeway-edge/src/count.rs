@@ -36,6 +36,8 @@ counters!(
     connect_errors_total,
     filtered_total,
     firewall_refused_total,
+    limits_refused_total,
+    limits_bans_total,
     bytes_ingress,
     bytes_egress,
     datagrams_ingress,

@@ -59,6 +59,9 @@ pub enum Cause {
     HeaderTimeout,
     FirewallBlocked,
     FirewallCut,
+    LimitOpen,
+    LimitRate,
+    LimitBanned,
     ClientGone,
     SessionEvicted,
     OriginPortUnreachable,
@@ -142,6 +145,11 @@ impl Cause {
                 403,
                 "cut because a new IP access rule with drop_established blocks this client",
             ),
+            Cause::LimitOpen => {
+                ("limit_open", ClientFiltered, 403, "as many connections or sessions as the limits allow are open")
+            }
+            Cause::LimitRate => ("limit_rate", ClientFiltered, 403, "more in a second than the limits allow"),
+            Cause::LimitBanned => ("limit_banned", ClientFiltered, 403, "banned for a time for going over a limit"),
             Cause::ClientGone => ("client_gone", Disconnect, 499, "the client left before the origin answered"),
             Cause::SessionEvicted => {
                 ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used")

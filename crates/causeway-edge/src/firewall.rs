@@ -143,6 +143,8 @@ pub struct Explanation {
     pub dry_run: Vec<String>,
     pub asn: Option<u32>,
     pub country: Option<String>,
+    /// For how long a limit of the application has banned it.
+    pub banned_ms: u64,
 }
 
 impl Firewall {
@@ -227,6 +229,7 @@ impl Firewall {
             dry_run: on_trial.filter_map(|s| self.find(s, client).map(|(_, found)| id(s, found.rule))).collect(),
             asn: key(&self.asn),
             country: key(&self.country).map(geo::country_name),
+            banned_ms: 0,
         }
     }
 

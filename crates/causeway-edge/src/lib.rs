@@ -18,6 +18,7 @@ mod guard;
 mod handover;
 mod icmp;
 pub mod keep;
+mod limits;
 mod linger;
 mod listen;
 mod memory;

@@ -202,6 +202,31 @@ pub struct Application {
     /// The id of its firewall; none: everybody may come in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limit>,
+}
+
+/// How much all clients together, or those of one source, may have. 0: no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    pub of: Of,
+    /// What a source is: the first bits of an address.
+    pub ipv4: u8,
+    pub ipv6: u8,
+    /// Connections or sessions.
+    pub open: u32,
+    pub new_per_s: u32,
+    pub datagrams_per_s: u32,
+    /// Who goes over it is refused for this long.
+    pub ban_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Of {
+    Application,
+    Source,
 }
 
 /// An IP prefix such as `198.51.100.0/24`; host bits must be zero.
@@ -348,6 +373,7 @@ impl Application {
         }
         self.check_origins()?;
         self.check_proxy_protocol()?;
+        self.check_limits()?;
         self.check_timeouts()
     }
 
@@ -393,6 +419,14 @@ impl Application {
             return Err(("proxy_protocol_from", "a header from the client side is read over TCP only".into()));
         }
         Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), Broken> {
+        let is_wrong = |limit: &&Limit| limit.ipv4 > 32 || limit.ipv6 > 128 || limit.ban_ms > LONGEST_TIMEOUT_MS;
+        match self.limits.iter().find(is_wrong) {
+            Some(limit) => Err(("limits", format!("{limit:?} is out of range"))),
+            None => Ok(()),
+        }
     }
 
     fn check_timeouts(&self) -> Result<(), Broken> {

@@ -172,13 +172,18 @@ impl TcpPlane {
             return refuse(desk, &active, client, address, edge_address, Cause::FirewallBlocked);
         }
         let counters = counters(&active, desk);
+        let permit = if must_show_header { Ok(None) } else { active.permit(address.ip(), desk.now_ms, counters) };
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(cause) => return refuse(desk, &active, client, address, edge_address, cause),
+        };
         counters.connections_total.add(1);
         counters.connections_open.add(1);
         desk.files.take(DESCRIPTORS);
         self.next_generation = self.next_generation.wrapping_add(1);
         let client_fd = client.as_raw_fd();
         let mut connection = Connection::new(active, client, address, edge_address, desk);
-        connection.generation = self.next_generation;
+        (connection.generation, connection.permit) = (self.next_generation, permit);
         if must_show_header {
             connection.state = State::Header;
         }
@@ -327,6 +332,7 @@ impl TcpPlane {
         connection.state = State::Closed;
         connection.up = Half::default();
         connection.down = Half::default();
+        connection.permit = None;
         self.closed.push(slot);
     }
 

@@ -306,7 +306,7 @@ impl UdpPlane {
         }
         desk.events.write(session.event(cause));
         session.socket = None;
-        session.seat = None;
+        (session.seat, session.permit) = (None, None);
         if let Some(reply) = session.reply.take() {
             self.replies.release(session.edge, reply, &desk.files);
         }

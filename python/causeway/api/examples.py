@@ -5,6 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 _SECONDS = {"type": "number", "minimum": 0, "maximum": 604800}
+_AMOUNT = {"type": "integer", "minimum": 1, "maximum": 1_000_000}
+_LIMIT: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["of"],
+    "properties": {
+        "of": {"enum": ["application", "source"], "description": "all clients together, or each source"},
+        "ipv4_prefix": {"type": "integer", "minimum": 1, "maximum": 32, "default": 32, "description": "of a source"},
+        "ipv6_prefix": {"type": "integer", "minimum": 1, "maximum": 128, "default": 64, "description": "of a source"},
+        "connections": _AMOUNT | {"description": "TCP: open at once"},
+        "connections_per_s": _AMOUNT | {"description": "TCP: new in a second"},
+        "sessions": _AMOUNT | {"description": "UDP: open at once"},
+        "sessions_per_s": _AMOUNT | {"description": "UDP: new in a second"},
+        "datagrams_per_s": _AMOUNT | {"description": "UDP: from clients"},
+        "ban_s": _SECONDS | {"description": "who goes over is refused for this long", "default": 0},
+    },
+}
 
 APPLICATION: dict[str, Any] = {
     "type": "object",
@@ -99,6 +116,7 @@ APPLICATION: dict[str, Any] = {
                 "carrier": {"enum": ["auto", "kernel", "engine"], "default": "auto"},
                 "on_delete": {"enum": ["drain", "close"], "default": "drain"},
                 "drain_s": _SECONDS | {"default": 30},
+                "limits": {"type": "array", "maxItems": 4, "items": _LIMIT},
             },
         },
     },
@@ -120,7 +138,10 @@ _EXAMPLES = {
             "dns": {"type": "CNAME", "name": "game.example.net"},
             "origin_direct": ["udp://192.0.2.20:27000-27010"],
             "proxy_protocol": "simple",
-            "x_causeway": {"udp_idle_timeout_s": 30},
+            "x_causeway": {
+                "udp_idle_timeout_s": 30,
+                "limits": [{"of": "source", "sessions": 20, "datagrams_per_s": 2000, "ban_s": 60}],
+            },
         },
     },
     "named": {

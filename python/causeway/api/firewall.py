@@ -164,6 +164,7 @@ def explain(request: Request, plane: PlaneOf) -> Json:
                     "dry_run": [rules[rule] for rule in said.dry_run if rule in rules] if said else [],
                     "asn": said.asn if said else None,
                     "country": said.country if said else None,
+                    "banned_s": said.banned_ms / 1000 if said else 0,
                 }
                 for id_, _, said in told
                 if id_ in applications

@@ -278,10 +278,12 @@ def _narrowed(rule: FirewallRule) -> str:
 
 
 def _verdict(one: Explained) -> str:
-    return "blocked" if one["verdict"] == "block" else "let in"
+    return "banned" if one["banned_s"] else "blocked" if one["verdict"] == "block" else "let in"
 
 
 def _why(one: Explained) -> str:
+    if one["banned_s"]:
+        return f"it went over a limit (x_causeway.limits); {one['banned_s']:.0f} s are left"
     if not one["ip_firewall"]:
         return "its firewall is off (ip_firewall)"
     known = [f"AS{one['asn']}"] if one["asn"] else []

@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from causeway.model.limit import Limit
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -142,6 +144,7 @@ class Extension:
     carrier: Carrier = Carrier.AUTO
     on_delete: OnDelete = OnDelete.DRAIN
     drain_s: float = 30.0
+    limits: tuple[Limit, ...] = ()
     stated: frozenset[str] = frozenset()
 
 

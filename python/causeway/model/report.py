@@ -92,6 +92,7 @@ class Explanation(msgspec.Struct, frozen=True):
     dry_run: tuple[str, ...]
     asn: int | None
     country: str | None
+    banned_ms: int = 0
 
 
 class OpenFiles(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from causeway.model.access_rule import Compiled, Scope, Target, prefix_of
 from causeway.model.application import Address, Application, Carrier, DirectOrigin, NamedOrigin, Network, Ports
+from causeway.model.limit import Limit
 
 FORMAT = 1
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -53,8 +54,21 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             "drain_ms": _ms(extension.drain_s),
             **({} if extension.carrier is Carrier.AUTO else {"carrier": extension.carrier}),
             **({"firewall": application.zone_id} if application.ip_firewall else {}),
+            **({"limits": [_limit(limit) for limit in extension.limits]} if extension.limits else {}),
         }
     )
+
+
+def _limit(limit: Limit) -> dict[str, object]:
+    return {
+        "of": limit.of.value,
+        "ipv4": limit.ipv4_prefix,
+        "ipv6": limit.ipv6_prefix,
+        "open": limit.open,
+        "new_per_s": limit.new_per_s,
+        "datagrams_per_s": limit.datagrams_per_s,
+        "ban_ms": _ms(limit.ban_s),
+    }
 
 
 def encode_firewall(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -24,6 +25,7 @@ from causeway.model.application import (
     Transport,
     UdpHeader,
 )
+from causeway.model.limit import Limit, Of
 
 Row = Any
 
@@ -95,11 +97,15 @@ def _body(application: Application) -> dict[str, object]:
         "ip_firewall": application.ip_firewall,
         # Only what was stated: a default that we change later reaches applications that never named the field.
         "extension": {
-            name: [str(network) for network in value] if isinstance(value, tuple) else value
+            name: _kept(value) if isinstance(value, tuple) else value
             for name in sorted(extension.stated)
             if (value := getattr(extension, name)) is not None
         },
     }
+
+
+def _kept(values: tuple[object, ...]) -> list[object]:
+    return [asdict(value) if isinstance(value, Limit) else str(value) for value in values]
 
 
 def _origins(body: Any) -> tuple[DirectOrigin, ...] | NamedOrigin:
@@ -113,6 +119,7 @@ def _extension(body: dict[str, Any]) -> Extension:
         "proxy_protocol_from": lambda value: tuple(ip_network(text) for text in value),
         "udp_header": UdpHeader,
         "on_delete": OnDelete,
+        "limits": lambda value: tuple(Limit(**entry | {"of": Of(entry["of"])}) for entry in value),
     }
     read = {name: kinds[name](value) if name in kinds else value for name, value in body.items()}
     return Extension(**read, stated=frozenset(read))

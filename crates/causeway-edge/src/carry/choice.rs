@@ -42,6 +42,9 @@ pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<C
     if active.firewall.as_ref().is_some_and(|firewall| !firewall.is_empty_for(active.id)) {
         return Err(why("ip_firewall", "IP access rules (ip_firewall) are checked by the engine".into()));
     }
+    if !spec.limits.is_empty() {
+        return Err(why("limits", "limits are kept by the engine".into()));
+    }
     if !spec.proxy_protocol_from.is_empty() {
         let why_not = "PROXY headers from clients (proxy_protocol_from) are read by the engine";
         return Err(why("reads_header", why_not.into()));

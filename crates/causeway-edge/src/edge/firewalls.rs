@@ -40,10 +40,14 @@ impl Edge {
         all.map(|(rule, hits, last_ms)| RuleHits { rule: rule.to_string(), hits, last_ms }).collect()
     }
 
-    /// What the rules say of a client of this application; none: it has no firewall, or is not here.
+    /// What rules and limits say of a client of this application; none: it has no rules, or is not here.
     pub fn explain(&self, application: &str, client: IpAddr, port: u16) -> Option<Explanation> {
         let state = self.state();
         let active = state.running.active(application)?;
-        active.firewall.as_ref().map(|firewall| firewall.explain(client, active.id, port))
+        let told = active.firewall.as_ref().map(|firewall| firewall.explain(client, active.id, port));
+        let Some(limiter) = &active.limiter else { return told };
+        let banned_ms = limiter.banned_ms(client, self.clock.now_ms());
+        let nothing = || Explanation { verdict: "none", ..Explanation::default() };
+        Some(Explanation { banned_ms, ..told.unwrap_or_else(nothing) })
     }
 }

@@ -10,6 +10,7 @@ use causeway_wire::Endpoints;
 use super::{canonical, counters};
 use crate::application::Active;
 use crate::event::{Cause, Event};
+use crate::limits::Permit;
 use crate::relay::{Fault, Half, Moved, Readiness, Tools};
 use crate::snapshot::Protocol;
 use crate::sys;
@@ -56,6 +57,8 @@ pub struct Connection {
     pub flow: u64,
     /// Has the origin's socket got its options? Most connections end before they matter.
     pub tuning: Tuning,
+    /// Its room within the limits.
+    pub permit: Option<Box<Permit>>,
 }
 
 // Idle connections are most of what an edge holds.
@@ -119,6 +122,7 @@ impl Connection {
             connect_time_ms: 0,
             flow: desk.next_flow(),
             tuning: Tuning::None,
+            permit: None,
         }
     }
 

@@ -37,6 +37,11 @@ impl TcpPlane {
                     if !connection.admits() {
                         return self.close(desk, slot, Cause::FirewallBlocked, Reset::Both);
                     }
+                    let (active, client) = (connection.active.clone(), connection.endpoints().source.ip());
+                    match active.permit(client, desk.now_ms, &active.counters[desk.worker]) {
+                        Ok(permit) => connection.permit = permit,
+                        Err(cause) => return self.close(desk, slot, cause, Reset::Both),
+                    }
                     return self.connect(desk, slot);
                 }
                 Ok(accept::Parsed::NeedMore) if n > 0 => {}

@@ -26,7 +26,7 @@ const SOCKET_BUFFER_BYTES: i32 = 1024 * 1024;
 const MOST_EVICTIONS: u32 = 2;
 const REFUSED_FOR_MS: u64 = 10_000;
 const MOST_REFUSALS: usize = 64;
-/// Of clients that the firewall blocks, in a second.
+/// Of clients that the firewall or a limit refuses, in a second.
 const MOST_REFUSED_RECORDS: u32 = 100;
 
 impl UdpPlane {
@@ -38,9 +38,17 @@ impl UdpPlane {
             return None;
         };
         if !active.admits(ends.source.ip(), ends.destination.port()) {
-            self.refuse_blocked(desk, &active, ends);
+            counters(&active, desk).firewall_refused_total.add(1);
+            self.refuse_filtered(desk, &active, ends, Cause::FirewallBlocked);
             return None;
         }
+        let permit = match active.permit(ends.source.ip(), desk.now_ms, counters(&active, desk)) {
+            Ok(permit) => permit,
+            Err(cause) => {
+                self.refuse_filtered(desk, &active, ends, cause);
+                return None;
+            }
+        };
         let is_full = self.table.open() >= self.most_sessions || desk.strain.is_full() || !desk.files.has_room(1);
         if is_full && let Some(victim) = self.table.first_to_go() {
             self.evict(desk, victim);
@@ -50,17 +58,15 @@ impl UdpPlane {
         counters.connections_open.add(1);
         desk.files.take(1);
         let slot = self.table.insert(Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms));
-        self.table[slot].seat = seat;
+        (self.table[slot].seat, self.table[slot].permit) = (seat, permit);
         self.ports[port_slot].sessions.fetch_add(1, Ordering::Relaxed);
         self.open_socket(desk, slot);
         (self.table[slot].state != State::Closed).then_some(slot)
     }
 
     /// Each datagram counts; the records are few, so that a flood does not push those of others out.
-    fn refuse_blocked(&mut self, desk: &mut Desk, active: &Active, ends: Endpoints) {
-        let counters = counters(active, desk);
-        counters.filtered_total.add(1);
-        counters.firewall_refused_total.add(1);
+    pub(super) fn refuse_filtered(&mut self, desk: &mut Desk, active: &Active, ends: Endpoints, cause: Cause) {
+        counters(active, desk).filtered_total.add(1);
         let (since_ms, written) = self.refused_records;
         if desk.now_ms.saturating_sub(since_ms) >= 1000 {
             self.refused_records = (desk.now_ms, 0);
@@ -69,7 +75,7 @@ impl UdpPlane {
         }
         self.refused_records.1 += 1;
         desk.events.write(Event {
-            cause: Cause::FirewallBlocked,
+            cause,
             protocol: Protocol::Udp,
             time_ms: 0,
             application: active.id,

@@ -9,6 +9,7 @@ use causeway_wire::{Endpoints, simple_proxy};
 use super::batch::{Batch, MOST, Pick, Prefix, Route};
 use super::session::{Header, Key, State};
 use super::{UdpPlane, counters};
+use crate::application::count_refusal;
 use crate::clock::unix_ms;
 use crate::event::Cause;
 use crate::snapshot::{Protocol, ProxyProtocol};
@@ -91,14 +92,21 @@ impl UdpPlane {
         }
     }
 
-    fn note_received(&mut self, desk: &Desk, slot: usize, index: usize) -> Option<usize> {
+    fn note_received(&mut self, desk: &mut Desk, slot: usize, index: usize) -> Option<usize> {
         let len = self.batch.datagram(index).len() as u64;
         let session = &mut self.table[slot];
         session.client_bytes += len;
         let counters = counters(&session.active, desk);
         counters.datagrams_ingress.add(1);
         counters.bytes_ingress.add(len);
-        Some(slot)
+        let Some(Err(refusal)) = session.permit.as_ref().map(|permit| permit.take_datagram(desk.now_ms)) else {
+            return Some(slot);
+        };
+        counters.datagrams_dropped.add(1);
+        let cause = count_refusal(refusal, counters);
+        let (active, ends) = (session.active.clone(), Endpoints { source: session.client, destination: session.edge });
+        self.refuse_filtered(desk, &active, ends, cause);
+        None
     }
 
     /// Send datagrams of a client, which are counted as received, to its origin.

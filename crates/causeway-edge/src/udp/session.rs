@@ -11,6 +11,7 @@ use causeway_wire::{Endpoints, proxy_v2, simple_proxy};
 use super::batch::Prefix;
 use crate::application::Active;
 use crate::event::{Cause, Event};
+use crate::limits::Permit;
 use crate::routes::Seat;
 use crate::snapshot::{Protocol, ProxyProtocol, UdpHeader};
 
@@ -61,6 +62,8 @@ pub struct Session {
     /// Of a session of dispatch: what its answers leave from, and its part in the use of the port.
     pub reply: Option<Arc<OwnedFd>>,
     pub seat: Option<Seat>,
+    /// Its room within the limits.
+    pub permit: Option<Box<Permit>>,
     pub client: SocketAddr,
     pub edge: SocketAddr,
     pub origin: Option<SocketAddr>,
@@ -98,6 +101,7 @@ impl Session {
             socket: None,
             reply: None,
             seat: None,
+            permit: None,
             client: ends.source,
             edge: ends.destination,
             origin: None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields as fields_of
 
 from causeway.model.application import Carrier, Extension, Network, OnDelete, Transport, UdpHeader
+from causeway.model.document.limits import parse_limits, show_limits
 from causeway.model.document.reading import (
     Body,
     as_choice,
@@ -38,9 +39,10 @@ def parse_extension(value: object, transport: Transport) -> Extension:
     return Extension(**read, stated=frozenset(read))  # type: ignore[arg-type]
 
 
-def show_extension(extension: Extension) -> Body:
+def show_extension(extension: Extension, transport: Transport) -> Body:
     """What was stated, and nothing else."""
-    return {name: _shown(getattr(extension, name)) for name in FIELDS if name in extension.stated}
+    shown = {name: _shown(getattr(extension, name)) for name in FIELDS if name in extension.stated}
+    return shown | ({"limits": show_limits(extension.limits, transport)} if "limits" in shown else {})
 
 
 def _field(name: str, value: object, transport: Transport) -> object:
@@ -56,6 +58,8 @@ def _field(name: str, value: object, transport: Transport) -> object:
             return as_choice(value, pointer, OnDelete)
         case "carrier":
             return as_choice(value, pointer, Carrier)
+        case "limits":
+            return parse_limits(value, pointer, transport)
         case _:
             return _trusted(value, pointer, transport)
 

@@ -35,7 +35,7 @@ def show_application(application: Application) -> dict[str, object]:
         "created_on": rfc3339(application.created_on),
         "modified_on": rfc3339(application.modified_on),
     }
-    if extension := show_extension(application.extension):
+    if extension := show_extension(application.extension, application.transport):
         document["x_causeway"] = extension
     return document
 

@@ -1,0 +1,27 @@
+"""Limits of an application: how much all clients together, or those of one source, may have. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Of(StrEnum):
+    APPLICATION = "application"
+    SOURCE = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A source is the first `ipv4_prefix` or `ipv6_prefix` bits of an address. 0 is no limit, and no ban.
+
+    `open` are connections (TCP) or sessions (UDP), `new_per_s` those that begin in a second.
+    """
+
+    of: Of
+    ipv4_prefix: int = 32
+    ipv6_prefix: int = 64
+    open: int = 0
+    new_per_s: int = 0
+    datagrams_per_s: int = 0
+    ban_s: float = 0.0
