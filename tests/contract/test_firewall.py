@@ -1,5 +1,6 @@
 """`/api/v1/firewall`: lists, databases, rules with counts, time and place, and what they say of an address."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from mmdb import mmdb
 from running import Api, Server, ask, eventually, free_port, upper_origin
 
 HERE = "127.0.0.1"
@@ -48,6 +50,8 @@ class Wall:
             assert self.http.delete(f"{BASE}/rules/{rule['id']}").status_code == 200
         for name in self.lists():
             assert self.http.delete(f"{BASE}/lists/{name}").status_code == 200
+        for database in self.http.get(f"{BASE}/databases").json()["result"]:
+            assert self.http.delete(f"{BASE}/databases/{database['target']}").status_code == 200
 
 
 @pytest.fixture
@@ -154,6 +158,39 @@ def test_rules_by_country_and_as_number_hold_by_the_operators_files(alone: Calla
         assert is_let_in(port)
         wall.http.put(f"{databases}/asn", content=b"198.51.100.0/24,AS64496\n")
         assert not is_let_in(port), "a new file holds at once"
+        assert "1 rule(s) are by country" in problem(wall.http.delete(f"{databases}/country"))["message"]
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: server.log.count(" serves, version") > 2, "another process serves")
+        assert not is_let_in(port), "rules hold in the process that takes over"
+
+
+LAYOUTS = [  # target, value, the record of a database
+    ("country", "DE", {"country_code": "DE"}),
+    ("country", "DE", {"country": {"iso_code": "DE", "geoname_id": 1}, "continent": {"code": "EU"}}),
+    ("country", "DE", {"country": "DE", "country_name": "Germany"}),
+    ("asn", "AS64496", {"autonomous_system_number": 64496, "autonomous_system_organization": "Example"}),
+    ("asn", "AS64496", {"asn": "AS64496", "name": "Example"}),
+]
+
+
+@pytest.mark.parametrize(("target", "value", "record"), LAYOUTS)
+def test_mmdb_files_of_the_usual_layouts_are_read(
+    wall: Wall, port: int, target: str, value: str, record: dict[str, object]
+) -> None:
+    content = mmdb(
+        {"127.0.0.0/8": record, "198.51.100.0/24": {"country_code": "FR", "asn": 1}, "2001:db8::/32": record}
+    )
+    made = wall.http.put(f"{BASE}/databases/{target}", content=content).json()["result"]
+    assert made["prefixes"] in (2, 3)
+    wall.made(target, value)
+    assert not is_let_in(port)
+    for address, key in (("2001:db8::1", value), ("203.0.113.1", None)):
+        said = wall.http.get(f"{BASE}/explain", params={"address": address}).json()["result"]["applications"][0]
+        assert said[target] == (int(key[2:]) if key and target == "asn" else key), address
+    told = problem(wall.http.put(f"{BASE}/databases/{target}", content=content[:-40]))
+    assert "MMDB" in told["message"] or "neither" in told["message"]
+    assert not is_let_in(port), "the one before stays"
 
 
 def test_a_rule_counts_what_it_decides_and_one_on_trial_what_it_would(wall: Wall, port: int) -> None:

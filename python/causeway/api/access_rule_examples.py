@@ -127,3 +127,9 @@ LIST_QUERY: dict[str, Any] = {
         query("private", {"enum": ["refuse", "allow"], "default": "refuse"}, "addresses that are not public"),
     ]
 }
+EXPLAIN_QUERY: dict[str, Any] = {
+    "parameters": [
+        query("address", {"type": "string"}, "of a client"),
+        query("port", {"type": "integer", "minimum": 1, "maximum": 65535}, "of the edge; else the first of each"),
+    ]
+}

@@ -8,7 +8,14 @@ from ipaddress import ip_address
 
 from fastapi import APIRouter, Depends, Request
 
-from causeway.api.access_rule_examples import FILE_BODY, LIST_QUERY, OWNED_RULE_BODY, RULE_PATCH_BODY, RULE_QUERY
+from causeway.api.access_rule_examples import (
+    EXPLAIN_QUERY,
+    FILE_BODY,
+    LIST_QUERY,
+    OWNED_RULE_BODY,
+    RULE_PATCH_BODY,
+    RULE_QUERY,
+)
 from causeway.api.access_rules import asked_for
 from causeway.api.auth import may_read, may_write
 from causeway.api.body import FileBody, JsonBody
@@ -126,21 +133,28 @@ def list_databases(plane: PlaneOf) -> Json:
     openapi_extra=FILE_BODY,
 )
 def put_database(request: Request, plane: PlaneOf, target: str, content: FileBody) -> Json:
-    if target not in (Target.ASN, Target.COUNTRY):
-        raise invalid("target", f"{shown(target)} is none of asn, country")
     name = request.query_params.get("name", "")[:255]
-    return answer(_database(firewall.save_database(plane, Target(target), name, content)))
+    return answer(_database(firewall.save_database(plane, _geo(target), name, content)))
 
 
-@router.get("/explain", summary="Why is an address blocked, or not?", dependencies=READ)
+@router.delete("/databases/{target}", summary="Give up a database that no rule needs", dependencies=WRITE)
+def delete_database(plane: PlaneOf, target: str) -> Json:
+    firewall.delete_database(plane, _geo(target))
+    return answer({"target": target})
+
+
+@router.get("/explain", summary="Why is an address blocked, or not?", dependencies=READ, openapi_extra=EXPLAIN_QUERY)
 def explain(request: Request, plane: PlaneOf) -> Json:
     text = request.query_params.get("address", "")
     try:
         address = str(ip_address(text))
     except ValueError:
         raise invalid("address", f"query parameter address must be an IP address, not {shown(text)}") from None
+    asked = request.query_params.get("port", "")
+    if asked and not (asked.isascii() and asked.isdigit() and len(asked) < 6 and 0 < int(asked) < 65_536):
+        raise invalid("port", f"query parameter port must be an edge port, not {shown(asked)}")
     applications = {piece.application.id: piece.application for piece in plane.pieces.values()}
-    told = firewall.explain(plane, address)
+    told = firewall.explain(plane, address, int(asked) if asked else None)
     with plane.reading() as connection:
         rules = {
             rule_id: show_rule(found)
@@ -157,6 +171,7 @@ def explain(request: Request, plane: PlaneOf) -> Json:
                     "id": id_,
                     "dns": applications[id_].dns.name,
                     "protocol": applications[id_].protocol,
+                    "port": port,
                     "ip_firewall": applications[id_].ip_firewall,
                     "verdict": said.verdict if said else "none",
                     "by": said.by if said else None,
@@ -166,11 +181,17 @@ def explain(request: Request, plane: PlaneOf) -> Json:
                     "country": said.country if said else None,
                     "banned_s": said.banned_ms / 1000 if said else 0,
                 }
-                for id_, _, said in told
+                for id_, port, said in told
                 if id_ in applications
             ],
         }
     )
+
+
+def _geo(target: str) -> Target:
+    if target not in (Target.ASN, Target.COUNTRY):
+        raise invalid("target", f"{shown(target)} is none of asn, country")
+    return Target(target)
 
 
 def _shown(plane: Plane, rules: list[AccessRule]) -> list[dict[str, object]]:

@@ -100,15 +100,33 @@ def save_database(plane: Plane, target: Target, name: str, content: bytes) -> Ge
     return made
 
 
-def explain(plane: Plane, address: str) -> list[tuple[str, int, Explanation | None]]:
-    """What the edge says of a client at each application: its id, a port, and none where the firewall is off."""
+def delete_database(plane: Plane, target: Target) -> None:
+    """Give a database up that no rule needs. Raises Problem: nothing was changed."""
+
+    def write(connection: Connection) -> None:
+        if target not in [found.target for found in stored.databases(connection)]:
+            raise Problem(Code.NOT_FOUND, f"there is no database for {target}")
+        if count := stored_rules.count_naming(connection, target):
+            raise Problem(Code.CONFLICT, f"{count} rule(s) are by {target}: delete them first")
+        stored.remove_database(connection, target)
+        stored.forget_contents(connection)
+
+    plane.change(write)
+
+
+def explain(plane: Plane, address: str, port: int | None) -> list[tuple[str, int, Explanation | None]]:
+    """What the edge says of a client at each application: its id, the port asked about, and none without rules.
+
+    Without a port the first one of each application, else only those that have it.
+    """
+    asked: list[tuple[str, int]] = []
+    for piece in list(plane.pieces.values()):
+        ports = piece.application.edge_ports
+        at = ports.first if port is None else port
+        if not piece.unserved and ports.first <= at <= ports.last:
+            asked.append((piece.application.id, at))
     with told():
-        return [
-            (piece.application.id, port, plane.exchange.explain(piece.application.id, address, port))
-            for piece in list(plane.pieces.values())
-            if not piece.unserved
-            for port in (piece.application.edge_ports.first,)
-        ]
+        return [(id_, at, plane.exchange.explain(id_, address, at)) for id_, at in asked]
 
 
 def _put(plane: Plane, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:

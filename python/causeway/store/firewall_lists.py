@@ -50,8 +50,12 @@ def databases(connection: Connection) -> list[GeoDatabase]:
     ]
 
 
+def remove_database(connection: Connection, target: Target) -> None:
+    connection.execute(delete(firewall_databases).where(firewall_databases.c.target == target.value))
+
+
 def save_database(connection: Connection, made: GeoDatabase) -> None:
-    connection.execute(delete(firewall_databases).where(firewall_databases.c.target == made.target.value))
+    remove_database(connection, made.target)
     connection.execute(
         insert(firewall_databases).values(
             target=made.target.value,
