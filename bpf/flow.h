@@ -88,7 +88,7 @@ SIZE(struct listeners, 131072);
 enum header { NO_HEADER, PROXY_V1, PROXY_V2, PROXY_V2_EVERY, SIMPLE };
 
 struct origin {
-	__u8 is_ipv6, source_count;
+	__u8 is_ipv6, source_count; /* 0: the origin sees the client's own address and port */
 	__u16 first_port;
 	__be32 address[4]; /* IPv4 in the first */
 	__be32 sources[MAX_SOURCES][4];

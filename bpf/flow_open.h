@@ -45,7 +45,7 @@ static __always_inline struct origin *F(choose)(struct application *application,
 	__u32 choice = application->choices[part] & (MAX_ORIGINS - 1);
 	struct origin *origin = &application->origins[choice];
 
-	return choice < application->origin_count && origin->is_ipv6 == (WORDS == 4) && origin->source_count ? origin : 0;
+	return choice < application->origin_count && origin->is_ipv6 == (WORDS == 4) ? origin : 0;
 }
 
 /* A flow whose client has not been heard of again for so long, in fine time, may make room: a flood of first packets has
@@ -67,6 +67,23 @@ static __always_inline __u32 F(waits)(const S(leg) *leg, int is_tcp)
 	return is_tcp ? fine_time() - (__u32)leg->tally.bytes : (ticks() - leg->tally.seen) << (TICK_SHIFT - FINE_SHIFT) | 1;
 }
 
+/* Does the origin see the client's own address and port? They cannot be another flow's in the meantime. */
+static __always_inline int F(is_transparent)(const S(draft) *draft)
+{
+	return draft->key.ends.dport == draft->leg.ends.dport && !F(differ)(draft->key.ends.daddr, draft->leg.ends.daddr);
+}
+
+/* What an opening flow has of a client whose own address and port another one is to show the origin. Answers whether
+ * that may have it: it is what is left of itself, or of one that nobody hears of any more. */
+static __always_inline int F(is_left_behind)(S(draft) *draft, const S(leg) *there)
+{
+	if (there->ends.sport == draft->leg.ends.sport && !F(differ)(there->ends.saddr, draft->leg.ends.saddr))
+		return 1;
+	F(reverse)(&draft->other, &there->ends, draft->key.protocol);
+	return !F(find)(&draft->other) &&
+	       F(waits)(there, draft->key.protocol == IPPROTO_TCP) >= 1000 * FINE_OF_A_MILLISECOND;
+}
+
 /* Put the origin's leg, which is the draft, into the table if nobody has its addresses and ports, or nobody who is to
  * keep them. */
 __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
@@ -84,6 +101,9 @@ __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
 	if (there) {
 		int is_tcp = key->protocol == IPPROTO_TCP;
 
+		if (F(is_transparent)(draft))
+			return F(is_left_behind)(draft, there) &&
+			       !bpf_map_update_elem(&F(opening), key, &draft->leg, BPF_ANY);
 		/* A client that is far away needs its time to finish a handshake. */
 		if (is_tcp && there->tally.state & SYN_SEEN)
 			age = age ? 1000 * FINE_OF_A_MILLISECOND : 0;
@@ -135,11 +155,11 @@ static __always_inline int F(allocate)(const struct origin *origin, const S(key)
 	__u32 step = all > PORT_TRIES ? hash >> 3 | 1 : 1;
 	__u32 at = bpf_ntohs(key->ends.sport) + hash;
 
+	if (!sources)
+		return F(claim)(PATIENT_TRIES); /* the client's own */
 	for (__u32 i = 0; i < PORT_TRIES; i++) {
 		__u32 which, port;
 
-		if (!sources)
-			break;
 		which = (hash + i) % sources & (MAX_SOURCES - 1);
 		port = source_first + (at + i / sources * step) % source_count;
 		__builtin_memcpy(origin_key->ends.daddr, origin->sources[which], 4 * WORDS);
@@ -204,6 +224,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	S(draft) *draft;
 	__u32 index = 0;
 	long found;
+	int otherwise; /* the engine can, but not in the client's name */
 
 	draft = bpf_map_lookup_elem(&F(drafts), &index);
 	application = F(application)(key, &index);
@@ -218,16 +239,22 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	origin = F(choose)(application, key);
 	if (!origin)
 		return PASS;
+	otherwise = origin->source_count ? PASS : DROP;
 	if (p->is_tcp && is_pressed(index)) {
 		count(PRESSED);
-		return PASS;
+		return otherwise;
 	}
 
 	F(unbury)(key);
 	/* What the origin will send, */
 	__builtin_memset(draft, 0, sizeof(*draft));
 	__builtin_memcpy(draft->key.ends.saddr, origin->address, 4 * WORDS);
-	__builtin_memcpy(draft->key.ends.daddr, origin->sources[0], 4 * WORDS);
+	if (origin->source_count) {
+		__builtin_memcpy(draft->key.ends.daddr, origin->sources[0], 4 * WORDS);
+	} else {
+		__builtin_memcpy(draft->key.ends.daddr, key->ends.saddr, 4 * WORDS);
+		draft->key.ends.dport = key->ends.sport;
+	}
 	draft->key.ends.sport = bpf_htons(origin->first_port + bpf_ntohs(key->ends.dport) - application->edge_first_port);
 	draft->key.protocol = key->protocol;
 	F(swap)(&draft->leg.ends, &draft->key.ends);
@@ -235,7 +262,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH &&
 	    found != BPF_FIB_LKUP_RET_FRAG_NEEDED) {
 		count(NO_ROUTE);
-		return PASS; /* to the engine, which says why not */
+		return otherwise; /* to the engine, which says why not */
 	}
 	/* what that becomes, */
 	F(swap)(&draft->leg.ends, &key->ends);
@@ -260,7 +287,9 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	draft->leg.tally.next_seq = p->seq + 1;
 	draft->leg.tally.state = index | F(header_of)(application->header, key, 1);
 	if (bpf_map_update_elem(&F(opening), key, &draft->leg, BPF_NOEXIST)) {
-		bpf_map_delete_elem(&F(opening), &draft->key); /* another processor has opened it */
+		/* Another processor has opened it, from another port unless it is the client's own. */
+		if (origin->source_count)
+			bpf_map_delete_elem(&F(opening), &draft->key);
 		return GO_ON;
 	}
 	count(OPENED);

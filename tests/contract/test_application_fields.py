@@ -68,6 +68,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     ({"virtual_network_id": None}, {}),
     ({"x_causeway": {}}, {"x_causeway": None}),
+    ({"x_causeway": {"transparent": False}}, {"x_causeway": {"transparent": False}}),
     ({"x_causeway": {"idle_timeout_s": 3600}}, {"x_causeway": {"idle_timeout_s": 3600}}),
     (
         {

@@ -11,6 +11,7 @@ from running import ZONE, Api, Server, ask, free_port, upper_origin
 STATIC = {"type": "static", "ips": ["127.0.0.2"]}
 NAMED = {"origin_direct": None, "origin_dns": {"type": "A", "name": "o.example.org", "ttl": 600}, "origin_port": 22}
 UDP = {"protocol": "udp/21003", "origin_direct": ["udp://192.0.2.1:1"]}
+CLEAR = "/x_causeway/transparent"
 TRUSTED = "/x_causeway/proxy_protocol_from"
 NETWORK = str(uuid.uuid4())
 
@@ -82,6 +83,16 @@ CASES: list[tuple[str, dict[str, Any], int, int, str]] = [
     ("worker id", {"origin_worker_id": "w"}, 19001, 400, "/origin_worker_id"),
     ("SRV", {**NAMED, "origin_dns": {"type": "SRV", "name": "_x._tcp.example.org"}}, 19001, 400, "/origin_dns/type"),
     ("carrier unknown", {"x_causeway": {"carrier": "pigeon"}}, 19002, 400, "/x_causeway/carrier"),
+    ("transparent text", {"x_causeway": {"transparent": "yes"}}, 19002, 400, CLEAR),
+    ("transparent engine", {"x_causeway": {"transparent": True, "carrier": "engine"}}, 19002, 400, CLEAR),
+    ("transparent v2", {"proxy_protocol": "v2", "x_causeway": {"transparent": True}}, 19002, 400, CLEAR),
+    (
+        "transparent trusted",
+        {"x_causeway": {"transparent": True, "proxy_protocol_from": ["10.0.0.0/8"]}},
+        19002,
+        400,
+        CLEAR,
+    ),
     ("hostname missing", {"dns": None}, 19002, 400, "/dns/name"),
     ("hostname invalid", {"dns": {"type": "CNAME", "name": "a b"}}, 19002, 400, "/dns/name"),
     ("TLS unknown", {"tls": "maybe"}, 19002, 400, "/tls"),
@@ -154,6 +165,11 @@ def refusal(api: Api, verb: str, path: str, body: object, code: int, status: int
     assert (answer.status_code, error["code"]) == (status, code), error
     assert api.state() == before
     return str(error["message"])
+
+
+def test_13002_a_transparent_listener_that_the_kernel_cannot_carry(api: Api) -> None:
+    body = api.body(x_causeway={"transparent": True})  # on loopback
+    assert "transparent: only the kernel can" in refusal(api, "POST", api.apps, body, 13002)
 
 
 def test_11004_the_dns_type_stays(api: Api) -> None:

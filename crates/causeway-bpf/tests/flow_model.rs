@@ -62,17 +62,18 @@ fn with_macs(mut frame: Vec<u8>, side: usize) -> Vec<u8> {
     frame
 }
 
-fn client(random: &mut Random) -> FlowKey {
+fn client(random: &mut Random, model: &Model) -> FlowKey {
     let port = 40_000 + random.below(12) as u16;
     let edge = 1000 + random.below(3) as u16; // the last one is not carried
     let is_tcp = random.below(3) > 0;
-    let (from, to) = random.one(&[(CLIENT, EDGE), (CLIENT6, EDGE6)]);
-    FlowKey { from: at(from, port), to: at(to, edge), is_tcp }
+    let to = random.one(&model.edges);
+    let from = if to.is_ipv4() { CLIENT } else { CLIENT6 };
+    FlowKey { from: at(from, port), to: SocketAddr::new(to, edge), is_tcp }
 }
 
 /// Any packet of any side of any flow, or of none.
 fn segment(random: &mut Random, model: &Model) -> Segment {
-    let client = client(random);
+    let client = client(random, model);
     let (mut key, mut seq, mut ack) = (client, random.next(), random.next());
     if let Some((origin, client_next, origin_next, more)) = model.origin_key(&client) {
         if random.below(2) == 0 {
@@ -187,7 +188,7 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
             assert_eq!((answer, &became), (Answer::Passed, &sent), "packet {n}: {sent:02x?}");
             continue;
         }
-        let client = client(random);
+        let client = client(random, model);
         if random.below(25) == 0
             && let Some((origin, _, _, more)) = model.origin_key(&client)
         {
@@ -216,7 +217,7 @@ fn compare(world: &World, model: &mut Model, random: &mut Random, packets: usize
         assert_eq!(answer, expected, "packet {n}: {packet:?}");
         answers[answer as usize] += 1;
         if let Some(segment) = segment {
-            let is_to_origin = segment.key.to.ip() != key.to.ip() && key.to.port() < 2000 && key.from.port() >= 40_000;
+            let is_to_origin = segment.key.to.port() < 2000 && key.from.port() >= 40_000;
             let mut expected = with_macs(bytes(&segment, options), usize::from(is_to_origin));
             if segment.payload.len() == packet.payload.len() {
                 expected.resize(expected.len() + padding, 0);
@@ -241,16 +242,26 @@ fn random_packets_become_what_the_model_says_and_count_as_it_says() {
         |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |word| word.parse().expect("a number"));
     let packets = number("CAUSEWAY_FLOW_PACKETS", 400_000) as usize;
     let seed = number("CAUSEWAY_FLOW_SEED", 1);
-    let headers = [
-        [HeaderKind::None, HeaderKind::None],
-        [HeaderKind::ProxyV2, HeaderKind::ProxyV2],
-        [HeaderKind::ProxyV1, HeaderKind::ProxyV2Every],
-        [HeaderKind::ProxyV2, HeaderKind::Simple],
+    let cases = [
+        ([HeaderKind::None, HeaderKind::None], false),
+        ([HeaderKind::ProxyV2, HeaderKind::ProxyV2], false),
+        ([HeaderKind::ProxyV1, HeaderKind::ProxyV2Every], false),
+        ([HeaderKind::ProxyV2, HeaderKind::Simple], false),
+        ([HeaderKind::None, HeaderKind::None], true),
     ];
-    for (n, header) in headers.into_iter().enumerate() {
+    for (n, (header, is_transparent)) in cases.into_iter().enumerate() {
         let Some(world) = world_with(&Options { source_ports: 2000..=2999, ..options() }) else { return };
-        world.carry(header);
-        for (edge, is_tcp, index) in [(EDGE, true, 1), (EDGE6, true, 2), (EDGE, false, 3), (EDGE6, false, 4)] {
+        if is_transparent {
+            world.carry_transparently()
+        } else {
+            world.carry(header)
+        }
+        let mut spots = vec![(EDGE, true, 1), (EDGE6, true, 2), (EDGE, false, 3), (EDGE6, false, 4)];
+        if is_transparent {
+            // The same origins a second time, where clients get into each other's way.
+            spots.extend([(SOURCE, true, 1), (SOURCE6, true, 2), (SOURCE, false, 3), (SOURCE6, false, 4)]);
+        }
+        for (edge, is_tcp, index) in spots {
             let spot = if is_tcp { causeway_bpf::Spot::tcp } else { causeway_bpf::Spot::udp };
             let mut table = causeway_bpf::flow::PortTable::default();
             table.set(1000..=1001, index);
@@ -265,11 +276,18 @@ fn random_packets_become_what_the_model_says_and_count_as_it_says() {
         }
         let edges = vec![EDGE.parse().unwrap(), EDGE6.parse().unwrap()];
         let mut model = Model::new(header, 1000..=1001, edges);
+        if is_transparent {
+            model.transparent_to = vec![ORIGIN.parse().unwrap(), ORIGIN6.parse().unwrap()];
+            model.edges.extend([SOURCE, SOURCE6].map(|edge| edge.parse::<std::net::IpAddr>().unwrap()));
+        }
         let answers = world.edge.run(|| {
             let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n as u64));
-            compare(&world, &mut model, &mut random, packets / headers.len())
+            compare(&world, &mut model, &mut random, packets / cases.len())
         });
         assert!(answers.iter().all(|count| *count > packets / 1000), "{answers:?}");
-        eprintln!("{header:?}: {} packets, 0 differences; passed, dropped, sent: {answers:?}", packets / headers.len());
+        eprintln!(
+            "{header:?}, transparent {is_transparent}: {} packets, 0 differences; passed, dropped, sent: {answers:?}",
+            packets / cases.len()
+        );
     }
 }

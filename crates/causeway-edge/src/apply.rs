@@ -140,7 +140,7 @@ impl Running {
         order.iter().filter(|id| has_changed.contains(*id)).for_each(|id| change.cut_blocked(&wanted[id]));
 
         // Switch: one batch to each worker, then wait for all.
-        let is_unchanged = change.is_empty() && order == self.order && is_same_policy;
+        let is_unchanged = change.is_empty() && has_changed.is_empty() && order == self.order && is_same_policy;
         self.most_files = files::for_flows(open_files, change.places.len() * workers.len());
         let plan = self.carry.plan(order.iter().map(|id| &wanted[id]), &snapshot.settings);
         self.carry.shrink(&plan);
@@ -169,8 +169,7 @@ impl Running {
         self.carry.switch(plan, &mut listeners);
         self.guarding.follow(&listeners, self.carry.tables_at());
         self.listeners.clone_from(&listeners);
-        self.refused = listeners.iter().filter(|l| l.state == ListenerState::Refused).cloned().collect();
-        self.refused.sort_by_key(|listener| (listener.address, listener.ports));
+        self.note_refused();
         Ok(Change { outcome: if is_unchanged { Outcome::Unchanged } else { Outcome::Applied }, listeners })
     }
 
@@ -206,9 +205,18 @@ impl Running {
         self.carry.shrink(&plan);
         self.carry.switch(plan, &mut self.listeners);
         self.guarding.follow(&self.listeners, self.carry.tables_at());
+        self.note_refused();
+    }
+
+    fn note_refused(&mut self) {
+        self.refused = self.listeners.iter().filter(|l| l.state == ListenerState::Refused).cloned().collect();
+        self.refused.sort_by_key(|listener| (listener.address, listener.ports));
     }
 
     fn prepare(&mut self, active: &Arc<Active>, has_changed: bool, change: &mut Preparation, open_files: usize) {
+        if active.spec.transparent {
+            return self.leave_to_kernel(active, has_changed, change);
+        }
         let is_dispatched = self.dispatching.takes(active);
         let ports = active.spec.edge_ports;
         for address in &active.spec.edge_addresses {
@@ -226,6 +234,25 @@ impl Running {
                 self.prepare_place(place, active, has_changed, change, open_files);
             }
             self.prepare_claim(dispatch::spot(active.spec.protocol, *address), &rest, active, has_changed, change);
+        }
+    }
+
+    /// No sockets: what the kernel does not carry must not be served in our name. Nor may it take what is another's.
+    fn leave_to_kernel(&self, active: &Active, has_changed: bool, change: &mut Preparation) {
+        let (protocol, ports) = (active.spec.protocol, active.spec.edge_ports);
+        for address in &active.spec.edge_addresses {
+            let at = |port| Place { protocol, address: SocketAddr::new(*address, port) };
+            let runs = |l: &&ListenerReport| {
+                l.application == active.spec.id && l.address == *address && l.state != ListenerState::Refused
+            };
+            let mut new = PortSet::range(ports.first, ports.last);
+            if let Some(running) = self.listeners.iter().find(runs) {
+                new.take_out(&PortSet::range(running.ports.first, running.ports.last));
+            }
+            self.places.range(at(ports.first)..=at(ports.last)).for_each(|(place, _)| new.remove(place.address.port()));
+            let fate = self.dispatching.judge_unbound(dispatch::spot(protocol, *address), &new, &mut change.look);
+            let is_same = !has_changed && new.is_empty();
+            change.settle_unbound(active, *address, is_same, fate);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The fast path as control sees it: which listeners the kernel carries, and what it was told.
 //!
 //! The engine listens on all its ports all the same: the kernel's path is a short cut in front of it, set up after the
-//! engine serves, and it outlives the process. Whatever cannot be carried is served by the engine, with a reason.
+//! engine serves, and it outlives the process. Whatever cannot be carried is served by the engine, with a reason; but
+//! for transparent applications, which the engine has no sockets for: those are refused.
 
 mod book;
 mod choice;
@@ -26,10 +27,11 @@ use crate::application::Active;
 use crate::dispatch;
 use crate::event::Events;
 use crate::firewall::Firewall;
-use crate::report::{CarrierReport, FlowPathReport, ListenerReport, ListenerState, Reason};
+use crate::report::{CarriedBy, CarrierReport, FlowPathReport, ListenerReport, ListenerState, Reason};
 use crate::snapshot::{Carrier, OnDelete, Protocol, Settings};
 use crate::sys::Wake;
 use book::{Book, Leaving};
+pub use choice::why_refused;
 use choice::{Carriage, why};
 use here::Here;
 use keeper::{Keeper, Orders};
@@ -116,6 +118,8 @@ pub struct Plan {
     carried: HashMap<(String, IpAddr), (u16, Carriage)>,
     tables: BTreeMap<Spot, PortTable>,
     told: BTreeMap<u16, (Arc<Active>, Carried)>,
+    /// Applications that nobody but the kernel may serve.
+    transparent: HashSet<String>,
     /// By application, carried or not: flows that are there are judged by the newest rules.
     firewalls: HashMap<u128, Arc<Firewall>>,
 }
@@ -132,6 +136,9 @@ impl Carry {
         let mut plan = Plan::default();
         for active in wanted {
             plan.firewalls.extend(active.firewall.clone().map(|firewall| (active.id, firewall)));
+            if active.spec.transparent {
+                plan.transparent.insert(active.spec.id.clone());
+            }
             let mut reports = Vec::new();
             for edge in &active.spec.edge_addresses {
                 let key = (active.spec.id.clone(), *edge);
@@ -145,7 +152,7 @@ impl Carry {
                     plan.add(active, *edge, self.index(active, edge.is_ipv4())?, carriage);
                     Ok(())
                 });
-                reports.push(CarrierReport::new(&active.spec.id, *edge, added.err()));
+                reports.push(CarrierReport::new(&active.spec, *edge, added.err()));
             }
             self.reports.insert(active.spec.id.clone(), reports);
         }
@@ -217,7 +224,9 @@ impl Carry {
     }
 
     /// After listeners have come: flows of those that are there may be carried. `listeners` learn who carries them.
+    /// Those of transparent applications run if the kernel carries them, and are refused if not.
     pub fn switch(&mut self, plan: Plan, listeners: &mut [ListenerReport]) {
+        self.judge_transparent(&plan, listeners);
         let mut tables: BTreeMap<Spot, PortTable> = BTreeMap::new();
         let mut failed = HashMap::new();
         if let Kernel::Has(path) = &self.kernel {
@@ -256,13 +265,11 @@ impl Carry {
             if let Some(error) = failed.get(index)
                 && let Some(report) = self.reports.get_mut(id).and_then(|r| r.iter_mut().find(|r| r.address == *edge))
             {
-                *report = CarrierReport::new(
-                    id,
-                    *edge,
-                    Some(why("kernel_refused", format!("the kernel refused it: {error}"))),
-                );
+                let reason = why("kernel_refused", format!("the kernel refused it: {error}"));
+                *report = CarrierReport::new(&plan.told[index].0.spec, *edge, Some(reason));
             }
         }
+        self.judge_transparent(&plan, listeners);
         for listener in listeners.iter_mut().filter(|l| l.state != ListenerState::Refused) {
             let reports = self.reports.get(&listener.application);
             let report = reports.and_then(|reports| reports.iter().find(|r| r.address == listener.address));
@@ -272,6 +279,24 @@ impl Carry {
         }
         if !self.is_held {
             self.attach();
+        }
+    }
+
+    /// No engine stands behind these listeners.
+    fn judge_transparent(&self, plan: &Plan, listeners: &mut [ListenerReport]) {
+        for listener in listeners.iter_mut().filter(|listener| plan.transparent.contains(&listener.application)) {
+            if listener.reason.is_some() && listener.not_carried.is_none() {
+                continue; // somebody is in the way
+            }
+            let reports = self.reports.get(&listener.application);
+            let report = reports.and_then(|reports| reports.iter().find(|r| r.address == listener.address));
+            let reason = report.and_then(|report| report.reason.clone());
+            listener.state = match (&reason, listener.state) {
+                (Some(_), _) => ListenerState::Refused,
+                (None, ListenerState::Refused) => ListenerState::Running,
+                (None, as_it_was) => as_it_was,
+            };
+            (listener.carrier, listener.not_carried, listener.reason) = (CarriedBy::Kernel, reason.clone(), reason);
         }
     }
 

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::carry::why_refused;
 use crate::count::Totals;
 use crate::error::Side;
 use crate::event::Record;
 use crate::memory::MemoryReport;
 use crate::pressure::PortPressure;
-use crate::snapshot::{Ports, Protocol};
+use crate::snapshot::{Application, Ports, Protocol};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,9 +61,11 @@ pub struct CarrierReport {
 }
 
 impl CarrierReport {
-    pub fn new(application: &str, address: IpAddr, reason: Option<Reason>) -> CarrierReport {
-        let carrier = if reason.is_none() { CarriedBy::Kernel } else { CarriedBy::Engine };
-        CarrierReport { application: application.to_string(), address, carrier, reason }
+    pub fn new(spec: &Application, address: IpAddr, reason: Option<Reason>) -> CarrierReport {
+        let is_by_kernel = reason.is_none() || spec.transparent; // then by nobody else
+        let carrier = if is_by_kernel { CarriedBy::Kernel } else { CarriedBy::Engine };
+        let reason = if spec.transparent { reason.map(why_refused) } else { reason };
+        CarrierReport { application: spec.id.clone(), address, carrier, reason }
     }
 }
 

@@ -199,6 +199,9 @@ pub struct Application {
     /// May be absent, so that a snapshot that an older engine kept still starts.
     #[serde(default, skip_serializing_if = "Carrier::is_auto")]
     pub carrier: Carrier,
+    /// The origin sees the client's own address and port: by the kernel, or not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transparent: bool,
     /// The id of its firewall; none: everybody may come in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<String>,
@@ -374,6 +377,7 @@ impl Application {
         self.check_origins()?;
         self.check_proxy_protocol()?;
         self.check_limits()?;
+        self.check_transparent()?;
         self.check_timeouts()
     }
 
@@ -427,6 +431,18 @@ impl Application {
             Some(limit) => Err(("limits", format!("{limit:?} is out of range"))),
             None => Ok(()),
         }
+    }
+
+    fn check_transparent(&self) -> Result<(), Broken> {
+        let reason = match self.transparent {
+            true if self.carrier == Carrier::Engine => "only the kernel can, and carrier is 'engine'",
+            true if self.proxy_protocol != ProxyProtocol::Off => {
+                "a header has no place where the origin sees the client"
+            }
+            true if !self.proxy_protocol_from.is_empty() => "the kernel reads no headers from clients",
+            _ => return Ok(()),
+        };
+        Err(("transparent", reason.into()))
     }
 
     fn check_timeouts(&self) -> Result<(), Broken> {

@@ -114,6 +114,11 @@ APPLICATION: dict[str, Any] = {
                 "no_progress_timeout_s": _SECONDS | {"default": 300},
                 "udp_idle_timeout_s": _SECONDS | {"default": 60},
                 "carrier": {"enum": ["auto", "kernel", "engine"], "default": "auto"},
+                "transparent": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "the origin sees the client's own address, and routes back through the edge",
+                },
                 "on_delete": {"enum": ["drain", "close"], "default": "drain"},
                 "drain_s": _SECONDS | {"default": 30},
                 "limits": {"type": "array", "maxItems": 4, "items": _LIMIT},

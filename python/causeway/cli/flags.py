@@ -182,6 +182,14 @@ class ApplicationFlags:
             text="Who moves the bytes. Default: auto.",
         ),
     ] = None
+    transparent: Annotated[
+        bool | None,
+        option(
+            "--transparent/--no-transparent",
+            panel="Client address",
+            text="The origin sees the client's own address; it routes back through the edge.",
+        ),
+    ] = None
     connect_timeout: Annotated[
         str | None, _duration("--connect-timeout", "Per origin, then the next is tried. Default: 3s.")
     ] = None

@@ -142,6 +142,7 @@ class Extension:
     no_progress_timeout_s: float = 300.0
     udp_idle_timeout_s: float = 60.0
     carrier: Carrier = Carrier.AUTO
+    transparent: bool = False
     on_delete: OnDelete = OnDelete.DRAIN
     drain_s: float = 30.0
     limits: tuple[Limit, ...] = ()

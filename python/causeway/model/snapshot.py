@@ -53,6 +53,7 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             "on_delete": extension.on_delete,
             "drain_ms": _ms(extension.drain_s),
             **({} if extension.carrier is Carrier.AUTO else {"carrier": extension.carrier}),
+            **({"transparent": True} if extension.transparent else {}),
             **({"firewall": application.zone_id} if application.ip_firewall else {}),
             **({"limits": [_limit(limit) for limit in extension.limits]} if extension.limits else {}),
         }

@@ -58,6 +58,7 @@ NEARLY = {
             "udp_header": st.sampled_from(["first", "every"]),
             "on_delete": st.sampled_from(["drain", "close"]),
             "carrier": st.sampled_from(["auto", "engine", "kernel"]),
+            "transparent": st.booleans(),
         },
     ),
 }

@@ -18,6 +18,8 @@ pub struct Carried {
     /// Else UDP.
     pub is_tcp: bool,
     pub header: HeaderKind,
+    /// Origins see the client's own address and port, and route back through here.
+    pub is_transparent: bool,
     pub edge_first_port: u16,
     /// 1 to `MAX_ORIGINS`, all of the family of the edge addresses that name this application.
     pub origins: Vec<CarriedOrigin>,
@@ -30,7 +32,7 @@ pub struct CarriedOrigin {
     pub address: IpAddr,
     /// Where `edge_first_port` leads; the others follow.
     pub first_port: u16,
-    /// 1 to `MAX_SOURCES` addresses of this machine that the origin sees.
+    /// 1 to `MAX_SOURCES` addresses of this machine that the origin sees; none where it sees the client's.
     pub sources: Vec<IpAddr>,
 }
 
@@ -60,10 +62,15 @@ impl Carried {
         if self.choices.iter().any(|choice| usize::from(*choice) >= self.origins.len()) {
             return refused("a choice names an origin that is not there");
         }
+        if self.is_transparent && self.header != HeaderKind::None {
+            return refused("an origin that sees the client's address is sent no header");
+        }
         let mut origins = [NO_ORIGIN; MAX_ORIGINS];
         for (raw, origin) in origins.iter_mut().zip(&self.origins) {
-            if origin.sources.is_empty() || origin.sources.len() > MAX_SOURCES {
-                return refused("an origin of a carried application has 1 to 8 source addresses");
+            match (self.is_transparent, origin.sources.len()) {
+                (true, 0) | (false, 1..=MAX_SOURCES) => {}
+                (true, _) => return refused("an origin that sees the client's address has no source addresses"),
+                (false, _) => return refused("an origin of a carried application has 1 to 8 source addresses"),
             }
             if origin.sources.iter().any(|source| source.is_ipv4() != origin.address.is_ipv4()) {
                 return refused("a source address is of another family than the origin");
@@ -102,6 +109,7 @@ impl Carried {
                 4 => HeaderKind::Simple,
                 _ => HeaderKind::None,
             },
+            is_transparent: raw.origins[0].source_count == 0,
             edge_first_port: raw.edge_first_port,
             origins: raw.origins.iter().take(raw.origin_count as usize).map(origin).collect(),
             choices: raw.choices,

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 
 use super::shared::bytes_of;
 use super::{Flow, Side};
@@ -34,9 +35,23 @@ fn send(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> io::
     let segment = segment(from, to, flags, seq, ack);
     let domain = if from.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let socket = socket2::Socket::new(domain.into(), socket2::Type::RAW, Some(socket2::Protocol::TCP))?;
+    act_for_others(&socket, from.is_ipv4())?;
     socket.bind(&SocketAddr::new(from.ip(), 0).into())?;
     // A raw socket takes its port for a protocol number: none is named.
     socket.send_to(&segment, &SocketAddr::new(to.ip(), 0).into()).map(drop)
+}
+
+/// What goes to an origin may have the client's address.
+fn act_for_others(socket: &socket2::Socket, is_ipv4: bool) -> io::Result<()> {
+    let (level, name) = match is_ipv4 {
+        true => (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+        false => (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
+    };
+    let on: libc::c_int = 1;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: pointer and length are those of an integer that lives through the call.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), size) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> [u8; 20] {

@@ -153,16 +153,35 @@ pub fn carried(is_tcp: bool, header: HeaderKind, origin: &str) -> Carried {
     let address: IpAddr = origin.parse().unwrap();
     let source = if address.is_ipv4() { SOURCE } else { SOURCE6 };
     let origins = vec![CarriedOrigin { address, first_port: 1000, sources: vec![source.parse().unwrap()] }];
-    Carried { id: [7; 16], is_tcp, header, edge_first_port: 1000, origins, choices: [0; 64] }
+    Carried { id: [7; 16], is_tcp, header, is_transparent: false, edge_first_port: 1000, origins, choices: [0; 64] }
+}
+
+/// The same, with the client's own address and port in front of the origin.
+pub fn transparent(is_tcp: bool, origin: &str) -> Carried {
+    let mut told = carried(is_tcp, HeaderKind::None, origin);
+    told.is_transparent = true;
+    told.origins[0].sources.clear();
+    told
 }
 
 impl World {
     /// Carry TCP (indices 1, 2) and UDP (3, 4) of ports 1000 to 1999 of both families.
     pub fn carry(&self, header: [HeaderKind; 2]) {
+        self.carry_as(|is_tcp, origin| carried(is_tcp, header[usize::from(!is_tcp)], origin));
+    }
+
+    /// The same with the client's own address; the origin routes back through the edge.
+    pub fn carry_transparently(&self) {
+        self.carry_as(transparent);
+        self.origin.ip(&format!("route add default via {SOURCE}"));
+        self.origin.ip(&format!("-6 route add default via {SOURCE6}"));
+    }
+
+    fn carry_as(&self, told: impl Fn(bool, &str) -> Carried) {
         for (index, is_tcp, edge, origin) in
             [(1, true, EDGE, ORIGIN), (2, true, EDGE6, ORIGIN6), (3, false, EDGE, ORIGIN), (4, false, EDGE6, ORIGIN6)]
         {
-            self.path.set_application(index, &carried(is_tcp, header[usize::from(!is_tcp)], origin)).unwrap();
+            self.path.set_application(index, &told(is_tcp, origin)).unwrap();
             let mut table = PortTable::default();
             table.set(1000..=1999, index);
             let edge = edge.parse().unwrap();

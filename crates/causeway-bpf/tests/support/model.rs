@@ -54,6 +54,8 @@ pub struct Model {
     /// Edge ports that are carried, and go to the same port of the origin.
     pub ports: std::ops::RangeInclusive<u16>,
     pub edges: Vec<std::net::IpAddr>,
+    /// The origins that see the client's own address and port; empty: they see ours.
+    pub transparent_to: Vec<std::net::IpAddr>,
     flows: HashMap<FlowKey, Connection>,
     /// From an origin's key to the client's.
     origins: HashMap<FlowKey, FlowKey>,
@@ -104,7 +106,8 @@ pub fn text_of(header: HeaderKind, key: FlowKey) -> Vec<u8> {
 
 impl Model {
     pub fn new(header: [HeaderKind; 2], ports: std::ops::RangeInclusive<u16>, edges: Vec<std::net::IpAddr>) -> Model {
-        Model { header, ports, edges, flows: HashMap::new(), origins: HashMap::new() }
+        let transparent_to = Vec::new();
+        Model { header, ports, edges, transparent_to, flows: HashMap::new(), origins: HashMap::new() }
     }
 
     /// Keys of clients that the model knows flows of.
@@ -162,7 +165,11 @@ impl Model {
         let client_key = match client_key {
             Some(client_key) => client_key,
             None if self.opens(packet) => {
-                self.open(packet, chosen);
+                let own = self.own(&key);
+                if own.is_some_and(|own| self.has_another(&own)) {
+                    return (Answer::Dropped, None);
+                }
+                self.open(packet, own.as_ref().unwrap_or(chosen));
                 key
             }
             None => return (Answer::Passed, None),
@@ -208,6 +215,17 @@ impl Model {
         let is_first = !packet.key.is_tcp || packet.flags & (SYN | ACK | RST | FIN) == SYN;
         let is_bare = packet.payload.is_empty() || !packet.key.is_tcp || self.header[0] == HeaderKind::None;
         self.edges.contains(&packet.key.to.ip()) && self.ports.contains(&packet.key.to.port()) && is_first && is_bare
+    }
+
+    /// What a client's packets become where the origin is to see its own address and port.
+    fn own(&self, client: &FlowKey) -> Option<FlowKey> {
+        let origin = self.transparent_to.iter().find(|origin| origin.is_ipv4() == client.from.is_ipv4())?;
+        Some(FlowKey { to: SocketAddr::new(*origin, client.to.port()), ..*client })
+    }
+
+    /// Has a flow that is not over the same ends towards the origin?
+    fn has_another(&self, becomes: &FlowKey) -> bool {
+        self.origins.get(&reversed(*becomes)).is_some_and(|other| !self.flows[other].is_closed)
     }
 
     fn open(&mut self, packet: &Segment, chosen: &FlowKey) {

@@ -3,6 +3,7 @@
 //! Everything that can fail is done while it is made; sending it switches all workers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use causeway_bpf::{PortSet, Spot};
@@ -63,6 +64,18 @@ impl Preparation {
             }
             Err(reason) => self.fates.push(place, ports, &active.spec.id, ListenerState::Refused, Some(reason)),
         }
+    }
+
+    /// The fate of a listener without sockets, if the kernel can carry it (see `carry`).
+    pub fn settle_unbound(&mut self, active: &Active, address: IpAddr, is_same: bool, fate: Result<(), Reason>) {
+        let ports = active.spec.edge_ports;
+        let place = Place { protocol: active.spec.protocol, address: SocketAddr::new(address, ports.first) };
+        let state = match (&fate, is_same) {
+            (Err(_), _) => ListenerState::Refused,
+            (Ok(()), true) => ListenerState::Unchanged,
+            (Ok(()), false) => ListenerState::Running,
+        };
+        self.fates.push(place, ports, &active.spec.id, state, fate.err());
     }
 
     /// The fates of a range of dispatch; `same` are those whose connections notice nothing.

@@ -1,7 +1,7 @@
 //! Which listeners the kernel carries, and why not the others.
 //!
-//! Pure: what is known of this machine is an argument. Knows nothing of maps, and never refuses a listener: what is
-//! not carried here is served by the engine.
+//! Pure: what is known of this machine is an argument. Knows nothing of maps. What is not carried here is served by the
+//! engine, or by nobody where only the kernel may (`transparent`).
 
 use std::net::IpAddr;
 
@@ -61,6 +61,7 @@ pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<C
         id: active.id.to_be_bytes(),
         is_tcp: spec.protocol == Protocol::Tcp,
         header,
+        is_transparent: spec.transparent,
         edge_first_port: spec.edge_ports.first,
         choices: choices(&vec![false; origins.len()]),
         origins,
@@ -125,6 +126,9 @@ fn origins(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<Vec<
                 let why_not = format!("no route to the origin {address}, or no source address that this machine has");
                 return Err(why("origin_unreachable", why_not));
             }
+            if active.spec.transparent {
+                sources.clear(); // the client's own
+            }
             Ok(CarriedOrigin { address, first_port: origin.ports.first, sources })
         })
         .collect()
@@ -138,6 +142,15 @@ fn header(protocol: Protocol, proxy: ProxyProtocol, udp: UdpHeader) -> HeaderKin
         (ProxyProtocol::V2, ..) => HeaderKind::ProxyV2,
         (ProxyProtocol::Simple, ..) => HeaderKind::Simple,
     }
+}
+
+/// Why nobody serves a transparent application.
+pub fn why_refused(reason: Reason) -> Reason {
+    let message = format!(
+        "x_causeway.transparent: only the kernel can keep the client's address, and here it cannot: {}",
+        reason.message
+    );
+    Reason { message, ..reason }
 }
 
 pub fn why(code: &'static str, message: String) -> Reason {

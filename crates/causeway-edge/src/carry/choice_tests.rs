@@ -101,6 +101,36 @@ fn what_is_not_carried_says_why() {
 }
 
 #[test]
+fn a_transparent_application_has_no_source_but_the_client_and_is_not_carried_for_the_same_reasons() {
+    let several = origins(&["198.18.2.2", "198.18.2.3"]);
+    for (changes, edge, code) in [
+        (json!({}), "198.18.1.1", ""),
+        (json!({"protocol": "udp"}), "0.0.0.0", ""),
+        (json!({"origins": several, "carrier": "kernel"}), "198.18.1.1", ""),
+        (json!({"origins": several}), "198.18.1.1", "several_origins"),
+        (json!({}), "127.0.0.1", "edge_loopback"),
+        (json!({}), "2001:db8:1::1", "origin_family"),
+        (json!({"origins": origins(&["198.18.1.1"])}), "198.18.1.1", "origin_local"),
+        (json!({"origins": origins(&["203.0.113.1"])}), "198.18.1.1", "origin_unreachable"),
+    ] {
+        let mut changes = changes;
+        changes["transparent"] = true.into();
+        match choose(&active(&changes), edge.parse().unwrap(), &Lab) {
+            Ok(carriage) => {
+                assert_eq!(code, "", "{changes} on {edge}");
+                assert!(carriage.told.is_transparent);
+                assert!(carriage.told.origins.iter().all(|origin| origin.sources.is_empty()));
+            }
+            Err(reason) => {
+                assert_eq!(reason.code, code, "{changes} on {edge}");
+                let told = why_refused(reason.clone());
+                assert!(told.message.contains("transparent") && told.message.ends_with(&reason.message));
+            }
+        }
+    }
+}
+
+#[test]
 fn headers_towards_the_origin_are_written_by_the_kernel_too() {
     for (proxy, protocol, udp_header, kind) in [
         ("off", "tcp", "first", HeaderKind::None),

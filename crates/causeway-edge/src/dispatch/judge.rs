@@ -67,6 +67,20 @@ impl Dispatching {
         verdict
     }
 
+    /// May the kernel have `wanted` of `spot` carried, which nobody of ours is going to bind?
+    ///
+    /// # Errors
+    /// Who is in the way.
+    pub fn judge_unbound(&self, spot: Spot, wanted: &PortSet, look: &mut Look) -> Result<(), Reason> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        listen::may_have(place(spot, 0))?; // the address itself
+        let mut doubtful = look.candidates(spot, self.own_inodes());
+        doubtful.keep(wanted);
+        doubtful.iter().try_for_each(|port| listen::may_have(place(spot, port)))
+    }
+
     fn judge_low_ports(&self, verdict: &mut Verdict, place: impl Fn(u16) -> Place) {
         let free_from = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
         let free_from: u16 = free_from.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);

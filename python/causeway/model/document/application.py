@@ -71,6 +71,7 @@ def parse_application(
     transport, edge_ports = _protocol(fields.get("protocol"))
     refuse_unbuilt(fields)
     edge_ips = _edge_ips(fields.get("edge_ips"))
+    proxy_protocol = _proxy_protocol(fields.get("proxy_protocol"), transport)
     return Application(
         id=application_id,
         zone_id=zone_id,
@@ -79,10 +80,10 @@ def parse_application(
         edge_ports=edge_ports,
         origins=parse_origins(fields, transport, edge_ports),
         edge_ips=edge_ips,
-        proxy_protocol=_proxy_protocol(fields.get("proxy_protocol"), transport),
+        proxy_protocol=proxy_protocol,
         # True is kept and obeyed: no IP Access Rules exist yet, so there is nothing to apply.
         ip_firewall=as_bool(fields.get("ip_firewall"), "/ip_firewall"),
-        extension=parse_extension(fields.get("x_causeway"), transport),
+        extension=parse_extension(fields.get("x_causeway"), transport, proxy_protocol),
         created_on=created_on,
         modified_on=now,
     )

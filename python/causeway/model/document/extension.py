@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields as fields_of
 
-from causeway.model.application import Carrier, Extension, Network, OnDelete, Transport, UdpHeader
+from causeway.model.application import Carrier, Extension, Network, OnDelete, ProxyProtocol, Transport, UdpHeader
 from causeway.model.document.limits import parse_limits, show_limits
 from causeway.model.document.reading import (
     Body,
+    as_bool,
     as_choice,
     as_list,
     as_object,
@@ -25,8 +26,8 @@ _MOST_PREFIXES = 1000
 _LONGEST_NAME = 100
 
 
-def parse_extension(value: object, transport: Transport) -> Extension:
-    """Read `x_causeway`; `null` anywhere means the default.
+def parse_extension(value: object, transport: Transport, proxy_protocol: ProxyProtocol) -> Extension:
+    """Read `x_causeway`; `null` anywhere means the default. What it says has to fit the rest of the document.
 
     Raises:
         Problem: 10012, 19001 or 19002 with the pointer of the field.
@@ -36,7 +37,10 @@ def parse_extension(value: object, transport: Transport) -> Extension:
     given = as_object(value, "/x_causeway")
     refuse_unknown(given, FIELDS, "/x_causeway")
     read = {name: _field(name, item, transport) for name, item in given.items() if item is not None}
-    return Extension(**read, stated=frozenset(read))  # type: ignore[arg-type]
+    extension = Extension(**read, stated=frozenset(read))  # type: ignore[arg-type]
+    if extension.transparent and (why := _not_transparent(extension, proxy_protocol)):
+        raise invalid("/x_causeway/transparent", f"x_causeway.transparent {why}")
+    return extension
 
 
 def show_extension(extension: Extension, transport: Transport) -> Body:
@@ -60,8 +64,20 @@ def _field(name: str, value: object, transport: Transport) -> object:
             return as_choice(value, pointer, Carrier)
         case "limits":
             return parse_limits(value, pointer, transport)
+        case "transparent":
+            return as_bool(value, pointer)
         case _:
             return _trusted(value, pointer, transport)
+
+
+def _not_transparent(extension: Extension, proxy_protocol: ProxyProtocol) -> str | None:
+    if extension.carrier is Carrier.ENGINE:
+        return "is for the kernel alone: carrier must be 'auto' or 'kernel', not 'engine'"
+    if proxy_protocol is not ProxyProtocol.OFF:
+        return f"shows the origin the client itself: proxy_protocol must be 'off', not '{proxy_protocol}'"
+    if extension.proxy_protocol_from:
+        return "cannot go with proxy_protocol_from: the kernel reads no PROXY header from clients"
+    return None
 
 
 def _trusted(value: object, pointer: str, transport: Transport) -> tuple[Network, ...]:
