@@ -146,7 +146,9 @@ def _envoy(place: Place) -> subprocess.Popen[bytes]:
     return _spawn(place, [_envoy_program(), "-c", str(config), *options])
 
 
-def _causeway(place: Place, workers: int = 1, carrier: str = "engine", header: str = "off") -> subprocess.Popen[bytes]:
+def _causeway(
+    place: Place, workers: int = 1, carrier: str = "engine", header: str = "off", guard: str = "off"
+) -> subprocess.Popen[bytes]:
     program = Path(sys.executable).parent / "causeway"
     if not program.exists():
         raise Unavailable(f"{program} does not exist; run: make setup")
@@ -155,6 +157,7 @@ def _causeway(place: Place, workers: int = 1, carrier: str = "engine", header: s
     api = f"127.0.0.1:{8786 + workers + (100 if carrier == 'kernel' else 0) + (100 if header != 'off' else 0)}"
     options = ["--data-dir", str(data), "--api", api, "--edge-ip", place.listen, "--workers", str(workers)]
     options += ["--fast-path", "on" if carrier == "kernel" else "off"]
+    options += ["--guard", guard]
     process = _spawn(place, [str(program), "up", *options])
     words = [f"http://{api}", str(data / "token"), place.origin, carrier, header]
     provision = [sys.executable, str(HERE / "provision.py"), *words]
@@ -224,6 +227,15 @@ FAST_PATH_V2 = Contestant(
     is_peer=False,
     splices=True,
     carries_udp=False,
+)
+
+# What the guard costs: run it beside nobody, since the guard stands before everybody's packets.
+GUARDED = Contestant(
+    "fast-path-guarded",
+    lambda place: _causeway(place, carrier="kernel", guard="on"),
+    _causeway_version,
+    is_peer=False,
+    splices=True,
 )
 
 # The least that a relay can be, over each kind of loop: asked for by name, never in a run of everybody.

@@ -6,13 +6,13 @@ A series is one figure of one workload: for each contestant a number for each ro
 from dataclasses import dataclass
 from statistics import median
 
-from contestants import CONTESTANTS, FAST_PATH, FAST_PATH_V2, LOOPS
+from contestants import CONTESTANTS, FAST_PATH, FAST_PATH_V2, GUARDED, LOOPS
 from sample import Sample
 from workloads import Workload
 
 PEERS = tuple(row.name for row in CONTESTANTS if row.is_peer)
 COPYING = tuple(row.name for row in CONTESTANTS if row.is_peer and not row.splices)
-ORDER = {row.name: place for place, row in enumerate((*CONTESTANTS, FAST_PATH, FAST_PATH_V2, *LOOPS))}
+ORDER = {row.name: place for place, row in enumerate((*CONTESTANTS, FAST_PATH, FAST_PATH_V2, GUARDED, *LOOPS))}
 Samples = dict[str, list[Sample]]  # by contestant, a sample for each round
 Series = dict[str, list[float | None]]
 

@@ -22,7 +22,7 @@ import markdown
 import report
 import syscalls
 from bench import Bench, How
-from contestants import CONTESTANTS, FAST_PATH, FAST_PATH_V2, LOOPS, with_workers
+from contestants import CONTESTANTS, FAST_PATH, FAST_PATH_V2, GUARDED, LOOPS, with_workers
 from figures import Samples
 from goals import State, Verdict
 from workloads import WORKLOADS, Workload
@@ -173,7 +173,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", type=_pick(WORKLOADS), default=list(WORKLOADS), metavar="WORKLOAD[,…]")
     parser.add_argument(
         "--contestants",
-        type=_pick((*CONTESTANTS, FAST_PATH, FAST_PATH_V2, *LOOPS)),
+        type=_pick((*CONTESTANTS, FAST_PATH, FAST_PATH_V2, GUARDED, *LOOPS)),
         default=list(CONTESTANTS),
         metavar="NAME[,…]",
     )
