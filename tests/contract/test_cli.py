@@ -427,6 +427,7 @@ def test_firewall_rules_are_made_found_explained_and_deleted(server: Server) -> 
     assert "blocked" in told and "scanner" in told
     assert "let in" in server.ok("why-blocked", "198.51.100.7").out
     explained = server.ok("why-blocked", "203.0.113.9", "-o", "json").json["applications"][0]
+    assert "is on trial" in server.ok("why-blocked", "203.0.113.9").out.replace("\n", " ")
     assert (explained["verdict"], explained["asn"], len(explained["dry_run"])) == ("none", 64496, 1)
     rows = server.ok("firewall", "list").out
     assert "list:partners" in rows and "block (dry run)" in rows and "all zones" in rows

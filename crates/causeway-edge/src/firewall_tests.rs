@@ -249,6 +249,8 @@ fn ranges_of_a_csv_become_prefixes() {
     let found = ["198.51.100.0", "198.51.100.1", "198.51.100.6", "198.51.100.7", "2001:db8::1"]
         .map(|client| geo.find(client.parse().unwrap()));
     assert_eq!(found, [None, Some(64496), Some(64496), None, Some(1)]);
+    let many = "::1,ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe,1\n".repeat(20_000);
+    assert!(geo::read(many.as_bytes(), geo::Kind::Asn).map(|(_, facts)| facts).unwrap_err().contains("more than"));
     for wrong in ["\x00\x01", "198.51.100.9,198.51.100.1,1", "198.51.100.0/24,x", "", "a,b\nc,d"] {
         assert!(geo::read(wrong.as_bytes(), geo::Kind::Asn).is_err(), "{wrong:?}");
     }

@@ -198,7 +198,7 @@ fn fast_path() -> Capability {
     let detail = match crate::carry::probe() {
         Ok(()) => {
             let detail = "Plain flows between other machines never leave the kernel, and outlive this process. IP access \
-                          rules are checked by the engine: applications that have some (ip_firewall) are carried by it.";
+                          rules and limits are kept by the engine: applications that have some are carried by it.";
             return answer("fast_path", true, detail.to_string());
         }
         Err(reason) => reason,

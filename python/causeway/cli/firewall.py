@@ -291,6 +291,7 @@ def _why(one: Explained) -> str:
     origin = f" ({', '.join(known)})" if known else ""
     rule = one["rule"]
     if rule is None:
-        return f"no rule is about it{origin}"
+        trial = "".join(f"; rule {found['id']} is on trial (dry_run) and would" for found in one["dry_run"])
+        return f"no rule is about it{origin}{trial}"
     notes = f": {rule['notes']}" if rule["notes"] else ""
     return f"rule {rule['id']} about {_target(rule)}{origin}{notes}"

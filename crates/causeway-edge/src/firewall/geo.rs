@@ -54,6 +54,8 @@ pub fn read(bytes: &[u8], kind: Kind) -> Result<(Geo, Facts), String> {
     Ok((Map::new(entries.into_iter()), facts))
 }
 
+/// Several times what there is of either: a file with more would take the memory of the edge.
+const MOST_PREFIXES: usize = 4_000_000;
 const METADATA: &[u8] = b"\xab\xcd\xefMaxMind.com";
 
 type Entry = (IpAddr, u8, u32);
@@ -113,6 +115,7 @@ fn from_mmdb(bytes: &[u8], kind: Kind) -> Result<Vec<Entry>, String> {
                 *decoded.entry(offset).or_insert(row.and_then(|row| row.key(kind)))
             }
         };
+        refuse_more(&entries)?;
         let network = found.network().map_err(broken)?;
         if let Some(key) = key {
             let (first, length) = unmapped(network.network(), network.prefix());
@@ -158,9 +161,17 @@ fn from_csv(bytes: &[u8], kind: Kind) -> Result<Vec<Entry>, String> {
             Kind::Asn => asn(key).ok_or_else(|| wrong(format!("{key:?} is no AS number")))?,
             Kind::Country => country_key(key).map_err(wrong)?,
         };
+        refuse_more(&entries)?;
         entries.extend(ranges.into_iter().map(|(first, length)| (first, length, key)));
     }
     Ok(entries)
+}
+
+fn refuse_more(entries: &[Entry]) -> Result<(), String> {
+    if entries.len() >= MOST_PREFIXES {
+        return Err(format!("the file has more than {MOST_PREFIXES} prefixes: is it the right one?"));
+    }
+    Ok(())
 }
 
 /// The prefixes from `first` to `last`.
