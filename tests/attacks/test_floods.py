@@ -1,4 +1,4 @@
-"""The short form of `make test-attacks`: floods of 50,000 packets/s, far below what it is measured with, on causeway."""
+"""The short form of `make test-attacks`: floods of 50,000 packets/s, far below what it is measured with."""
 
 import json
 import subprocess
