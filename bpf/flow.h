@@ -105,6 +105,14 @@ struct application {
 };
 SIZE(struct application, 2456);
 
+/* Which origin each client gets where its address decides, in place of `choices`; crates/causeway-edge/src/maglev.rs
+ * makes it, and has the same number of slots. */
+#define SLOTS 65521
+struct balance {
+	__u8 choices[65536];
+};
+SIZE(struct balance, 65536);
+
 /* Of one application; in an array for each processor. */
 struct totals {
 	__u64 connections;

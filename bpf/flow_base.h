@@ -60,6 +60,14 @@ struct {
 } applications SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_APPLICATIONS);
+	__type(key, __u32);
+	__type(value, struct balance);
+} balances SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MAX_APPLICATIONS);
 	__type(key, __u32);

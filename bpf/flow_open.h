@@ -39,11 +39,22 @@ static __noinline struct application *F(application)(const S(key) *key, __u32 *i
 	return bpf_map_lookup_elem(&applications, index);
 }
 
-static __always_inline struct origin *F(choose)(struct application *application, const S(key) *key)
+static __always_inline struct origin *F(choose)(struct application *application, __u32 *index, const S(key) *key)
 {
-	__u32 part = F(hash)(key->ends.saddr, 0) & (CHOICES - 1);
-	__u32 choice = application->choices[part] & (MAX_ORIGINS - 1);
-	struct origin *origin = &application->origins[choice];
+	__u32 hash = F(hash)(key->ends.saddr, 0), choice;
+	struct balance *balance = bpf_map_lookup_elem(&balances, index);
+	struct origin *origin;
+	__u64 slot;
+
+	if (balance) {
+		slot = mix(hash, 0) % SLOTS;
+		asm volatile("" : "+r"(slot)); /* as in one_to() */
+		choice = balance->choices[slot & 0xffff];
+	} else {
+		choice = application->choices[hash & (CHOICES - 1)];
+	}
+	choice &= MAX_ORIGINS - 1;
+	origin = &application->origins[choice];
 
 	return choice < application->origin_count && origin->is_ipv6 == (WORDS == 4) ? origin : 0;
 }
@@ -194,7 +205,7 @@ static __noinline int F(is_shunned)(const S(key) *key, const S(leg) *leg)
 	application = F(application)(key, &index);
 	if (!application)
 		return 0;
-	origin = F(choose)(application, key);
+	origin = F(choose)(application, &index, key);
 	return origin && F(differ)(origin->address, leg->ends.daddr);
 }
 
@@ -236,7 +247,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	}
 	if (application->header && (p->is_fragment || skb->gso_size || (p->is_tcp && p->payload)))
 		return PASS; /* the engine can */
-	origin = F(choose)(application, key);
+	origin = F(choose)(application, &index, key);
 	if (!origin)
 		return PASS;
 	otherwise = origin->source_count ? PASS : DROP;

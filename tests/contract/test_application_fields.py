@@ -68,6 +68,13 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     ({"virtual_network_id": None}, {}),
     ({"x_causeway": {}}, {"x_causeway": None}),
+    (
+        {
+            "origin_direct": ["tcp://10.0.0.1:1", "tcp://10.0.0.2:1"],
+            "x_causeway": {"balance": "hash", "weights": [1, 3]},
+        },
+        {"x_causeway": {"balance": "hash", "weights": [1, 3]}},
+    ),
     ({"x_causeway": {"transparent": False}}, {"x_causeway": {"transparent": False}}),
     ({"x_causeway": {"idle_timeout_s": 3600}}, {"x_causeway": {"idle_timeout_s": 3600}}),
     (

@@ -11,6 +11,7 @@ from running import ZONE, Api, Server, ask, free_port, upper_origin
 STATIC = {"type": "static", "ips": ["127.0.0.2"]}
 NAMED = {"origin_direct": None, "origin_dns": {"type": "A", "name": "o.example.org", "ttl": 600}, "origin_port": 22}
 UDP = {"protocol": "udp/21003", "origin_direct": ["udp://192.0.2.1:1"]}
+WEIGHTS = "/x_causeway/weights"
 CLEAR = "/x_causeway/transparent"
 TRUSTED = "/x_causeway/proxy_protocol_from"
 NETWORK = str(uuid.uuid4())
@@ -83,6 +84,12 @@ CASES: list[tuple[str, dict[str, Any], int, int, str]] = [
     ("worker id", {"origin_worker_id": "w"}, 19001, 400, "/origin_worker_id"),
     ("SRV", {**NAMED, "origin_dns": {"type": "SRV", "name": "_x._tcp.example.org"}}, 19001, 400, "/origin_dns/type"),
     ("carrier unknown", {"x_causeway": {"carrier": "pigeon"}}, 19002, 400, "/x_causeway/carrier"),
+    ("balance unknown", {"x_causeway": {"balance": "dice"}}, 19002, 400, "/x_causeway/balance"),
+    ("hash of a name", {**NAMED, "x_causeway": {"balance": "hash"}}, 19002, 400, "/x_causeway/balance"),
+    ("weights in order", {"x_causeway": {"weights": [1]}}, 19002, 400, WEIGHTS),
+    ("a weight too many", {"x_causeway": {"balance": "hash", "weights": [1, 2]}}, 19002, 400, WEIGHTS),
+    ("no weight at all", {"x_causeway": {"balance": "hash", "weights": [0]}}, 19002, 400, WEIGHTS),
+    ("a weight of text", {"x_causeway": {"balance": "hash", "weights": ["1"]}}, 19002, 400, f"{WEIGHTS}/0"),
     ("transparent text", {"x_causeway": {"transparent": "yes"}}, 19002, 400, CLEAR),
     ("transparent engine", {"x_causeway": {"transparent": True, "carrier": "engine"}}, 19002, 400, CLEAR),
     ("transparent v2", {"proxy_protocol": "v2", "x_causeway": {"transparent": True}}, 19002, 400, CLEAR),

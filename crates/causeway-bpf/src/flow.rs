@@ -14,7 +14,9 @@ mod ports;
 mod shared;
 mod table;
 
-pub use application::{CHOICES, Carried, CarriedOrigin, HeaderKind, MAX_APPLICATIONS, MAX_ORIGINS, MAX_SOURCES};
+pub use application::{
+    CHOICES, Carried, CarriedOrigin, HeaderKind, MAX_APPLICATIONS, MAX_ORIGINS, MAX_SLOTS, MAX_SOURCES,
+};
 pub use counts::{FlowTotals, FlowVerdicts, Verdict};
 pub use events::{FlowEvent, FlowEventKind, FlowEvents};
 pub use ports::PortTable;
@@ -151,7 +153,14 @@ impl FlowPath {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an index is 1 to 4095"));
         }
         let raw = application.raw()?;
-        patiently(|| call::update(self.kernel.maps.applications.as_fd(), &u32::from(index), &raw))
+        patiently(|| call::update(self.kernel.maps.applications.as_fd(), &u32::from(index), &raw))?;
+        let balances = self.kernel.maps.balances.as_fd();
+        if application.slots.is_empty() {
+            return call::delete(balances, &u32::from(index));
+        }
+        let mut slots = vec![0u8; MAX_SLOTS];
+        slots[..application.slots.len()].copy_from_slice(&application.slots);
+        patiently(|| call::update(balances, &u32::from(index), slots.as_slice()))
     }
 
     /// # Errors
@@ -179,6 +188,7 @@ impl FlowPath {
     /// # Errors
     /// The kernel's.
     pub fn remove_application(&self, index: u16) -> io::Result<()> {
+        call::delete(self.kernel.maps.balances.as_fd(), &u32::from(index))?;
         call::delete(self.kernel.maps.applications.as_fd(), &u32::from(index))
     }
 

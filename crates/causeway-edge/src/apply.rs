@@ -26,7 +26,7 @@ use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
 use crate::resolve::{self, Names};
-use crate::snapshot::{self, Application, Family, Origins, Protocol, Settings, Snapshot};
+use crate::snapshot::{self, Application, Balance, Family, Origins, Protocol, Settings, Snapshot};
 use crate::sockets::Shared;
 use crate::sys;
 use crate::worker::{Place, Step, Worker};
@@ -418,6 +418,9 @@ impl Running {
 
 fn compile(application: Application, counters: Arc<[Counters]>, policy: Arc<Policy>, names: Option<&Names>) -> Active {
     let origins = match (&application.origins, names) {
+        (Origins::Addresses { addresses }, _) if application.balance == Balance::Hash => {
+            OriginSet::balanced(addresses.clone(), &application.weights)
+        }
         (Origins::Addresses { addresses }, _) => OriginSet::addresses(addresses.clone()),
         (Origins::Dns { name, family, ttl_s, ports }, Some(names)) => {
             let family = match family {

@@ -21,6 +21,7 @@ pub mod keep;
 mod limits;
 mod linger;
 mod listen;
+mod maglev;
 mod memory;
 mod origin;
 mod outbox;

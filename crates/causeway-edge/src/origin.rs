@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::application::mapped_port;
 use crate::event::Cause;
+use crate::maglev;
 use crate::resolve::{Answer, ResolveCause, Watched};
 use crate::snapshot::{OriginAddress, Ports, Settings};
 use crate::source::Sources;
@@ -21,8 +22,16 @@ pub const MOST_ORIGINS: usize = 64;
 
 #[derive(Debug)]
 pub enum OriginSet {
-    Addresses { addresses: Vec<OriginAddress>, shunned_until_ms: Vec<AtomicU64> },
-    Name { watched: Arc<Watched>, ports: Ports },
+    Addresses {
+        addresses: Vec<OriginAddress>,
+        shunned_until_ms: Vec<AtomicU64>,
+        /// Who has which clients (see `maglev`); empty: the first that answers has all.
+        slots: Vec<u8>,
+    },
+    Name {
+        watched: Arc<Watched>,
+        ports: Ports,
+    },
 }
 
 /// What a flow can do about its origin right now.
@@ -38,18 +47,43 @@ pub enum Choice {
 impl OriginSet {
     pub fn addresses(addresses: Vec<OriginAddress>) -> OriginSet {
         let shunned_until_ms = addresses.iter().map(|_| AtomicU64::new(0)).collect();
-        OriginSet::Addresses { addresses, shunned_until_ms }
+        OriginSet::Addresses { addresses, shunned_until_ms, slots: Vec::new() }
     }
 
-    /// The next address to try for a port `offset` into the range; `tried` has a bit for each that was.
-    pub fn choose(&self, tried: &mut u64, offset: u16, now_ms: u64) -> Choice {
+    /// By the client's address; `weights` are parallel to `addresses`, or empty: all the same.
+    pub fn balanced(addresses: Vec<OriginAddress>, weights: &[u32]) -> OriginSet {
+        let names: Vec<SocketAddr> = addresses.iter().map(|o| SocketAddr::new(o.address, o.ports.first)).collect();
+        let same = vec![1; names.len()];
+        let table = maglev::table(&names, if weights.is_empty() { &same } else { weights });
+        match OriginSet::addresses(addresses) {
+            OriginSet::Addresses { addresses, shunned_until_ms, .. } => {
+                OriginSet::Addresses { addresses, shunned_until_ms, slots: table }
+            }
+            other => other,
+        }
+    }
+
+    /// The next address to try for a client and a port `offset` into the range; `tried` has a bit for each that was.
+    pub fn choose(&self, tried: &mut u64, client: IpAddr, offset: u16, now_ms: u64) -> Choice {
         let mut first_untried = |mut indices: &mut dyn Iterator<Item = usize>| {
             let index = (&mut indices).find(|index| *tried & (1 << index) == 0)?;
             *tried |= 1 << index;
             Some(index)
         };
         match self {
-            OriginSet::Addresses { addresses, shunned_until_ms } => {
+            OriginSet::Addresses { addresses, shunned_until_ms, slots } if !slots.is_empty() => {
+                let shunned = |index: usize| shunned_until_ms[index].load(Ordering::Relaxed) > now_ms;
+                let was_tried = *tried;
+                let has_tried = |index: usize| was_tried & (1 << index) != 0;
+                let slot = maglev::slot_of(client);
+                let welcome = maglev::owner(slots, slot, |index| has_tried(index) || shunned(index));
+                let Some(index) = welcome.or_else(|| maglev::owner(slots, slot, has_tried)) else {
+                    return Choice::Exhausted(Cause::ConnectFailed);
+                };
+                *tried |= 1 << index;
+                Choice::Try(SocketAddr::new(addresses[index].address, mapped_port(addresses[index].ports, offset)))
+            }
+            OriginSet::Addresses { addresses, shunned_until_ms, .. } => {
                 let shunned = |index: &usize| shunned_until_ms[*index].load(Ordering::Relaxed) > now_ms;
                 let indices = 0..addresses.len();
                 let ordered = indices.clone().filter(|i| !shunned(i)).chain(indices.filter(shunned));
@@ -74,7 +108,7 @@ impl OriginSet {
 
     /// Remember that `origin` did not answer in time.
     pub fn shun(&self, origin: SocketAddr, now_ms: u64) {
-        if let OriginSet::Addresses { addresses, shunned_until_ms } = self {
+        if let OriginSet::Addresses { addresses, shunned_until_ms, .. } = self {
             for (known, until) in addresses.iter().zip(shunned_until_ms) {
                 if known.is(origin) {
                     until.store(now_ms + PENALTY_MS, Ordering::Relaxed);
@@ -84,7 +118,7 @@ impl OriginSet {
     }
 
     pub fn welcome(&self, origin: SocketAddr) {
-        if let OriginSet::Addresses { addresses, shunned_until_ms } = self {
+        if let OriginSet::Addresses { addresses, shunned_until_ms, .. } = self {
             for (known, until) in addresses.iter().zip(shunned_until_ms) {
                 if known.is(origin) && until.load(Ordering::Relaxed) != 0 {
                     until.store(0, Ordering::Relaxed);
@@ -163,6 +197,8 @@ fn embedded_v4(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const ME: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+
     fn policy(allow_loopback_origins: bool) -> Policy {
         let settings = Settings {
             origin_deny: serde_json::from_str(r#"["203.0.113.0/24","2001:db8:bad::/48"]"#).unwrap(),
@@ -209,13 +245,39 @@ mod tests {
     }
 
     #[test]
+    fn a_client_goes_where_its_address_says_and_elsewhere_while_that_one_does_not_answer() {
+        let ports = Ports { first: 7000, last: 7009 };
+        let origin = |n: u8| OriginAddress { address: [192, 0, 2, n].into(), ports };
+        let set = OriginSet::balanced((1..=3).map(origin).collect(), &[1, 1, 0]);
+        let first = |client: IpAddr, tried: &mut u64, now_ms| match set.choose(tried, client, 4, now_ms) {
+            Choice::Try(address) => address,
+            other => panic!("{other:?}"),
+        };
+        let mut counts = [0; 2];
+        for client in (0..2000u32).map(|n| IpAddr::from(Ipv4Addr::from(0xc633_0000 + n))) {
+            let mut tried = 0;
+            let there = first(client, &mut tried, 0);
+            assert_eq!(there, first(client, &mut 0, 0), "always the same");
+            assert_eq!(there.port(), 7004);
+            let next = first(client, &mut tried, 0);
+            assert_ne!(there, next);
+            assert!(matches!(set.choose(&mut tried, client, 4, 0), Choice::Exhausted(_)), "weight 0 gets none");
+            set.shun(there, 0);
+            assert_eq!(first(client, &mut 0, 1), next);
+            set.welcome(there);
+            counts[usize::from(there.ip() == IpAddr::from([192, 0, 2, 2]))] += 1;
+        }
+        assert!(counts.iter().all(|count| (900..1100).contains(count)), "{counts:?}");
+    }
+
+    #[test]
     fn an_origin_that_timed_out_is_tried_last_for_a_while() {
         let ports = Ports { first: 1, last: 1 };
         let origin = |address: &str| OriginAddress { address: address.parse().unwrap(), ports };
         let set = OriginSet::addresses(vec![origin("192.0.2.1"), origin("192.0.2.2")]);
         let order = |now_ms| {
             let mut tried = 0;
-            [0, 1].map(|_| match set.choose(&mut tried, 0, now_ms) {
+            [0, 1].map(|_| match set.choose(&mut tried, ME, 0, now_ms) {
                 Choice::Try(address) => address.ip().to_string(),
                 other => panic!("{other:?}"),
             })
@@ -223,9 +285,9 @@ mod tests {
         assert_eq!(order(0), ["192.0.2.1", "192.0.2.2"]);
         let mut tried = 0b01;
         set.shun("192.0.2.1:1".parse().unwrap(), 0);
-        assert!(matches!(set.choose(&mut tried, 0, 1), Choice::Try(next) if next.ip().to_string() == "192.0.2.2"));
+        assert!(matches!(set.choose(&mut tried, ME, 0, 1), Choice::Try(next) if next.ip().to_string() == "192.0.2.2"));
         assert_eq!(order(1), ["192.0.2.2", "192.0.2.1"]);
         assert_eq!(order(PENALTY_MS), ["192.0.2.1", "192.0.2.2"]);
-        assert!(matches!(set.choose(&mut 0b11, 0, 0), Choice::Exhausted(Cause::ConnectFailed)));
+        assert!(matches!(set.choose(&mut 0b11, ME, 0, 0), Choice::Exhausted(Cause::ConnectFailed)));
     }
 }

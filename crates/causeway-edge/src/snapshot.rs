@@ -170,6 +170,23 @@ pub enum Carrier {
     Engine,
 }
 
+/// Which of several origins a client gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balance {
+    /// The first that answers.
+    #[default]
+    Order,
+    /// By the client's address, see `maglev`.
+    Hash,
+}
+
+impl Balance {
+    fn is_order(&self) -> bool {
+        *self == Balance::Order
+    }
+}
+
 impl Carrier {
     fn is_auto(&self) -> bool {
         *self == Carrier::Auto
@@ -202,6 +219,11 @@ pub struct Application {
     /// The origin sees the client's own address and port: by the kernel, or not at all.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transparent: bool,
+    #[serde(default, skip_serializing_if = "Balance::is_order")]
+    pub balance: Balance,
+    /// With `hash`, parallel to the addresses of the origins; empty: all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<u32>,
     /// The id of its firewall; none: everybody may come in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<String>,
@@ -377,6 +399,7 @@ impl Application {
         self.check_origins()?;
         self.check_proxy_protocol()?;
         self.check_limits()?;
+        self.check_balance()?;
         self.check_transparent()?;
         self.check_timeouts()
     }
@@ -431,6 +454,25 @@ impl Application {
             Some(limit) => Err(("limits", format!("{limit:?} is out of range"))),
             None => Ok(()),
         }
+    }
+
+    fn check_balance(&self) -> Result<(), Broken> {
+        let count = match &self.origins {
+            Origins::Addresses { addresses } => addresses.len(),
+            Origins::Dns { .. } if self.balance == Balance::Hash => {
+                return Err(("balance", "hash is for origins that are addresses".into()));
+            }
+            Origins::Dns { .. } => 0,
+        };
+        let reason = match &self.weights[..] {
+            [] => return Ok(()),
+            _ if self.balance != Balance::Hash => "weights go with balance 'hash'".into(),
+            weights if weights.len() != count => format!("{} weights for {count} origins", weights.len()),
+            weights if weights.iter().all(|weight| *weight == 0) => "one at least must be above 0".into(),
+            weights if weights.iter().any(|weight| *weight > 1000) => "a weight is at most 1000".into(),
+            _ => return Ok(()),
+        };
+        Err(("weights", reason))
     }
 
     fn check_transparent(&self) -> Result<(), Broken> {

@@ -114,6 +114,16 @@ APPLICATION: dict[str, Any] = {
                 "no_progress_timeout_s": _SECONDS | {"default": 300},
                 "udp_idle_timeout_s": _SECONDS | {"default": 60},
                 "carrier": {"enum": ["auto", "kernel", "engine"], "default": "auto"},
+                "balance": {
+                    "enum": ["order", "hash"],
+                    "default": "order",
+                    "description": "which of several origins a client gets: the first that answers, or by its address",
+                },
+                "weights": {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 0, "maximum": 1000},
+                    "description": "with hash, one for each of origin_direct; without, all get the same",
+                },
                 "transparent": {
                     "type": "boolean",
                     "default": False,

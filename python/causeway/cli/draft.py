@@ -201,6 +201,8 @@ def _extensions(flags: ApplicationFlags) -> Body:
         proxy_protocol_from=flags.proxy_from,
         udp_header=flags.udp_header,
         carrier=flags.carrier,
+        balance=flags.balance,
+        weights=flags.weights,
         transparent=flags.transparent,
         on_delete=flags.on_delete,
     )

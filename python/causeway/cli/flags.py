@@ -182,6 +182,19 @@ class ApplicationFlags:
             text="Who moves the bytes. Default: auto.",
         ),
     ] = None
+    balance: Annotated[
+        str | None,
+        option(
+            "--balance",
+            panel="Origin",
+            metavar="order|hash",
+            text="Which of several origins a client gets: the first that answers, or by its address. Default: order.",
+        ),
+    ] = None
+    weights: Annotated[
+        list[int] | None,
+        option("--weight", panel="Origin", metavar="N", text="With hash, one for each --origin (repeatable)."),
+    ] = None
     transparent: Annotated[
         bool | None,
         option(

@@ -62,6 +62,13 @@ class Carrier(StrEnum):
     ENGINE = "engine"
 
 
+class Balance(StrEnum):
+    """Which of several origins a client gets."""
+
+    ORDER = "order"
+    HASH = "hash"
+
+
 class Connectivity(StrEnum):
     ALL = "all"
     IPV4 = "ipv4"
@@ -143,6 +150,8 @@ class Extension:
     udp_idle_timeout_s: float = 60.0
     carrier: Carrier = Carrier.AUTO
     transparent: bool = False
+    balance: Balance = Balance.ORDER
+    weights: tuple[int, ...] = ()
     on_delete: OnDelete = OnDelete.DRAIN
     drain_s: float = 30.0
     limits: tuple[Limit, ...] = ()

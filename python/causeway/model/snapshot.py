@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from causeway.model.access_rule import Compiled, Scope, Target, prefix_of
-from causeway.model.application import Address, Application, Carrier, DirectOrigin, NamedOrigin, Network, Ports
+from causeway.model.application import Address, Application, Balance, Carrier, DirectOrigin, NamedOrigin, Network, Ports
 from causeway.model.limit import Limit
 
 FORMAT = 1
@@ -54,6 +54,8 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             "drain_ms": _ms(extension.drain_s),
             **({} if extension.carrier is Carrier.AUTO else {"carrier": extension.carrier}),
             **({"transparent": True} if extension.transparent else {}),
+            **({} if extension.balance is Balance.ORDER else {"balance": extension.balance}),
+            **({"weights": extension.weights} if extension.weights else {}),
             **({"firewall": application.zone_id} if application.ip_firewall else {}),
             **({"limits": [_limit(limit) for limit in extension.limits]} if extension.limits else {}),
         }

@@ -11,6 +11,8 @@ import msgspec
 
 from causeway.model.application import (
     Application,
+    Balance,
+    Carrier,
     Connectivity,
     DirectOrigin,
     Dns,
@@ -119,6 +121,9 @@ def _extension(body: dict[str, Any]) -> Extension:
         "proxy_protocol_from": lambda value: tuple(ip_network(text) for text in value),
         "udp_header": UdpHeader,
         "on_delete": OnDelete,
+        "carrier": Carrier,
+        "balance": Balance,
+        "weights": lambda value: tuple(int(text) for text in value),
         "limits": lambda value: tuple(Limit(**entry | {"of": Of(entry["of"])}) for entry in value),
     }
     read = {name: kinds[name](value) if name in kinds else value for name, value in body.items()}

@@ -59,6 +59,8 @@ NEARLY = {
             "on_delete": st.sampled_from(["drain", "close"]),
             "carrier": st.sampled_from(["auto", "engine", "kernel"]),
             "transparent": st.booleans(),
+            "balance": st.sampled_from(["order", "hash"]),
+            "weights": st.lists(st.integers(-1, 1001), max_size=2),
         },
     ),
 }

@@ -9,6 +9,8 @@ pub const MAX_ORIGINS: usize = 16;
 pub const MAX_SOURCES: usize = 8;
 /// Into how many parts clients are divided by a hash of their address.
 pub const CHOICES: usize = 64;
+/// Room for a finer division.
+pub const MAX_SLOTS: usize = 65_536;
 /// Indices are 1 to this.
 pub const MAX_APPLICATIONS: u16 = 4095;
 
@@ -25,6 +27,8 @@ pub struct Carried {
     pub origins: Vec<CarriedOrigin>,
     /// Which origin (an index) each part of the clients gets.
     pub choices: [u8; CHOICES],
+    /// The same by finer parts, in place of `choices`: at most `MAX_SLOTS`, of which the program asks 65,521; or none.
+    pub slots: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,9 @@ impl Carried {
         }
         if self.choices.iter().any(|choice| usize::from(*choice) >= self.origins.len()) {
             return refused("a choice names an origin that is not there");
+        }
+        if self.slots.len() > MAX_SLOTS || self.slots.iter().any(|slot| usize::from(*slot) >= self.origins.len()) {
+            return refused("a slot names an origin that is not there");
         }
         if self.is_transparent && self.header != HeaderKind::None {
             return refused("an origin that sees the client's address is sent no header");
@@ -113,6 +120,7 @@ impl Carried {
             edge_first_port: raw.edge_first_port,
             origins: raw.origins.iter().take(raw.origin_count as usize).map(origin).collect(),
             choices: raw.choices,
+            slots: Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fl
 /// One-way flows at a time, of a family; a flood has its own oldest ones evicted.
 const MOST_OPENING: u32 = 32_768;
 
-pub(super) const MAPS: [&str; 12] = [
+pub(super) const MAPS: [&str; 13] = [
     "flows4",
     "flows6",
     "opening4",
@@ -26,6 +26,7 @@ pub(super) const MAPS: [&str; 12] = [
     "closed6",
     "listeners",
     "applications",
+    "balances",
     "totals",
     "flow_verdicts",
     "pressures",
@@ -42,6 +43,7 @@ pub(super) struct Maps {
     pub closed6: OwnedFd,
     pub listeners: OwnedFd,
     pub applications: OwnedFd,
+    pub balances: OwnedFd,
     pub totals: OwnedFd,
     pub flow_verdicts: OwnedFd,
     pub events: OwnedFd,
@@ -95,6 +97,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         closed6: map("closed6")?,
         listeners: map("listeners")?,
         applications: map("applications")?,
+        balances: map("balances")?,
         totals: map("totals")?,
         flow_verdicts: map("flow_verdicts")?,
         events: map("events")?,

@@ -153,7 +153,16 @@ pub fn carried(is_tcp: bool, header: HeaderKind, origin: &str) -> Carried {
     let address: IpAddr = origin.parse().unwrap();
     let source = if address.is_ipv4() { SOURCE } else { SOURCE6 };
     let origins = vec![CarriedOrigin { address, first_port: 1000, sources: vec![source.parse().unwrap()] }];
-    Carried { id: [7; 16], is_tcp, header, is_transparent: false, edge_first_port: 1000, origins, choices: [0; 64] }
+    Carried {
+        id: [7; 16],
+        is_tcp,
+        header,
+        is_transparent: false,
+        edge_first_port: 1000,
+        origins,
+        choices: [0; 64],
+        slots: vec![],
+    }
 }
 
 /// The same, with the client's own address and port in front of the origin.

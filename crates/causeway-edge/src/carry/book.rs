@@ -11,6 +11,7 @@ use super::choice::choices;
 use crate::application::Active;
 use crate::count::Counters;
 use crate::firewall::Firewall;
+use crate::maglev;
 
 /// An origin that did not answer, or refused, gets no new flows for this long where there is another.
 const PENALTY_MS: u64 = 10_000;
@@ -24,6 +25,8 @@ pub struct Entry {
     pub is_ipv4: Option<bool>,
     /// As the kernel has it.
     pub told: Option<Carried>,
+    /// Who has which clients while all origins answer.
+    slots: Vec<u8>,
     shunned_until_ms: Vec<u64>,
     counted: FlowTotals,
     /// Flows that are not over, by the last sweep and the events since.
@@ -88,7 +91,10 @@ impl Entries {
             entry.shunned_until_ms = vec![0; wanted.origins.len()];
         }
         entry.shunned_until_ms.resize(wanted.origins.len(), 0);
-        wanted.choices = choices(&entry.is_shunned(now_ms));
+        entry.slots = std::mem::take(&mut wanted.slots);
+        let is_shunned = entry.is_shunned(now_ms);
+        wanted.choices = choices(&is_shunned);
+        wanted.slots = maglev::without(&entry.slots, &is_shunned);
         if entry.told.as_ref() != Some(&wanted) {
             path.set_application(index, &wanted)?;
             entry.told = Some(wanted);
@@ -166,9 +172,9 @@ impl Entry {
     fn rewrite(&mut self, path: &FlowPath, index: u16, now_ms: u64) {
         let is_shunned = self.is_shunned(now_ms);
         let Some(told) = &mut self.told else { return };
-        let wanted = choices(&is_shunned);
-        if told.choices != wanted {
-            told.choices = wanted;
+        let (wanted, slots) = (choices(&is_shunned), maglev::without(&self.slots, &is_shunned));
+        if told.choices != wanted || told.slots != slots {
+            (told.choices, told.slots) = (wanted, slots);
             let _ = path.set_application(index, told); // refused: clients go where they went
         }
     }

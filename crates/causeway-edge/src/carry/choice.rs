@@ -64,6 +64,7 @@ pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<C
         is_transparent: spec.transparent,
         edge_first_port: spec.edge_ports.first,
         choices: choices(&vec![false; origins.len()]),
+        slots: slots(active),
         origins,
     };
     Ok(Carriage { at, told })
@@ -73,6 +74,14 @@ pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<C
 pub fn choices(is_shunned: &[bool]) -> [u8; CHOICES] {
     let first = is_shunned.iter().position(|is_shunned| !is_shunned).unwrap_or(0);
     [first as u8; CHOICES]
+}
+
+/// Who has which clients where their addresses decide; else nothing.
+fn slots(active: &Active) -> Vec<u8> {
+    match &active.origins {
+        OriginSet::Addresses { slots, .. } => slots.clone(),
+        OriginSet::Name { .. } => Vec::new(),
+    }
 }
 
 /// A wildcard would take what is routed through this machine to others: it stands for our own addresses.

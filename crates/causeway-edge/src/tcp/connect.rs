@@ -23,21 +23,23 @@ impl TcpPlane {
             let connection = &mut self.connections[slot];
             let active = connection.active.clone();
             let offset = active.offset(connection.edge_address);
-            let origin = match active.origins.choose(&mut connection.tried, offset, desk.now_ms) {
-                Choice::Try(origin) => origin,
-                Choice::Wait(watched) => {
-                    if connection.state != State::Resolving {
-                        (connection.state, connection.since_ms) = (State::Resolving, desk.now_ms);
-                        self.resolving.push((slot, connection.generation));
-                        watched.wait_with(desk.wake_fd());
+            let origin =
+                match active.origins.choose(&mut connection.tried, connection.client_address.ip(), offset, desk.now_ms)
+                {
+                    Choice::Try(origin) => origin,
+                    Choice::Wait(watched) => {
+                        if connection.state != State::Resolving {
+                            (connection.state, connection.since_ms) = (State::Resolving, desk.now_ms);
+                            self.resolving.push((slot, connection.generation));
+                            watched.wait_with(desk.wake_fd());
+                        }
+                        return self.arm(desk, slot);
                     }
-                    return self.arm(desk, slot);
-                }
-                Choice::Exhausted(cause) => {
-                    let cause = connection.last_failure.unwrap_or(cause);
-                    return self.close(desk, slot, cause, Reset::Both);
-                }
-            };
+                    Choice::Exhausted(cause) => {
+                        let cause = connection.last_failure.unwrap_or(cause);
+                        return self.close(desk, slot, cause, Reset::Both);
+                    }
+                };
             connection.origin_address = Some(origin);
             let failure = match start_connect(&active, origin, &mut desk.next_source) {
                 Ok(socket) => {

@@ -201,7 +201,7 @@ fn choose(session: &mut Session, refusals: &Refusals, now_ms: u64) -> Choice {
     let offset = session.active.offset(session.edge);
     let mut fallback = None;
     loop {
-        match session.active.origins.choose(&mut session.tried, offset, now_ms) {
+        match session.active.origins.choose(&mut session.tried, session.client.ip(), offset, now_ms) {
             Choice::Try(origin) if refusals.contains(origin, now_ms) => fallback = fallback.or(Some(origin)),
             Choice::Exhausted(cause) => return fallback.map_or(Choice::Exhausted(cause), Choice::Try),
             other => return other,

@@ -72,18 +72,19 @@ def parse_application(
     refuse_unbuilt(fields)
     edge_ips = _edge_ips(fields.get("edge_ips"))
     proxy_protocol = _proxy_protocol(fields.get("proxy_protocol"), transport)
+    origins = parse_origins(fields, transport, edge_ports)
     return Application(
         id=application_id,
         zone_id=zone_id,
         dns=_dns(fields.get("dns"), edge_ips),
         transport=transport,
         edge_ports=edge_ports,
-        origins=parse_origins(fields, transport, edge_ports),
+        origins=origins,
         edge_ips=edge_ips,
         proxy_protocol=proxy_protocol,
         # True is kept and obeyed: no IP Access Rules exist yet, so there is nothing to apply.
         ip_firewall=as_bool(fields.get("ip_firewall"), "/ip_firewall"),
-        extension=parse_extension(fields.get("x_causeway"), transport, proxy_protocol),
+        extension=parse_extension(fields.get("x_causeway"), transport, proxy_protocol, origins),
         created_on=created_on,
         modified_on=now,
     )

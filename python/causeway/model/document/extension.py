@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import fields as fields_of
 
-from causeway.model.application import Carrier, Extension, Network, OnDelete, ProxyProtocol, Transport, UdpHeader
+from causeway.model.application import (
+    Balance,
+    Carrier,
+    DirectOrigin,
+    Extension,
+    NamedOrigin,
+    Network,
+    OnDelete,
+    ProxyProtocol,
+    Transport,
+    UdpHeader,
+)
 from causeway.model.document.limits import parse_limits, show_limits
 from causeway.model.document.reading import (
     Body,
@@ -14,6 +25,7 @@ from causeway.model.document.reading import (
     as_object,
     as_seconds,
     as_text,
+    as_whole,
     invalid,
     refuse_unknown,
     shown,
@@ -24,9 +36,15 @@ FIELDS = tuple(field.name for field in fields_of(Extension) if field.name != "st
 _LEAST_S = {"proxy_header_timeout_s": 0.001, "connect_timeout_s": 0.001, "udp_idle_timeout_s": 0.001}
 _MOST_PREFIXES = 1000
 _LONGEST_NAME = 100
+_HEAVIEST = 1000
 
 
-def parse_extension(value: object, transport: Transport, proxy_protocol: ProxyProtocol) -> Extension:
+def parse_extension(
+    value: object,
+    transport: Transport,
+    proxy_protocol: ProxyProtocol,
+    origins: tuple[DirectOrigin, ...] | NamedOrigin,
+) -> Extension:
     """Read `x_causeway`; `null` anywhere means the default. What it says has to fit the rest of the document.
 
     Raises:
@@ -38,6 +56,10 @@ def parse_extension(value: object, transport: Transport, proxy_protocol: ProxyPr
     refuse_unknown(given, FIELDS, "/x_causeway")
     read = {name: _field(name, item, transport) for name, item in given.items() if item is not None}
     extension = Extension(**read, stated=frozenset(read))  # type: ignore[arg-type]
+    if isinstance(origins, NamedOrigin) and extension.balance is Balance.HASH:
+        raise invalid("/x_causeway/balance", "x_causeway.balance 'hash' is for origin_direct, not for origin_dns")
+    if extension.weights and (why := _not_weighed(extension, 0 if isinstance(origins, NamedOrigin) else len(origins))):
+        raise invalid("/x_causeway/weights", f"x_causeway.weights {why}")
     if extension.transparent and (why := _not_transparent(extension, proxy_protocol)):
         raise invalid("/x_causeway/transparent", f"x_causeway.transparent {why}")
     return extension
@@ -64,10 +86,29 @@ def _field(name: str, value: object, transport: Transport) -> object:
             return as_choice(value, pointer, Carrier)
         case "limits":
             return parse_limits(value, pointer, transport)
+        case "balance":
+            return as_choice(value, pointer, Balance)
+        case "weights":
+            return tuple(_weight(item, f"{pointer}/{n}") for n, item in enumerate(as_list(value, pointer, most=64)))
         case "transparent":
             return as_bool(value, pointer)
         case _:
             return _trusted(value, pointer, transport)
+
+
+def _weight(value: object, pointer: str) -> int:
+    number = as_whole(value)
+    if number is None or not 0 <= number <= _HEAVIEST:
+        raise invalid(pointer, f"{pointer} must be a whole number from 0 to {_HEAVIEST}, not {shown(value)}")
+    return number
+
+
+def _not_weighed(extension: Extension, origins: int) -> str | None:
+    if extension.balance is not Balance.HASH:
+        return "go with balance 'hash': in order, the first origin that answers has all clients"
+    if len(extension.weights) != origins:
+        return f"must have one for each of the {origins} entries of origin_direct, not {len(extension.weights)}"
+    return None if any(extension.weights) else "must have one at least that is above 0"
 
 
 def _not_transparent(extension: Extension, proxy_protocol: ProxyProtocol) -> str | None:
@@ -96,5 +137,5 @@ def _network(value: object, pointer: str) -> Network:
 
 def _shown(value: object) -> object:
     if isinstance(value, tuple):
-        return [str(network) for network in value]
+        return [item if isinstance(item, int) else str(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
