@@ -20,6 +20,7 @@
 #include "flow_turn.h"
 #include "flow_icmp.h"
 #include "flow_fragment.h"
+#include "flow_time.h"
 #include "flow_carry.h"
 
 #undef FAMILY
@@ -33,6 +34,7 @@
 #include "flow_turn.h"
 #include "flow_icmp.h"
 #include "flow_fragment.h"
+#include "flow_time.h"
 #include "flow_carry.h"
 
 SEC("classifier")

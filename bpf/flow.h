@@ -10,7 +10,9 @@
 
 #include "causeway.h"
 
-/* Bits of `state` in a leg; the lower half of it is the application's index. */
+/* Bits of `state` in a leg; the lowest of it are the application's index. */
+#define INDEX          0x7fffu
+#define TIMED          (1u << 15) /* this side's acknowledgement of what the other sent is waited for */
 #define IS_ORIGIN_LEG  (1u << 16) /* sent by the origin */
 #define ESTABLISHED    (1u << 17) /* two-way */
 #define FIN_SEEN       (1u << 18) /* this side has sent all it will */
@@ -49,8 +51,8 @@ SIZE(struct key4, 16);
 
 struct leg4 {
 	struct ends4 ends;
-	__u32 extra; /* client's: when it was opened, in ticks; origin's: RTT of the client (high) and origin (low), in
-	                2^14 ns. Opening TCP, origin's leg before its SYN: when the client's SYN came, in 2^14 ns */
+	__u32 extra; /* client's: when it was opened, in ticks; TCP: when it became two-way. Origin's: RTT of the client (high)
+	                and origin (low), in 2^14 ns: the handshake's and then a running mean. Opening TCP, origin's leg before its SYN: when the client's SYN came, in 2^14 ns */
 	struct tally tally;
 };
 SIZE(struct leg4, 40);
@@ -120,6 +122,14 @@ struct totals {
 	__u64 drops, exhausted, table_full;
 };
 SIZE(struct totals, 64);
+
+/* A segment whose acknowledgement is waited for. */
+struct timing {
+	__u32 since; /* 2^14 ns */
+	__u32 end;   /* the sequence number behind it, in its sender's numbers */
+	__u32 stamp;
+};
+SIZE(struct timing, 12);
 
 /* How hard it is for new flows of an application; see flow_pressure.h. */
 struct pressure {

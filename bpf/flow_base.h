@@ -119,7 +119,7 @@ static __always_inline struct totals *totals_of(__u32 application)
 
 static __always_inline __u32 index_of(const struct tally *tally)
 {
-	return tally->state & 0xffff;
+	return tally->state & INDEX;
 }
 
 static __always_inline __u32 ticks(void)
@@ -137,6 +137,16 @@ static __always_inline __u32 short_time(__u32 since)
 	__u32 passed = fine_time() - since;
 
 	return passed > 0xffff ? 0xffff : passed;
+}
+
+/* A new round trip time, into the one half of a number; the other stays. What rounding would lose again and again is left to chance. */
+static __always_inline void learn(__u32 *rtts, __u32 shift, __u32 found)
+{
+	__u32 before = *rtts >> shift & 0xffff;
+
+	if (before)
+		found = (7 * before + found + (bpf_get_prandom_u32() & 7)) / 8;
+	*rtts = (*rtts & ~(0xffffu << shift)) | found << shift;
 }
 
 static __always_inline __u32 mix(__u32 hash, __u32 more)

@@ -110,6 +110,8 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	} else if (p.payload) {
 		p.counted = progress(&leg->tally, p.seq + p.payload);
 	}
+	if (p.is_tcp && (state & TIMED || (p.is_slow && p.counted)))
+		F(time)(skb, &p, &key, leg);
 	F(account)(leg, &p, packets, now);
 out:
 	if (p.grow && F(resize)(skb, &p, &key)) {

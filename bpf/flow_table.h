@@ -76,7 +76,7 @@ static __noinline int F(tell)(__u8 kind, const S(key) *client_key, const S(leg) 
 	}
 	event->kind = kind;
 	event->is_ipv6 = WORDS == 4;
-	event->application = client->tally.state;
+	event->application = index_of(&client->tally);
 	event->at = ticks();
 	event->client_key = *client_key;
 	event->client = *client;

@@ -34,6 +34,7 @@ static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key
 		if (sum)
 			sum->connections += 1;
 		origin->extra |= short_time(origin->tally.bytes) << 16;
+		client->extra = ticks();
 		origin->tally.bytes = early;
 		origin->tally.next_seq += early;
 		settle(index_of(&client->tally));

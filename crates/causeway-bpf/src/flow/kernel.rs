@@ -17,7 +17,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fl
 /// One-way flows at a time, of a family; a flood has its own oldest ones evicted.
 const MOST_OPENING: u32 = 32_768;
 
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 15] = [
     "flows4",
     "flows6",
     "opening4",
@@ -30,6 +30,8 @@ pub(super) const MAPS: [&str; 13] = [
     "totals",
     "flow_verdicts",
     "pressures",
+    "timings4",
+    "timings6",
     "events",
 ];
 

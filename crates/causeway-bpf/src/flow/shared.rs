@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+pub(super) const INDEX: u32 = 0x7fff;
 pub(super) const IS_ORIGIN_LEG: u32 = 1 << 16;
 pub(super) const ESTABLISHED: u32 = 1 << 17;
 pub(super) const FIN_SEEN: u32 = 1 << 18;
@@ -27,7 +28,7 @@ impl Tally {
     }
 
     pub fn application(&self) -> u16 {
-        self.state as u16
+        (self.state & INDEX) as u16
     }
 
     pub fn header_bytes(&self) -> u8 {
@@ -203,7 +204,7 @@ impl Clock {
     }
 }
 
-/// Microseconds of a handshake's RTT; 0 was not measured, or is too short to tell.
+/// Microseconds of an RTT; 0 was not measured, or is too short to tell.
 pub(super) fn rtt_us(units: u32) -> u32 {
     (units & 0xffff) * (FINE_NS / 1000) + (units & 0xffff) * (FINE_NS % 1000) / 1000
 }

@@ -103,6 +103,7 @@ pub struct Flow {
     /// FIN seen from it.
     pub has_finished_client: bool,
     pub has_finished_origin: bool,
+    /// On the monotonic clock: its first packet; of TCP, once it is two-way, when it became that.
     pub started_ms: u64,
     pub seen_client_ms: u64,
     /// 0 if it never sent.
@@ -111,7 +112,7 @@ pub struct Flow {
     pub origin_bytes: u64,
     pub client_packets: u32,
     pub origin_packets: u32,
-    /// Of the handshake, TCP only.
+    /// TCP only: of the handshake, and then a running mean.
     pub client_rtt_us: Option<u32>,
     pub origin_rtt_us: Option<u32>,
     /// Sequence numbers that each side is expected to send next, in its own numbers.

@@ -62,16 +62,9 @@ fn ahead_ms(now: u64) -> u64 {
     now
 }
 
-/// When both legs were up.
-fn connected_ms(flow: &Flow) -> u64 {
-    let handshake_us = u64::from(flow.client_rtt_us.unwrap_or(0)) + u64::from(flow.origin_rtt_us.unwrap_or(0));
-    flow.started_ms + handshake_us / 1000
-}
-
 pub fn opened(flow: &Flow, application: u128, clocks: Clocks) -> Event {
-    let at_ms = connected_ms(flow);
     // Nothing was said when it opened; what came since is in the record of its end.
-    let event = record(flow, application, Cause::Opened, at_ms, clocks);
+    let event = record(flow, application, Cause::Opened, flow.started_ms, clocks);
     Event { client_bytes: 0, origin_bytes: 0, ..event }
 }
 
@@ -92,7 +85,7 @@ fn record(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Cloc
         client: flow.client,
         edge: flow.edge,
         origin: is_known.then_some(flow.origin),
-        connect_time_ms: if was_up { clocks.wall(connected_ms(flow)) } else { 0 },
+        connect_time_ms: if was_up { clocks.wall(flow.started_ms) } else { 0 },
         client_bytes: flow.client_bytes,
         origin_bytes: flow.origin_bytes,
         client_rtt_ns: u64::from(flow.client_rtt_us.unwrap_or(0)) * 1000,
