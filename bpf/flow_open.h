@@ -251,9 +251,10 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	if (!origin)
 		return PASS;
 	otherwise = origin->source_count ? PASS : DROP;
-	if (p->is_tcp && is_pressed(index)) {
+	/* A transparent flow takes no port of ours, and nobody stands behind it. */
+	if (p->is_tcp && origin->source_count && is_pressed(index)) {
 		count(PRESSED);
-		return otherwise;
+		return PASS;
 	}
 
 	F(unbury)(key);
