@@ -6,7 +6,7 @@ mod support;
 use std::io::Read;
 use std::path::PathBuf;
 
-use causeway_bpf::flow::{FlowPath, HeaderKind, Options};
+use causeway_bpf::flow::{FlowPath, HeaderKind, Options, Verdict};
 use support::*;
 
 /// A mount namespace with a bpffs of this test's own.
@@ -62,4 +62,48 @@ fn flows_and_the_opening_of_new_ones_outlive_the_process_and_the_next_adopts_the
     let _ = std::io::Write::write_all(&mut before, b"to nobody");
     assert!(before.read(&mut [0]).is_err(), "its flow is gone: the stack resets it");
     drop(origin);
+}
+
+/// An array for each processor of eight bytes an entry, pinned.
+fn pin_counters(path: &std::path::Path, entries: u32) {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    let mut map = [6u32, 4, 8, entries]; // BPF_MAP_TYPE_PERCPU_ARRAY, bytes of key and value
+    // SAFETY: attributes that outlive the calls, of the lengths that are told.
+    unsafe {
+        let made = libc::syscall(libc::SYS_bpf, 0, map.as_mut_ptr(), size_of_val(&map));
+        assert!(made >= 0, "{}", std::io::Error::last_os_error());
+        let mut pin = [path.as_ptr() as u64, made as u64];
+        let done = libc::syscall(libc::SYS_bpf, 6, pin.as_mut_ptr(), size_of_val(&pin));
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        libc::close(made as i32);
+    }
+}
+
+#[test]
+fn flows_of_a_version_that_had_fewer_maps_and_counters_are_adopted_too() {
+    let Some(_probe) = Namespace::new() else { return };
+    own_bpffs();
+    let pins = PathBuf::from("/sys/fs/bpf/causeway/test/flow-v1");
+    let options = Options { pins: Some(pins.clone()), ..options() };
+    let Some(world) = world_with(&options) else { return };
+    world.carry([HeaderKind::None; 2]);
+    let listener = world.listen(at(ORIGIN, 1000));
+    let mut before = world.connect(at(EDGE, 1000));
+    let mut server = accept(&listener);
+    let World { client, edge, origin: _origin, path, events } = world;
+    let attached = path.attached();
+    drop((path, events));
+    for name in ["pressures", "balances", "timings4", "timings6", "flow_verdicts"] {
+        std::fs::remove_file(pins.join(name)).unwrap();
+    }
+    pin_counters(&pins.join("flow_verdicts"), 15);
+
+    let path = edge.run(|| FlowPath::open(&options)).unwrap();
+    assert_eq!(path.attached(), attached);
+    say(&mut before, &mut server, b"as before");
+    let connect = || client.run(|| std::net::TcpStream::connect(at(EDGE, 1000))).unwrap();
+    let mut later = connect();
+    say(&mut later, &mut accept(&listener), b"and anew");
+    assert_eq!(path.verdicts().unwrap().get(Verdict::Opened), 1);
+    assert!(edge.run(|| FlowPath::flush(&options)).unwrap() > 10);
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::programs::SchedClassifier;
 
-use super::{Family, Options, Table, pins};
+use super::{Family, Options, Table, Verdict, pins};
 use crate::{Unavailable, built, call};
 
 /// The object of clang; empty if it could not be compiled.
@@ -76,6 +76,8 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         loader.map_max_entries(name, flows.clamp(512, MOST_OPENING) * 2);
     }
     if let Some(directory) = &options.pins {
+        pins::drop_smaller(&directory.join("flow_verdicts"), Verdict::ALL.len() as u32)
+            .map_err(|error| Unavailable::refused("counters of an earlier version cannot be replaced", error))?;
         MAPS.iter().for_each(|name| _ = loader.map_pin_path(name, directory.join(name)));
     }
     let mut object = loader

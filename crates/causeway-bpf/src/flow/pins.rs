@@ -32,6 +32,15 @@ pub(crate) fn links(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths?.into_iter().filter(is_link).collect())
 }
 
+/// A map of counters that an earlier version had fewer of makes way for a new one. Its program counts in the old one
+/// until it is replaced.
+pub(super) fn drop_smaller(path: &Path, entries: u32) -> io::Result<()> {
+    if path.exists() && call::most_entries(call::pinned(path)?.as_fd())? < entries {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
 /// Of the nearest directory above that exists.
 fn is_bpffs(path: &Path) -> io::Result<bool> {
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));

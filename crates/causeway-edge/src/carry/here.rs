@@ -14,8 +14,8 @@ use super::choice::Machine;
 use crate::sys;
 
 const PINS: &str = "/sys/fs/bpf/causeway";
-/// The layout of the maps: another one is another place.
-pub const LAYOUT: &str = "flow-v2";
+/// The form of keys and entries: another one is another place. Maps that are new, and more counters, are not another form.
+pub const LAYOUT: &str = "flow-v1";
 /// Fewer source ports than this are not worth it.
 const LEAST_PORTS: usize = 1000;
 
