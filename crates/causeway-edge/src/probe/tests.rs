@@ -34,8 +34,8 @@ fn every_capability_is_answered_in_a_sentence_and_nothing_stays_open() {
     check(&probe());
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
-    (0..50).for_each(|_| check(&probe()));
-    assert!(open() < before + 50, "descriptors stay open"); // tests beside this one open some, too
+    (0..6).for_each(|_| check(&probe())); // each has the verifier look at every program
+    assert!(open() < before + 6, "descriptors stay open"); // tests beside this one open some, too
 }
 
 #[test]
