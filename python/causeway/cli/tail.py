@@ -6,9 +6,14 @@ Stays through a restart of the server; Ctrl-C ends it with exit code 0.
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +52,7 @@ def tail(
     token_file: TokenFile = None,
 ) -> None:
     """Show connections as they come, go and fail."""
-    with connect(url, token_file) as client:
+    with connect(url, token_file) as client, _ended_by_interrupt():
         try:
             chosen = None
             if reference:
@@ -57,6 +62,25 @@ def tail(
                 show(event)
         except KeyboardInterrupt:
             return
+
+
+@contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """End the process at Ctrl-C: as an exception it would be lost where it comes up in a destructor."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(*_: object) -> None:
+    with suppress(RuntimeError, OSError):  # it may have come in the middle of a write
+        sys.stdout.flush()
+    os._exit(0)
 
 
 def events(
