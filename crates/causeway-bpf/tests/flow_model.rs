@@ -284,7 +284,7 @@ fn random_packets_become_what_the_model_says_and_count_as_it_says() {
             let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n as u64));
             compare(&world, &mut model, &mut random, packets / cases.len())
         });
-        assert!(answers.iter().all(|count| *count > packets / 1000), "{answers:?}");
+        assert!(answers.iter().all(|count| *count > packets / 2000), "{answers:?}");
         eprintln!(
             "{header:?}, transparent {is_transparent}: {} packets, 0 differences; passed, dropped, sent: {answers:?}",
             packets / cases.len()
