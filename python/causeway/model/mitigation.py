@@ -1,0 +1,174 @@
+"""What an edge's guard sees in a second, and what it is to hold against it. Mirrors `guard/wire.rs`. Pure.
+
+`Look` goes up from the engine, `Plan` down to it; an `Attack` is what people are told. Counters are cumulative and
+exact, times are ms of the engine's monotonic clock unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Sensitivity = Literal["off", "low", "medium", "high"]
+Action = Literal["drop", "pass", "watch"]
+Range = tuple[int, int]  # both ends included
+
+
+class Signals(msgspec.Struct, frozen=True):
+    """What engine and fast path know of an application's flows; counts since the edge started."""
+
+    opened: int = 0  # flows begun: SYNs carried or connections accepted, first datagrams of an address and port
+    established: int = 0  # of them: handshake done by the client, or two-way
+    refused: int = 0  # by rules or limits
+    failed: int = 0  # the origin could not be reached or refused
+    pressed: int = 0  # SYNs left to the stack's cookies
+    open: int = 0  # now
+    bytes: int = 0  # payload, both directions
+    packets: int = 0  # both directions, of carried flows
+
+
+class Guarded(msgspec.Struct, frozen=True):
+    """Packets to one application that the guard judged, by verdict; `watched`: what would have become of them."""
+
+    application: str
+    protocol: Literal["tcp", "udp"]
+    packets: dict[str, int] = {}
+    bytes: dict[str, int] = {}
+    watched: dict[str, int] = {}
+    signals: Signals = Signals()
+
+
+class System(msgspec.Struct, frozen=True):
+    """The machine's own symptoms; counts since it booted."""
+
+    cookies_sent: int = 0  # TcpExt SyncookiesSent, Recv, Failed, ListenDrops of /proc/net/netstat
+    cookies_taken: int = 0
+    cookies_failed: int = 0
+    listen_drops: int = 0
+    queue_drops: int = 0  # /proc/net/softnet_stat, second column, all processors
+    received_packets: int = 0  # of all guarded interfaces
+    received_bytes: int = 0
+    missed_packets: int = 0  # rx_dropped + rx_missed of them
+    cpu_busy: float = 0.0  # 0 to 1, of all processors since the last look
+
+
+class Sample(msgspec.Struct, frozen=True):
+    at_ms: int
+    application: str
+    verdict: str
+    length: int  # bytes of the whole frame
+    frame: str  # its first bytes in hex, from the Ethernet header on, at most 128
+    is_established: bool = False  # of a flow that is two-way: good traffic
+    rule: str | None = None  # that decided
+
+
+class RuleCount(msgspec.Struct, frozen=True):
+    """Of a rule in force: packets that it fitted, and how many of them were of open flows, which no rule drops."""
+
+    id: str
+    packets: int
+    established: int
+
+
+class Look(msgspec.Struct, frozen=True):
+    at_ms: int
+    is_attached: bool  # packets are judged by the kernel's guard now
+    missing: str | None = None  # why they cannot be on this machine
+    applications: list[Guarded] = []
+    system: System = System()
+    rules: list[RuleCount] = []
+    samples: list[Sample] = []
+
+
+class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
+    at: int  # from the end of the TCP or UDP header on
+    bytes: str  # hex, 1 to 16 bytes
+    mask: str  # hex, as long
+
+
+class Match(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that is said has to hold."""
+
+    protocol: int | None = None  # IP protocol number
+    is_ipv6: bool | None = None
+    source: str | None = None  # a prefix
+    destination: str | None = None
+    source_ports: Range | None = None
+    destination_ports: Range | None = None
+    length: Range | None = None  # of the packet from the IP header on
+    hops: Range | None = None  # time to live
+    flags: tuple[int, int] | None = None  # TCP: mask, value
+    window: Range | None = None
+    mss: Range | None = None  # of a SYN; 0: it says none
+    fingerprint: int | None = None  # order of a SYN's options, as `causeway_bpf::guard::fingerprint` makes it
+    has_zero_id: bool = False
+    is_fragment: bool = False
+    payload: Payload | None = None
+
+
+class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
+    id: str
+    application: str
+    action: Action
+    match: Match
+    expires_ms: int | None = None  # monotonic; the kernel ends it by itself
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """What each source, a prefix, may send to an application; packets of established flows are not asked."""
+
+    of: Literal["syns", "packets", "bytes"]
+    ipv4: int  # prefix lengths
+    ipv6: int
+    per_s: int
+    burst: int
+
+
+class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an application is guarded beyond its rules."""
+
+    application: str
+    cookies: bool = False  # SYNs are answered by cookies in front of everything; implies `state`
+    state: bool = False  # TCP of no connection is dropped
+    no_fragments: bool = False
+    rates: list[Rate] = []  # at most 3
+
+
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that automatic mitigation asks for. Put in place as a whole; an empty one ends everything automatic."""
+
+    is_watching: bool = False  # judge and sample packets although nothing is held: something is suspected
+    sample_every: int = 0  # one packet in so many; 0: none
+    holds: list[Hold] = []
+    rules: list[Rule] = []
+
+
+class PlanReport(msgspec.Struct, frozen=True):
+    is_attached: bool
+    refused: dict[str, str] = {}  # rule id, or application of a hold: why
+
+
+class Attack(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attack on one application, from its first bad second to the last."""
+
+    id: str  # 32 hex digits
+    application: str
+    kind: str  # spoofed_syn, syn, ack, rst, udp, amplification, fragments, icmp, protocol, carpet, connections, ...
+    vector: str  # one line: what the packets have in common
+    started_unix_ms: int
+    ended_unix_ms: int | None = None  # none: it goes on
+    detected_after_ms: int = 0
+    mitigated_after_ms: int | None = None
+    peak_packets_per_s: int = 0
+    packets_dropped: int = 0
+    packets_passed: int = 0
+    rules: list[Rule] = []  # that were made against it
+    evidence: list[str] = []  # hex of a few sampled frames
+    false_positive_bound: float | None = None  # share of good packets, 95 % confidence; the rule of three
+    good_samples: int = 0  # it was proven on
+
+
+decode_look = msgspec.json.Decoder(Look).decode
+decode_plan = msgspec.json.Decoder(Plan).decode
+decode_plan_report = msgspec.json.Decoder(PlanReport).decode
