@@ -76,6 +76,24 @@ struct leg6 {
 };
 SIZE(struct leg6, 64);
 
+/* A leg of a flow that is over. Its place is the hash of its key. */
+struct ended4 {
+	struct key4 key; /* protocol 0: nobody */
+	struct leg4 leg;
+	__u32 turn, more; /* odd while it is written */
+};
+SIZE(struct ended4, 64);
+
+struct ended6 {
+	struct key6 key;
+	struct leg6 leg;
+	__u32 turn, more;
+	__u64 unused[2]; /* two lines of a cache */
+};
+SIZE(struct ended6, 128);
+
+#define ENDED 32768 /* of a family */
+
 /* Which application has each port of a spot; 0 for none. Replaced as a whole. */
 struct listeners {
 	__u16 application[65536];
@@ -184,11 +202,13 @@ SIZE(struct event6, 176);
 struct draft4 {
 	struct key4 key, other; /* of a closed flow that is replaced */
 	struct leg4 leg;
+	struct leg4 ended[2]; /* of a flow that is over, as they were found */
 };
 
 struct draft6 {
 	struct key6 key, other;
 	struct leg6 leg;
+	struct leg6 ended[2];
 };
 
 #endif

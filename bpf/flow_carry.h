@@ -33,7 +33,7 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 		leg = 0;
 	}
 	if (!leg) {
-		leg = bpf_map_lookup_elem(&F(closed), &key);
+		leg = F(find_ended)(&key, 0);
 		if (leg && F(is_first)(&p, leg)) {
 			F(unbury)(&key);
 			leg = 0;

@@ -171,7 +171,7 @@ static __noinline int F(adjust)(struct __sk_buff *skb, struct packet *p, const S
 		return p->header > 20 ? F(adjust_options)(skb, p, more, 0xffff) : 0;
 	}
 	F(reverse)(&back, &leg->ends, key->protocol);
-	other = F(find_any)(&back);
+	other = F(find_other)(&back);
 	if (!other)
 		return 0;
 	client = state & IS_ORIGIN_LEG ? other : leg;

@@ -92,7 +92,7 @@ static __noinline __u32 F(header_before)(const S(key) *key, const S(leg) *origin
 	S(key) back;
 
 	F(reverse)(&back, &origin->ends, key->protocol);
-	client = F(find_any)(&back);
+	client = F(find_other)(&back);
 	return client ? client->tally.state >> HEADER_SHIFT & HEADER_BYTES : 0;
 }
 
@@ -157,7 +157,9 @@ static __noinline int F(error)(struct __sk_buff *skb)
 	sent.sport = *(__be16 *)(data + QUOTED_L4);
 	sent.dport = *(__be16 *)(data + QUOTED_L4 + 2);
 	F(reverse)(&key, &sent, protocol);
-	leg = F(find_any)(&key);
+	leg = F(find)(&key);
+	if (!leg)
+		leg = F(find_ended)(&key, 0);
 	if (!leg)
 		return PASS;
 	to = leg->ends;

@@ -259,7 +259,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 
 	F(unbury)(key);
 	/* What the origin will send, */
-	__builtin_memset(draft, 0, sizeof(*draft));
+	__builtin_memset(draft, 0, offsetof(S(draft), ended));
 	__builtin_memcpy(draft->key.ends.saddr, origin->address, 4 * WORDS);
 	if (origin->source_count) {
 		__builtin_memcpy(draft->key.ends.daddr, origin->sources[0], 4 * WORDS);

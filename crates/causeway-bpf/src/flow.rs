@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use crate::dispatch::possible_processors;
 use crate::{Spot, Unavailable, call};
 use kernel::Kernel;
-use shared::{Clock, Key, RawApplication, RawLeg, RawTotals, Tally};
+use shared::{Clock, Key, RawApplication, RawEnded, RawLeg, RawTotals, Tally};
 
 /// Legs that one call of `sweep` visits, about.
 const SWEEP: usize = 2048;
@@ -282,7 +282,7 @@ impl FlowPath {
     /// # Errors
     /// The kernel's.
     pub fn flow(&self, client_key: &FlowKey) -> io::Result<Option<Flow>> {
-        self.look(client_key, &[Table::Open, Table::Opening])
+        self.look(client_key, false)
     }
 
     /// One whose end was told, for as long as it is kept for what is sent again.
@@ -290,17 +290,17 @@ impl FlowPath {
     /// # Errors
     /// The kernel's.
     pub fn ended(&self, client_key: &FlowKey) -> io::Result<Option<Flow>> {
-        self.look(client_key, &[Table::Closed])
+        self.look(client_key, true)
     }
 
-    fn look(&self, client_key: &FlowKey, tables: &[Table]) -> io::Result<Option<Flow>> {
+    fn look(&self, client_key: &FlowKey, is_ended: bool) -> io::Result<Option<Flow>> {
         let now = Clock::now();
         let found = match family_of(client_key) {
             Family::V4 => {
-                self.legs::<4>(client_key, tables)?.map(|(key, legs)| Flow::new(&key, &legs[0], &legs[1], now))
+                self.legs::<4>(client_key, is_ended)?.map(|(key, legs)| Flow::new(&key, &legs[0], &legs[1], now))
             }
             Family::V6 => {
-                self.legs::<16>(client_key, tables)?.map(|(key, legs)| Flow::new(&key, &legs[0], &legs[1], now))
+                self.legs::<16>(client_key, is_ended)?.map(|(key, legs)| Flow::new(&key, &legs[0], &legs[1], now))
             }
         };
         Ok(found)
@@ -392,26 +392,28 @@ impl FlowPath {
         call::verified(self.kernel.program.as_fd())
     }
 
-    fn legs<const N: usize>(&self, client_key: &FlowKey, tables: &[Table]) -> io::Result<Option<Legs<N>>> {
+    fn legs<const N: usize>(&self, client_key: &FlowKey, is_ended: bool) -> io::Result<Option<Legs<N>>> {
         let key = client_key.raw::<N>();
-        let Some(client) = self.leg(&key, tables)? else { return Ok(None) };
+        let Some(client) = self.leg(&key, is_ended)? else { return Ok(None) };
         if client.tally.has(shared::IS_ORIGIN_LEG) {
             return Ok(None);
         }
-        let origin = self.leg(&Key::new(client.ends.swapped(), client_key.is_tcp), tables)?;
+        let origin = self.leg(&Key::new(client.ends.swapped(), client_key.is_tcp), is_ended)?;
         // Its other leg may have been evicted, or be on its way from one table to the other.
         let never = RawLeg { ends: key.ends.swapped(), extra: 0, tally: Tally::default() };
         Ok(Some((key, [client, origin.unwrap_or(never)])))
     }
 
-    fn leg<const N: usize>(&self, key: &Key<N>, tables: &[Table]) -> io::Result<Option<RawLeg<N>>> {
+    fn leg<const N: usize>(&self, key: &Key<N>, is_ended: bool) -> io::Result<Option<RawLeg<N>>> {
         let family = if N == 4 { Family::V4 } else { Family::V6 };
-        for table in tables {
-            if let Some(leg) = look_up(self.kernel.table(family, *table), key)? {
-                return Ok(Some(leg));
-            }
+        if is_ended {
+            let there = look_up::<u32, RawEnded<N>>(self.kernel.ended(family), &key.place())?;
+            return Ok(there.filter(|it| it.key == *key).map(|it| it.leg));
         }
-        Ok(None)
+        match look_up(self.kernel.table(family, Table::Open), key)? {
+            None => look_up(self.kernel.table(family, Table::Opening), key),
+            found => Ok(found),
+        }
     }
 
     fn take_out<const N: usize>(&self, keys: &[FlowKey]) -> io::Result<()> {

@@ -33,12 +33,19 @@ pub struct FlowEvent {
 /// Poll its descriptor, then take until there is none.
 pub struct FlowEvents {
     ring: RingBuf<MapData>,
+    /// Read once for a few events: they differ by what it takes to read them.
+    clock: Clock,
+    left: u32,
 }
+
+/// Events that one reading of the clock is good for.
+const TOGETHER: u32 = 64;
 
 impl FlowEvents {
     pub(super) fn new(map: OwnedFd) -> io::Result<FlowEvents> {
         let data = MapData::from_fd(map).map_err(io::Error::other)?;
-        Ok(FlowEvents { ring: RingBuf::try_from(Map::RingBuf(data)).map_err(io::Error::other)? })
+        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(io::Error::other)?;
+        Ok(FlowEvents { ring, clock: Clock::now(), left: 0 })
     }
 }
 
@@ -54,21 +61,27 @@ impl Iterator for FlowEvents {
     /// `None`: nothing more just now.
     fn next(&mut self) -> Option<FlowEvent> {
         loop {
-            let item = self.ring.next()?;
-            if let Some(event) = read::<4>(&item).or_else(|| read::<16>(&item)) {
+            let Some(item) = self.ring.next() else {
+                self.left = 0;
+                return None;
+            };
+            if self.left == 0 {
+                (self.clock, self.left) = (Clock::now(), TOGETHER);
+            }
+            self.left -= 1;
+            if let Some(event) = read::<4>(&item, self.clock).or_else(|| read::<16>(&item, self.clock)) {
                 return Some(event);
             }
         }
     }
 }
 
-fn read<const N: usize>(bytes: &[u8]) -> Option<FlowEvent> {
+fn read<const N: usize>(bytes: &[u8], clock: Clock) -> Option<FlowEvent> {
     if bytes.len() < size_of::<RawEvent<N>>() || bytes[1] != u8::from(N == 16) {
         return None;
     }
     // SAFETY: long enough, and every pattern of bits is a value; read without regard to alignment.
     let raw: RawEvent<N> = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
-    let clock = Clock::now();
     let kind = match raw.kind {
         0 => FlowEventKind::Opened,
         1 => FlowEventKind::Closed,

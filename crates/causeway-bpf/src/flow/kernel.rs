@@ -22,8 +22,8 @@ pub(super) const MAPS: [&str; 15] = [
     "flows6",
     "opening4",
     "opening6",
-    "closed4",
-    "closed6",
+    "ended4",
+    "ended6",
     "listeners",
     "applications",
     "balances",
@@ -41,8 +41,8 @@ pub(super) struct Maps {
     pub flows6: OwnedFd,
     pub opening4: OwnedFd,
     pub opening6: OwnedFd,
-    pub closed4: OwnedFd,
-    pub closed6: OwnedFd,
+    pub ended4: OwnedFd,
+    pub ended6: OwnedFd,
     pub listeners: OwnedFd,
     pub applications: OwnedFd,
     pub balances: OwnedFd,
@@ -88,6 +88,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         use aya::maps::Map;
         let data = match map {
             Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => data,
+            Map::Array(data) => data,
             _ => return Err(broken("a map in the object has another type")),
         };
         data.fd().as_fd().try_clone_to_owned().map_err(|error| Unavailable::refused("out of descriptors", error))
@@ -97,8 +98,8 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         flows6: map("flows6")?,
         opening4: map("opening4")?,
         opening6: map("opening6")?,
-        closed4: map("closed4")?,
-        closed6: map("closed6")?,
+        ended4: map("ended4")?,
+        ended6: map("ended6")?,
         listeners: map("listeners")?,
         applications: map("applications")?,
         balances: map("balances")?,
@@ -118,6 +119,10 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         None => Ok(BTreeMap::new()),
     };
     let links = links.map_err(|error| Unavailable::refused("pinned links could not be adopted", error))?;
+    if let Some(directory) = &options.pins {
+        pins::drop_former(directory, &MAPS)
+            .map_err(|error| Unavailable::refused("maps of an earlier version cannot be given up", error))?;
+    }
     Ok(Kernel { maps, program, links: Mutex::new(links) })
 }
 
@@ -186,8 +191,14 @@ impl Kernel {
             (Family::V6, Table::Open) => self.maps.flows6.as_fd(),
             (Family::V4, Table::Opening) => self.maps.opening4.as_fd(),
             (Family::V6, Table::Opening) => self.maps.opening6.as_fd(),
-            (Family::V4, Table::Closed) => self.maps.closed4.as_fd(),
-            (Family::V6, Table::Closed) => self.maps.closed6.as_fd(),
+        }
+    }
+
+    /// Flows whose end was told, each leg in its place.
+    pub fn ended(&self, family: Family) -> BorrowedFd<'_> {
+        match family {
+            Family::V4 => self.maps.ended4.as_fd(),
+            Family::V6 => self.maps.ended6.as_fd(),
         }
     }
 }

@@ -41,6 +41,18 @@ pub(super) fn drop_smaller(path: &Path, entries: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Maps that an earlier version had and this one has not. No program uses them once this one's is in its place.
+pub(super) fn drop_former(directory: &Path, maps: &[&str]) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
+        if !name.as_bytes().starts_with(LINK.as_bytes()) && !maps.iter().any(|map| name == *map) {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Of the nearest directory above that exists.
 fn is_bpffs(path: &Path) -> io::Result<bool> {
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));

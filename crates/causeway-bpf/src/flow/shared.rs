@@ -62,6 +62,17 @@ pub(super) struct RawLeg<const N: usize> {
     pub tally: Tally,
 }
 
+/// A leg of a flow that is over.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct RawEnded<const N: usize> {
+    pub key: Key<N>,
+    pub leg: RawLeg<N>,
+    pub turn: u32,
+}
+
+const ENDED: u32 = 32_768;
+
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct RawEvent<const N: usize> {
@@ -77,6 +88,7 @@ pub(super) struct RawEvent<const N: usize> {
 const _: () = assert!(size_of::<Tally>() == 24);
 const _: () = assert!(size_of::<Key<4>>() == 16 && size_of::<Key<16>>() == 40);
 const _: () = assert!(size_of::<RawLeg<4>>() == 40 && size_of::<RawLeg<16>>() == 64);
+const _: () = assert!(size_of::<RawEnded<4>>() == 64 && size_of::<RawEnded<16>>() == 128);
 const _: () = assert!(size_of::<RawEvent<4>>() == 104 && size_of::<RawEvent<16>>() == 176);
 const _: () = assert!(std::mem::offset_of!(RawLeg<4>, tally) == 16 && std::mem::offset_of!(RawLeg<16>, tally) == 40);
 
@@ -169,6 +181,21 @@ impl<const N: usize> Key<N> {
     pub fn is_tcp(&self) -> bool {
         i32::from(self.protocol) == libc::IPPROTO_TCP
     }
+
+    /// Where it is among those that are over: `place4` and `place6` of `bpf/flow_table.h`.
+    pub fn place(&self) -> u32 {
+        let word = |bytes: &[u8]| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let Ends { saddr, daddr, sport, dport } = &self.ends;
+        let ports = word(&[sport[0], sport[1], dport[0], dport[1]]);
+        let words = saddr.chunks(4).zip(daddr.chunks(4));
+        let from = mix(ports, self.protocol.into());
+        words.fold(from, |at, (from, to)| mix(mix(at, word(from)), word(to))) & (ENDED - 1)
+    }
+}
+
+fn mix(hash: u32, more: u32) -> u32 {
+    let hash = (hash ^ more).wrapping_mul(0x9e37_79b1);
+    hash ^ hash >> 15
 }
 
 /// Now, to read the kernel's ticks by.

@@ -21,8 +21,6 @@ pub enum Table {
     Open,
     /// One-way so far; the oldest go when it is full.
     Opening,
-    /// Their end was told; kept for what is sent again, the oldest go.
-    Closed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,6 +148,11 @@ impl Flow {
 impl FlowKey {
     pub(super) fn raw<const N: usize>(&self) -> Key<N> {
         Key::new(Ends::new(self.from, self.to), self.is_tcp)
+    }
+
+    /// Where the leg of a flow that is over is kept, until another comes to be there. Of its family.
+    pub fn place(&self) -> u32 {
+        if self.from.is_ipv4() { self.raw::<4>().place() } else { self.raw::<16>().place() }
     }
 }
 

@@ -59,10 +59,16 @@ pub struct Model {
     flows: HashMap<FlowKey, Connection>,
     /// From an origin's key to the client's.
     origins: HashMap<FlowKey, FlowKey>,
+    /// Legs of flows that are over, by family and place: the next one there takes it.
+    ended: HashMap<(bool, u32), FlowKey>,
 }
 
 fn reversed(key: FlowKey) -> FlowKey {
     FlowKey { from: key.to, to: key.from, is_tcp: key.is_tcp }
+}
+
+fn place(leg: &FlowKey) -> (bool, u32) {
+    (leg.from.is_ipv4(), leg.place())
 }
 
 fn is_within(at: u32, expected: u32) -> bool {
@@ -107,7 +113,28 @@ pub fn text_of(header: HeaderKind, key: FlowKey) -> Vec<u8> {
 impl Model {
     pub fn new(header: [HeaderKind; 2], ports: std::ops::RangeInclusive<u16>, edges: Vec<std::net::IpAddr>) -> Model {
         let transparent_to = Vec::new();
-        Model { header, ports, edges, transparent_to, flows: HashMap::new(), origins: HashMap::new() }
+        Model {
+            header,
+            ports,
+            edges,
+            transparent_to,
+            flows: HashMap::new(),
+            origins: HashMap::new(),
+            ended: HashMap::new(),
+        }
+    }
+
+    /// Is a flow over, and the place of one of its legs another's by now? What becomes of its packets, but for a first
+    /// one, depends on which.
+    pub fn is_torn(&self, client: &FlowKey) -> bool {
+        let Some(flow) = self.flows.get(client).filter(|flow| flow.is_closed) else { return false };
+        [*client, reversed(flow.becomes)].iter().any(|leg| self.ended.get(&place(leg)) != Some(leg))
+    }
+
+    fn end(&mut self, client: FlowKey, becomes: FlowKey) {
+        for leg in [client, reversed(becomes)] {
+            self.ended.insert(place(&leg), leg);
+        }
     }
 
     /// Keys of clients that the model knows flows of.
@@ -177,10 +204,15 @@ impl Model {
         if packet.hops <= 1 {
             return (Answer::Dropped, None);
         }
-        let mut flow = self.flows.remove(&client_key).expect("owned");
+        let before = self.flows.remove(&client_key).expect("owned");
+        let mut flow = before.clone();
         let (became, stays) = flow.take(packet);
+        if flow.is_closed && !before.is_closed {
+            self.end(client_key, flow.becomes);
+        }
         match stays {
-            true => _ = self.flows.insert(client_key, flow),
+            // What is over was told: it stays as it was.
+            true => _ = self.flows.insert(client_key, if before.is_closed { before } else { flow }),
             false => _ = self.origins.remove(&reversed(flow.becomes)),
         }
         match became {
@@ -193,6 +225,8 @@ impl Model {
     pub fn refuse(&mut self, client: &FlowKey) {
         if let Some(flow) = self.flows.get_mut(client).filter(|flow| !client.is_tcp && !flow.is_closed) {
             (flow.is_closed, flow.sides[1].has_reset) = (true, true);
+            let becomes = flow.becomes;
+            self.end(*client, becomes);
         }
     }
 

@@ -13,7 +13,7 @@ use causeway_bpf::flow::{
     Cursor, Family, Flow, FlowEvent, FlowEventKind, FlowEvents, FlowKey, FlowPath, Leg, Side, Table, Verdict,
 };
 
-use super::book::Book;
+use super::book::{Book, Entries};
 use super::here::Notices;
 use super::judge::{Fate, LINGER_MS, Limits, Terms, end, is_half_closed};
 use super::tell::{self, Clocks};
@@ -22,6 +22,8 @@ use crate::sys::Wake;
 
 /// Events are taken in this often while there are some: a batch costs less than each by itself.
 const BATCH_MS: u64 = 25;
+/// After so many events others may have the book.
+const BATCH: usize = 64;
 const LEAST_ROUND: Duration = Duration::from_secs(1);
 /// A round may use this part of a processor.
 const ROUND_SHARE: u32 = 200;
@@ -134,19 +136,23 @@ impl Keeper {
 
     /// Everything that the ring holds. Answers whether there was anything.
     fn take_events(&mut self) -> bool {
-        let mut had_any = false;
-        let clocks = Clocks::now(); // one for the batch: they differ by what it takes to read
-        while let Some(event) = self.ring.next() {
-            had_any = true;
-            self.on_event(event, clocks);
+        let Some(mut event) = self.ring.next() else { return false };
+        loop {
+            let clocks = Clocks::now(); // one for the batch, and the book too: they differ by what it takes to read
+            let book = self.book.clone();
+            let mut entries = book.open();
+            for _ in 0..BATCH {
+                self.on_event(event, &mut entries, clocks);
+                event = match self.ring.next() {
+                    Some(next) => next,
+                    None => return true,
+                };
+            }
         }
-        had_any
     }
 
-    fn on_event(&mut self, event: FlowEvent, clocks: Clocks) {
+    fn on_event(&mut self, event: FlowEvent, entries: &mut Entries, clocks: Clocks) {
         let FlowEvent { kind, flow, at_ms } = event;
-        let book = self.book.clone();
-        let mut entries = book.open();
         let entry = entries.of.entry(flow.application);
         let std::collections::btree_map::Entry::Occupied(mut entry) = entry else { return };
         let id = entry.get().id;
