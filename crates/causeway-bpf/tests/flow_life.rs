@@ -80,7 +80,7 @@ fn pin_counters(path: &std::path::Path, entries: u32) {
 }
 
 #[test]
-fn flows_of_a_version_that_had_fewer_maps_and_counters_are_adopted_too() {
+fn flows_of_a_version_that_had_other_maps_and_fewer_counters_are_adopted_too() {
     let Some(_probe) = Namespace::new() else { return };
     own_bpffs();
     let pins = PathBuf::from("/sys/fs/bpf/causeway/test/flow-v1");
@@ -93,13 +93,15 @@ fn flows_of_a_version_that_had_fewer_maps_and_counters_are_adopted_too() {
     let World { client, edge, origin: _origin, path, events } = world;
     let attached = path.attached();
     drop((path, events));
-    for name in ["pressures", "balances", "timings4", "timings6", "flow_verdicts"] {
+    for name in ["pressures", "balances", "timings4", "timings6", "ended4", "ended6", "flow_verdicts"] {
         std::fs::remove_file(pins.join(name)).unwrap();
     }
     pin_counters(&pins.join("flow_verdicts"), 15);
+    pin_counters(&pins.join("closed4"), 16); // where it kept what is over
 
     let path = edge.run(|| FlowPath::open(&options)).unwrap();
     assert_eq!(path.attached(), attached);
+    assert!(!pins.join("closed4").exists(), "no program uses it any more");
     say(&mut before, &mut server, b"as before");
     let connect = || client.run(|| std::net::TcpStream::connect(at(EDGE, 1000))).unwrap();
     let mut later = connect();
