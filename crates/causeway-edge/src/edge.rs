@@ -109,6 +109,8 @@ struct Sight {
     /// Of readers that are gone.
     lost: u64,
     seq: u64,
+    /// Records were passed over since the last look: nobody reads them.
+    is_skipping: bool,
     pressure: PressureGauge,
 }
 
@@ -184,7 +186,8 @@ impl Edge {
             is_draining: false,
             rejected_snapshots: Vec::new(),
         };
-        let sight = Sight { readers, lost: 0, seq: 0, pressure: PressureGauge::default() };
+        let sight =
+            Sight { readers, lost: 0, seq: 0, is_skipping: false, pressure: PressureGauge::default() };
         let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
         let _ = itself.set(Arc::downgrade(&state));
         let succession = Succession { state: state.clone(), sight: sight.clone(), terms, former: Vec::new() };
@@ -287,9 +290,12 @@ impl Edge {
 
     fn read_events(&self, most: usize) -> (Vec<Record>, u64) {
         let mut sight = self.sight();
-        let Sight { readers, lost, seq, .. } = &mut *sight;
+        let Sight { readers, lost, seq, is_skipping, .. } = &mut *sight;
+        let is_unread = std::mem::take(is_skipping);
         let mut events = Vec::new();
         for reader in readers.iter_mut() {
+            reader.be_unread(is_unread);
+            *seq += reader.passed();
             while events.len() < most {
                 let Some(event) = reader.read() else { break };
                 events.push(event);
@@ -316,7 +322,7 @@ impl Edge {
     pub fn skip_events(&self, keep: usize) -> u64 {
         let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = sight.readers.iter_mut().map(|reader| reader.skip_to_last(keep)).sum();
-        sight.seq += skipped;
+        (sight.seq, sight.is_skipping) = (sight.seq + skipped, true);
         skipped
     }
 

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -202,24 +202,39 @@ pub struct Event {
     pub firewall: Matched,
 }
 
+/// What the ends of a ring tell each other beside it.
+#[derive(Debug, Default)]
+struct Shared {
+    lost: AtomicU64,
+    /// The last look passed over what was there: nobody reads.
+    is_unread: AtomicBool,
+    /// Records that were not even made, since the reader asked last.
+    passed: AtomicU64,
+}
+
+/// Records that are made in a second for whoever comes next, where nobody reads.
+const KEPT_UNREAD: u32 = 200;
+
 /// The writing end of one worker's ring.
 #[derive(Debug)]
 pub struct Events {
     ring: rtrb::Producer<Event>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    /// Since when, and how many, records were made that nobody reads.
+    unread: (u64, u32),
 }
 
 /// The reading end.
 #[derive(Debug)]
 pub struct EventReader {
     ring: rtrb::Consumer<Event>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 pub fn ring(capacity: usize) -> (Events, EventReader) {
     let (producer, consumer) = rtrb::RingBuffer::new(capacity);
-    let lost = Arc::new(AtomicU64::new(0));
-    (Events { ring: producer, lost: lost.clone() }, EventReader { ring: consumer, lost })
+    let shared = Arc::new(Shared::default());
+    (Events { ring: producer, shared: shared.clone(), unread: (0, 0) }, EventReader { ring: consumer, shared })
 }
 
 impl Events {
@@ -231,8 +246,24 @@ impl Events {
     /// Of something that happened at the time that it says.
     pub fn write_dated(&mut self, event: Event) {
         if self.ring.push(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// As `write_dated`, of one of so many that making them is most of what they cost: where nobody reads, only some of
+    /// each second are made. `now_ms` is of any clock that goes on.
+    pub fn write_if_read(&mut self, now_ms: u64, event: impl FnOnce() -> Event) {
+        if self.shared.is_unread.load(Ordering::Relaxed) {
+            if now_ms.saturating_sub(self.unread.0) >= 1000 {
+                self.unread = (now_ms, 0);
+            }
+            if self.unread.1 >= KEPT_UNREAD {
+                self.shared.passed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            self.unread.1 += 1;
+        }
+        self.write_dated(event());
     }
 }
 
@@ -258,9 +289,19 @@ impl EventReader {
         }
     }
 
+    /// Does anybody read what comes?
+    pub fn be_unread(&self, is_unread: bool) {
+        self.shared.is_unread.store(is_unread, Ordering::Relaxed);
+    }
+
+    /// How many records were not made, since this was asked last.
+    pub fn passed(&self) -> u64 {
+        self.shared.passed.swap(0, Ordering::Relaxed)
+    }
+
     /// Records dropped because the ring was full, since the start.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.shared.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -316,5 +357,45 @@ impl Record {
             cause,
             message,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> Event {
+        let nobody = "192.0.2.1:1".parse().expect("an address");
+        Event {
+            cause: Cause::Closed,
+            protocol: Protocol::Tcp,
+            time_ms: 1,
+            application: 1,
+            flow: 1,
+            client: nobody,
+            edge: nobody,
+            origin: None,
+            connect_time_ms: 1,
+            client_bytes: 0,
+            origin_bytes: 0,
+            client_rtt_ns: 0,
+            origin_rtt_ns: 0,
+            firewall: Matched::Unknown,
+        }
+    }
+
+    #[test]
+    fn where_nobody_reads_only_some_records_of_a_second_are_made_and_the_others_counted() {
+        let (mut events, mut reader) = ring(4096);
+        let mut at = |now_ms: u64, records: u32| (0..records).for_each(|_| events.write_if_read(now_ms, some));
+        reader.be_unread(true);
+        at(1_000, 300);
+        at(1_999, 50);
+        assert_eq!((std::iter::from_fn(|| reader.read()).count(), reader.passed()), (200, 150));
+        at(2_000, 10);
+        assert_eq!((std::iter::from_fn(|| reader.read()).count(), reader.passed()), (10, 0));
+        reader.be_unread(false);
+        at(2_000, 1000);
+        assert_eq!((std::iter::from_fn(|| reader.read()).count(), reader.passed(), reader.lost()), (1000, 0, 0));
     }
 }

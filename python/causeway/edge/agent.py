@@ -32,7 +32,8 @@ _KEPT_UNREAD = 200  # of each worker at each look, for whoever comes next
 _FULL_BYTES = _EVENTS_PER_LOOK * 250  # no event is shorter: there is more where this came from
 _BUSY_BYTES = _FULL_BYTES // 4
 _LOOK_S, _LIVE_LOOK_S = 1.0, 0.1  # nobody watches; somebody does, or much happens
-_SKIPPING_LOOK_S = 0.25  # nobody watches, but the rings must not run over
+_SKIPPING_LOOK_S = 0.25  # nobody watches, but the rings must not run over:
+_MANY_SKIPPED = 8_192  # at one look
 _RETRY_S = 2.0  # a port that was taken may be free by then
 
 
@@ -95,7 +96,7 @@ class Agent:
         """Take what the engine has seen and publish it."""
         with self._observing:
             if not self._exchange.has_readers:
-                self._is_skipping = self._engine.skip_events(_KEPT_UNREAD) > 0
+                self._is_skipping = self._engine.skip_events(_KEPT_UNREAD) > _MANY_SKIPPED
             report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
             self._exchange.publish(report)
             for line in self._alarms.lines(report):

@@ -159,7 +159,7 @@ impl Keeper {
         match kind {
             FlowEventKind::Opened => {
                 entry.get_mut().open += 1;
-                self.events.write_dated(tell::opened(&flow, id, clocks));
+                self.events.write_if_read(clocks.monotonic_ms, || tell::opened(&flow, id, clocks));
             }
             FlowEventKind::Closed => {
                 let entry = entry.get_mut();
@@ -175,7 +175,7 @@ impl Keeper {
                     self.half_closed_since_ms.remove(&flow.client_key());
                 }
                 self.say_opened(&flow, id, clocks);
-                self.events.write_dated(tell::ended(&flow, id, cause, at_ms, clocks));
+                self.events.write_if_read(clocks.monotonic_ms, || tell::ended(&flow, id, cause, at_ms, clocks));
             }
             FlowEventKind::Replaced => {
                 self.say_opened(&flow, id, clocks);
