@@ -268,6 +268,37 @@ def test_answers_of_amplifiers_are_dropped_while_something_is_suspected(lab: Lab
     assert not samples[-1]["is_established"]
 
 
+def fragment(packet: bytes, field: int) -> bytes:
+    """The packet with flags and offset of its IPv4 header."""
+    header = packet[:6] + field.to_bytes(2, "big") + packet[8:10] + b"\0\0" + packet[12:20]
+    return header[:10] + frames.checksum(header).to_bytes(2, "big") + header[12:] + packet[20:]
+
+
+def test_state_rates_and_fragments_are_held_and_clients_notice_nothing(lab: Lab) -> None:
+    rate = {"of": "packets", "ipv4": 32, "ipv6": 64, "per_s": 10, "burst": 10}
+    holds = [
+        {"application": TCP, "state": True},
+        {"application": UDP, "no_fragments": True, "rates": [rate]},
+    ]
+    assert lab.engine.mitigate(holds=holds)["refused"] == {}
+    before = {of: lab.packets(of) for of in (TCP, UDP, "*")}
+    whole = frames.udp(("198.19.1.1", 5000), (EDGE[4], DATAGRAMS), b"x" * 72)
+    lab.wire.send(frames.tcp(stranger(n), (EDGE[4], BY_KERNEL), frames.ACK, seq=n, ack=n) for n in range(100))
+    lab.wire.send(frames.udp(("198.19.1.1", 5001 + n), (EDGE[4], DATAGRAMS), b"x" * 72) for n in range(100))
+    lab.wire.send(fragment(whole, 0x2000) for _ in range(50))
+    lab.wire.send(fragment(whole, 0x0005) for _ in range(50))
+    with lab.client:
+        assert ask(BY_KERNEL, EDGE[4]) == ask(BY_ENGINE, EDGE[4]) == ask_udp(DATAGRAMS, EDGE[4]) == b"hello"
+
+    def more(of: str, verdict: str) -> int:
+        return lab.packets(of).get(verdict, 0) - before[of].get(verdict, 0)
+
+    eventually(lambda: more(TCP, "out_of_state") == 100)
+    eventually(lambda: more(UDP, "fragment") == 50)
+    eventually(lambda: more("*", "fragment") == 50)
+    assert 80 <= more(UDP, "rate") <= 95
+
+
 @pytest.mark.parametrize("port", [BY_KERNEL, BY_ENGINE])
 def test_clients_connect_through_a_flood_of_syns_while_cookies_hold(lab: Lab, port: int) -> None:
     of = TCP if port == BY_KERNEL else ENGINE
