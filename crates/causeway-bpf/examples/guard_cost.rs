@@ -75,9 +75,15 @@ fn send(interface: u32, frames: &[Vec<u8>]) -> Duration {
                 message
             })
             .collect();
-        // SAFETY: as many messages as it says, of parts that outlive the call.
-        let sent = unsafe { libc::sendmmsg(socket, messages.as_mut_ptr(), messages.len() as u32, 0) };
-        assert!(sent > 0, "{}", std::io::Error::last_os_error());
+        loop {
+            // SAFETY: as many messages as it says, of parts that outlive the call.
+            let sent = unsafe { libc::sendmmsg(socket, messages.as_mut_ptr(), messages.len() as u32, 0) };
+            let error = std::io::Error::last_os_error();
+            if sent > 0 {
+                break;
+            }
+            assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}"); // full for a moment
+        }
     }
     begin.elapsed()
 }

@@ -25,7 +25,8 @@ const ATTACH_SK_LOOKUP: u32 = 36;
 const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_INGRESS: u32 = 46;
 const MAP_TYPE_ARRAY: u32 = 2;
-const MMAPABLE_INNER: u32 = 1 << 10 | 1 << 12;
+const MMAPABLE: u32 = 1 << 10;
+const MMAPABLE_INNER: u32 = MMAPABLE | 1 << 12;
 const XDP_GENERIC: u32 = 1 << 1;
 const XDP_NATIVE: u32 = 1 << 2;
 
@@ -152,6 +153,11 @@ pub fn attach_xdp(program: BorrowedFd<'_>, interface: u32, is_native: bool) -> i
 pub fn create_array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
     // Type, bytes of key and value, entries, flags; the kernel takes what follows as zero.
     descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, value_bytes, entries, MMAPABLE_INNER])
+}
+
+/// An array that can be mapped, and be an inner map where one of just that size is expected.
+pub fn create_mappable_array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
+    descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, value_bytes, entries, MMAPABLE])
 }
 
 /// Put another program in the place of a link's own; no packet passes by neither.

@@ -16,7 +16,7 @@ use crate::{Unavailable, built, call};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 /// Of `bpf/guard.h`: maps of another layout are not adopted. Count up with every change there.
-const LAYOUT: &str = "maps-2";
+const LAYOUT: &str = "maps-3";
 const GENERIC: &str = "-generic";
 
 macro_rules! maps {
@@ -43,8 +43,10 @@ maps!(
     guarded,
     guard_counts,
     guard_hits,
-    sets4,
-    sets6,
+    small_tables,
+    medium_tables,
+    large_tables,
+    huge_tables,
     rule_sets,
     rates,
     rate_sources,
