@@ -58,7 +58,7 @@ struct guard_settings {
 SIZE(struct guard_settings, 64);
 
 /* --- Prefixes. A table is memory in lines of a cache line each. It says for each address what the longest prefix of it
- * has: a trie of nodes with 2^n descriptors of 4 bytes and, where few boundaries are left, lines of sorted keys.
+ * has: a trie of nodes with 2^n entries of 8 bytes and, where few boundaries are left, lines of sorted keys.
  *
  * Tables are of four sizes, because only of a map whose size it knows does a program compute an address without a call:
  * a small one is one window of SMALL_BITS, others are 1, 16 or 64 windows of WINDOW_BITS. A set's table of a family is in
@@ -87,12 +87,15 @@ SIZE(struct table_head, 64);
 
 /* A descriptor: what the upper four bits say. A value (0, or one of the VALUE_ bits) is one too. */
 #define KIND(d) ((d) >> 28)
-#define KIND_NODE 3u      /* bits << 23 | first line: 2^bits descriptors, 16 a line */
+#define KIND_NODE 3u      /* bits << 23 | first line: 2^bits entries, 8 a line */
 #define KIND_LINE16 5u    /* a line: 20 keys of 15 bits, of each the upper bit set, then 21 bytes: what holds below the */
 #define KIND_LINE32 6u    /* first key, from the first key on, ..., as indices of the palette. 12 keys of 31 bits, 13 bytes. */
 #define KIND_LINE64 7u    /* 7 whole keys, 8 bytes. Where there are fewer keys, the last possible one is repeated. */
 #define KIND_WIDE 8u      /* together with one of these: values instead of bytes, 4 bytes each; 8, 6, 5 keys */
 #define NODE_LINE 0x7fffffu
+/* An entry of a node: descriptor << 32 | begins. The addresses of an entry are in 32 parts; if its descriptor is that of a
+ * line, and bit i of `begins` is set, another line begins with part i, behind the one before it. */
+#define PART_BITS 5
 #define MAX_NODE_BITS 20
 #define MAX_DEPTH4 6 /* nodes below each other: 32 bits by at least 6 */
 #define MAX_DEPTH6 11

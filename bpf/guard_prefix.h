@@ -109,29 +109,40 @@ static __always_inline __u32 value_in(const void *line, const void *head, __u32 
 	return ((const __u32 *)(head + sizeof(struct line)))[at & 255];
 }
 
+static __always_inline __u32 ones_of(__u32 bits)
+{
+	bits -= bits >> 1 & 0x55555555;
+	bits = (bits & 0x33333333) + (bits >> 2 & 0x33333333);
+	return ((bits + (bits >> 4)) & 0x0f0f0f0f) * 0x01010101 >> 24;
+}
+
 /* From a descriptor down to a value. */
 static __always_inline __u32 descend(struct table table, const void *head, __u32 descriptor, __u64 key, __u32 rest,
 				     int is_ipv6)
 {
 	struct line *line;
-	__u32 kind;
+	__u32 kind, begins = 0;
 
 	for (int i = 0; i < (is_ipv6 ? MAX_DEPTH6 : MAX_DEPTH4); i++) {
 		__u32 bits = descriptor >> 23 & 31, slot;
+		__u64 entry;
 
 		if (KIND(descriptor) != KIND_NODE)
 			break;
 		rest -= bits;
 		slot = key >> (rest & 63) & ((1u << bits) - 1);
-		line = line_at(table, (descriptor & NODE_LINE) + (slot >> 4));
+		line = line_at(table, (descriptor & NODE_LINE) + (slot >> 3));
 		if (!line)
 			return 0;
-		descriptor = line->words[slot & 15];
+		entry = ((volatile __u64 *)line)[slot & 7]; /* at once: it may be changing */
+		descriptor = entry >> 32;
+		begins = entry;
 	}
 	kind = KIND(descriptor);
 	if (!(kind & (kind - 1)))
 		return descriptor;
-	line = line_at(table, descriptor & VALUE_RECORD);
+	begins &= (2ull << (key >> ((rest - PART_BITS) & 63) & 31)) - 1; /* 0 where there are not so many bits */
+	line = line_at(table, (descriptor & VALUE_RECORD) + ones_of(begins));
 	return line ? value_in(line, head, kind, key, is_ipv6) : 0;
 }
 

@@ -414,6 +414,14 @@ impl Guard {
         Ok((answer, frame))
     }
 
+    /// What judging a packet takes if it is all that there is, in ns: the mean of `repeat` times in a row. Else as `ask`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn cost(&self, frame: &[u8], repeat: u32) -> io::Result<u32> {
+        call::time_packet(self.kernel.program.as_fd(), frame, repeat)
+    }
+
     /// Let the kernel time its programs while `act` runs; answers how often this one ran, and for how many ns in all.
     ///
     /// # Errors

@@ -24,15 +24,6 @@ pub(super) struct Form {
 }
 
 impl Keys {
-    /// The narrowest that tells addresses apart of which `rest` bits are left. Those of 64 are for IPv6 only.
-    pub fn of(rest: u32) -> Keys {
-        match rest {
-            0..=15 => Keys::Of15,
-            16..=31 => Keys::Of31,
-            _ => Keys::Of64,
-        }
-    }
-
     pub fn bits(self) -> u32 {
         match self {
             Keys::Of15 => 15,

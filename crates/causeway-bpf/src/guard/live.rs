@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::access::{Entry, Prefix, PrefixSet};
 use super::shared::{HUGE_WINDOWS, LARGE_WINDOWS, Line, SMALL_BITS, WINDOW_BITS};
@@ -88,9 +88,9 @@ impl Lines {
 
     /// The program sees one or the other, and what the new one leads to.
     fn store(&mut self, word: Word) {
-        assert!((word.line as usize) < self.size.lines() && word.word < 16);
+        assert!((word.line as usize) < self.size.lines() && word.word < 8);
         // SAFETY: within the mapping, aligned, and only written with atomics once it is in use.
-        unsafe { AtomicU32::from_ptr(self.place.add(word.line as usize).cast::<u32>().add(word.word)) }
+        unsafe { AtomicU64::from_ptr(self.place.add(word.line as usize).cast::<u64>().add(word.word)) }
             .store(word.value, Ordering::Release);
     }
 }

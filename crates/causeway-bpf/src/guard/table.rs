@@ -1,8 +1,9 @@
 //! A prefix table as the program reads it (`bpf/guard.h`): made of a set, and mended where an entry changes.
 //!
 //! Nested prefixes are flattened to boundaries ("from here on addresses have this value"), and these put into lines of a
-//! cache line each below nodes as wide as there are boundaries for; neighbours share lines. So an address costs a word of a
-//! node and a line, whatever the prefixes are, and each of a million scattered ones some ten bytes.
+//! cache line each below nodes as wide as there are boundaries for. An entry of a node tells a few lines apart, so nodes stay
+//! small enough for the caches: an address costs one line that is cold, and each of a million scattered prefixes about nine
+//! bytes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,6 +17,10 @@ use super::shared::{
 type Nets = BTreeMap<Net, Entry>;
 
 const LEAST_NODE_BITS: u32 = 6;
+/// An entry of a node has 32 parts, and about so many boundaries: a few lines.
+const PART_BITS: u32 = 5;
+const MOST_KEYS: usize = 20;
+const BOUNDARIES_OF_ENTRY: u32 = 32;
 /// Mending touches at most so many descriptors, and lays at most so many entries again; what is more is made anew as a
 /// whole.
 const MOST_MENDED: usize = 4096;
@@ -34,12 +39,12 @@ struct Record {
     otherwise: u32,
 }
 
-/// A word of a line.
+/// Eight bytes of a line, which the program sees change at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word {
     pub line: u32,
     pub word: usize,
-    pub value: u32,
+    pub value: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -65,9 +70,9 @@ pub(super) enum Mended {
     NotPossible,
 }
 
-/// Neighbouring slots that are going to share a line, and their boundaries: what is around them, and a range.
-struct Group {
-    slots: Vec<u32>,
+/// Boundaries that share a line: from which of an entry's parts on, what is around them, and a range.
+struct Share {
+    part: u32,
     first_key: u64,
     around: u32,
     from: usize,
@@ -91,7 +96,9 @@ impl Table {
         };
         table.index(0);
         let mut lay = |low, at, is_outside| {
-            table.descriptor(nets, low, at, &mut usize::MAX.clone(), is_outside).expect("there is room for all")
+            let boundaries = table.boundaries(nets, low, at, &mut usize::MAX.clone(), is_outside);
+            let (around, inside) = boundaries.expect("there is room for all");
+            table.root(low, around, &inside, at)
         };
         let inside = lay(base, shared_bits, false);
         let outside = if shared_bits == 0 { inside } else { lay(0, 0, true) };
@@ -110,9 +117,11 @@ impl Table {
         self.lines.len() as u32 - 1
     }
 
-    fn set(&mut self, word: Word) {
-        self.lines[word.line as usize][word.word] = word.value;
-        self.changed.push(word);
+    /// A half of a word.
+    fn set(&mut self, line: u32, half: usize, value: u32) {
+        self.lines[line as usize][half] = value;
+        let halves = &self.lines[line as usize][half / 2 * 2..];
+        self.changed.push(Word { line, word: half / 2, value: whole([halves[0], halves[1]]) });
     }
 
     fn record(&mut self, record: Record) -> u32 {
@@ -144,14 +153,8 @@ impl Table {
         let at = self.palette.len();
         self.palette.insert(value, at as u8);
         self.marks_of_palette += usize::from(is_mark);
-        self.set(Word { line: 1 + at as u32 / 16, word: at % 16, value });
+        self.set(1 + at as u32 / 16, at % 16, value);
         Some(at as u8)
-    }
-
-    fn form(&mut self, keys: Keys, around: u32, inside: &[Boundary]) -> Form {
-        let values = inside.iter().map(|(_, value)| *value);
-        let is_wide = std::iter::once(around).chain(values).any(|value| self.index(value).is_none());
-        Form { keys, is_wide }
     }
 
     /// What an address that has `entry` and nothing longer gets.
@@ -226,46 +229,100 @@ impl Table {
             within.push((last_of(net.lower, u32::from(net.length) - 64), value));
         }
         close(&mut within, None, around, &mut boundaries);
-        let descriptor = self.place(0, boundaries[0].1, &boundaries[1..], 0);
+        let descriptor = self.root(0, boundaries[0].1, &boundaries[1..], 0);
         let mut line = Line::default();
         line[0] = descriptor;
         VALUE_DEEPER | self.new_line(line)
     }
 
     /// The descriptor for addresses from `low` on, that share `at` bits: `around`, then the boundaries `inside`.
-    fn place(&mut self, low: u64, around: u32, inside: &[Boundary], at: u32) -> u32 {
-        if inside.is_empty() {
-            return around;
+    fn root(&mut self, low: u64, around: u32, inside: &[Boundary], at: u32) -> u32 {
+        match self.shares(low, around, inside, at) {
+            _ if inside.is_empty() => around,
+            Some((form, shares)) if shares.len() == 1 => self.lay(form, &shares, inside),
+            _ => self.node(low, around, inside, at),
         }
-        let rest = self.width - at;
-        let keys = Keys::of(rest);
-        if rest < 32 || self.width == 64 {
-            let form = self.form(keys, around, inside);
-            if inside.len() <= form.most() {
-                return self.lay(form, around, inside);
-            }
-        }
-        self.node(low, around, inside, at)
     }
 
-    fn lay(&mut self, form: Form, around: u32, inside: &[Boundary]) -> u32 {
-        let palette = &self.palette;
-        let line = form.lay(around, inside, self.width, |value| palette[&value]);
-        form.kind() << 28 | self.new_line(line)
+    /// The same for an entry of a node, which may have a line for each of its parts.
+    fn entry(&mut self, low: u64, around: u32, inside: &[Boundary], at: u32) -> u64 {
+        if inside.is_empty() {
+            return u64::from(around) << 32;
+        }
+        match self.shares(low, around, inside, at) {
+            Some((form, shares)) => {
+                let begins = shares.iter().skip(1).fold(0, |all, share| all | 1u64 << share.part);
+                u64::from(self.lay(form, &shares, inside)) << 32 | begins
+            }
+            None => u64::from(self.node(low, around, inside, at)) << 32,
+        }
+    }
+
+    /// How boundaries fit in the fewest lines; `None` if there are too many in one part.
+    fn shares(&mut self, low: u64, around: u32, inside: &[Boundary], at: u32) -> Option<(Form, Vec<Share>)> {
+        if inside.len() > (1 << PART_BITS) * MOST_KEYS {
+            return None;
+        }
+        let values = inside.iter().map(|(_, value)| *value);
+        let is_wide = std::iter::once(around).chain(values).any(|value| self.index(value).is_none());
+        let rest = self.width - at;
+        let all = [Keys::Of15, Keys::Of31, Keys::Of64].map(|keys| Form { keys, is_wide });
+        let possible = all.into_iter().filter(|form| {
+            (form.keys != Keys::Of64 || self.width == 64) && rest.saturating_sub(PART_BITS) <= form.keys.bits()
+        });
+        let ways = possible.filter_map(|form| Some((form, self.shares_of(form, low, around, inside, at)?)));
+        ways.min_by_key(|(_, shares)| shares.len())
+    }
+
+    fn shares_of(&self, form: Form, low: u64, mut around: u32, inside: &[Boundary], at: u32) -> Option<Vec<Share>> {
+        let rest = self.width - at;
+        let bits = if rest > PART_BITS { PART_BITS } else { 0 };
+        if bits == 0 && inside.len() > form.most() {
+            return None;
+        }
+        let mut shares: Vec<Share> = Vec::new();
+        let mut to = 0;
+        for part in 0..1u32 << bits {
+            let child = low | if bits == 0 { 0 } else { u64::from(part) << (64 - at - bits) };
+            let last = last_of(child, at + bits);
+            let mut from = to;
+            to += inside[to..].iter().take_while(|(key, _)| *key <= last).count();
+            if from < to && inside[from].0 == child {
+                around = inside[from].1;
+                from += 1;
+            }
+            let joined = shares.last_mut().filter(|share| {
+                is_near(share.first_key, last, form.keys, self.width) && to - share.from <= form.most()
+            });
+            match joined {
+                Some(share) => share.to = to,
+                None if to - from > form.most() => return None,
+                None => shares.push(Share { part, first_key: child, around, from, to }),
+            }
+            if to > 0 {
+                around = inside[to - 1].1;
+            }
+        }
+        Some(shares)
+    }
+
+    /// Lines behind each other; answers the descriptor of the first.
+    fn lay(&mut self, form: Form, shares: &[Share], inside: &[Boundary]) -> u32 {
+        let first = self.lines.len() as u32;
+        for share in shares {
+            let palette = &self.palette;
+            let line = form.lay(share.around, &inside[share.from..share.to], self.width, |value| palette[&value]);
+            self.lines.push(line);
+        }
+        form.kind() << 28 | first
     }
 
     fn node(&mut self, low: u64, mut around: u32, inside: &[Boundary], at: u32) -> u32 {
-        let rest = self.width - at;
-        let wanted = (inside.len() as u64).ilog2().saturating_sub(1).clamp(LEAST_NODE_BITS, MAX_NODE_BITS);
-        // One bit more if keys are narrower then.
-        let is_next = |keys: u32| rest.checked_sub(wanted) == Some(keys + 1);
-        let wanted = wanted + u32::from(is_next(15) || is_next(31) && wanted < MAX_NODE_BITS);
-        let bits = wanted.min(MAX_NODE_BITS).min(rest);
+        let wanted = (inside.len() as u64).ilog2().saturating_sub(BOUNDARIES_OF_ENTRY.ilog2());
+        let bits = wanted.clamp(LEAST_NODE_BITS, MAX_NODE_BITS).min(self.width - at);
         let first = self.lines.len() as u32;
-        self.lines.resize(self.lines.len() + (1usize << bits).div_ceil(16), Line::default());
+        self.lines.resize(self.lines.len() + (1usize << bits).div_ceil(8), Line::default());
         let at = at + bits;
-        let keys = Keys::of(self.width - at);
-        let mut group: Option<Group> = None;
         let mut to = 0;
         for slot in 0..1u32 << bits {
             let child = low | u64::from(slot) << (64 - at);
@@ -276,46 +333,14 @@ impl Table {
                 around = inside[from].1;
                 from += 1;
             }
-            if from == to {
-                self.point(first, slot, around);
-                continue;
+            let halves = halves(self.entry(child, around, &inside[from..to], at));
+            let place = slot as usize % 8 * 2;
+            self.lines[(first + slot / 8) as usize][place..place + 2].copy_from_slice(&halves);
+            if to > 0 {
+                around = inside[to - 1].1;
             }
-            let joined = group.as_mut().filter(|group| is_near(group.first_key, child, keys, self.width));
-            if let Some(joined) = joined
-                && self.fits(keys, joined.around, &inside[joined.from..to])
-            {
-                joined.slots.push(slot);
-                joined.to = to;
-            } else {
-                self.share(first, keys, group.take(), inside);
-                if self.fits(keys, around, &inside[from..to]) {
-                    group = Some(Group { slots: vec![slot], first_key: child, around, from, to });
-                } else {
-                    let descriptor = self.place(child, around, &inside[from..to], at);
-                    self.point(first, slot, descriptor);
-                }
-            }
-            around = inside[to - 1].1;
         }
-        self.share(first, keys, group, inside);
         KIND_NODE << 28 | bits << 23 | first
-    }
-
-    /// One line for all slots of a group.
-    fn share(&mut self, first: u32, keys: Keys, group: Option<Group>, inside: &[Boundary]) {
-        let Some(group) = group else { return };
-        let inside = &inside[group.from..group.to];
-        let form = self.form(keys, group.around, inside);
-        let descriptor = self.lay(form, group.around, inside);
-        group.slots.iter().for_each(|slot| self.point(first, *slot, descriptor));
-    }
-
-    fn fits(&mut self, keys: Keys, around: u32, inside: &[Boundary]) -> bool {
-        inside.len() <= Form { keys, is_wide: false }.most() && inside.len() <= self.form(keys, around, inside).most()
-    }
-
-    fn point(&mut self, first: u32, slot: u32, descriptor: u32) {
-        self.lines[(first + slot / 16) as usize][slot as usize % 16] = descriptor;
     }
 
     fn is_inside(&self, net: &Net) -> bool {
@@ -346,11 +371,12 @@ impl Table {
     /// Of the trie whose root is a word of the head: for addresses from `low` on, that share `at` bits.
     fn mend_below(&mut self, nets: &Nets, net: Net, root: usize, mut low: u64, mut at: u32) -> bool {
         let length = u32::from(net.length).min(64);
-        let (mut line, mut word) = (0u32, root);
+        // An entry, once it is one of a node.
+        let (mut line, mut slot_of_line) = (0u32, None);
         // Down to where the prefix is not within a single child any more.
         let mut slots = 1usize;
         while slots == 1 {
-            let descriptor = self.lines[line as usize][word];
+            let descriptor = self.lines[line as usize][slot_of_line.map_or(root, |slot| descriptor_half(slot))];
             let bits = descriptor >> 23 & 31;
             if descriptor >> 28 != KIND_NODE || length < at {
                 break;
@@ -359,7 +385,7 @@ impl Table {
             if at + bits > length {
                 slots = 1 << (at + bits - length);
             }
-            (line, word) = ((descriptor & NODE_LINE) + slot / 16, slot as usize % 16);
+            (line, slot_of_line) = ((descriptor & NODE_LINE) + slot / 8, Some(slot as usize % 8));
             low = first_bits(net.upper, at + bits);
             at += bits;
         }
@@ -370,14 +396,30 @@ impl Table {
         let mut room = MOST_MENDED;
         for slot in 0..slots {
             let low = low + if slot == 0 { 0 } else { (slot as u64) << (64 - at) };
-            let Some(value) = self.descriptor(nets, low, at, &mut room, is_outside) else { return false };
-            self.set(Word { line: line + ((word + slot) / 16) as u32, word: (word + slot) % 16, value });
+            let Some((around, inside)) = self.boundaries(nets, low, at, &mut room, is_outside) else { return false };
+            let Some(first) = slot_of_line else {
+                let descriptor = self.root(low, around, &inside, at);
+                self.set(0, root, descriptor);
+                return true;
+            };
+            let [low_half, high_half] = halves(self.entry(low, around, &inside, at));
+            let (line, at) = (line + ((first + slot) / 8) as u32, (first + slot) % 8);
+            self.lines[line as usize][at * 2] = low_half;
+            self.set(line, at * 2 + 1, high_half);
         }
         true
     }
 
-    /// For addresses from `low` on, that share `at` bits; `None` if there are more entries than there is `room` for.
-    fn descriptor(&mut self, nets: &Nets, low: u64, at: u32, room: &mut usize, is_outside: bool) -> Option<u32> {
+    /// What addresses from `low` on, that share `at` bits, have, from the first one on and from boundaries on; `None` if
+    /// there are more entries than there is `room` for.
+    fn boundaries(
+        &mut self,
+        nets: &Nets,
+        low: u64,
+        at: u32,
+        room: &mut usize,
+        is_outside: bool,
+    ) -> Option<(u32, Vec<Boundary>)> {
         // From the widest to the narrowest that covers all of it.
         let mut around = 0;
         for length in 0..=at {
@@ -402,7 +444,8 @@ impl Table {
         self.flatten(inside.into_iter(), low, around, &mut boundaries);
         // What comes after the last address of this part is another part's.
         boundaries.retain(|(key, _)| *key <= last);
-        Some(self.place(low, boundaries[0].1, &boundaries[1..], at))
+        let (_, around) = boundaries.remove(0);
+        Some((around, boundaries))
     }
 
     /// What the program finds; for tests.
@@ -431,18 +474,28 @@ impl Table {
 
     #[cfg(test)]
     fn descend(&self, mut descriptor: u32, key: u64, mut rest: u32) -> u32 {
+        let mut begins = 0;
         while descriptor >> 28 == KIND_NODE {
             let bits = descriptor >> 23 & 31;
             rest -= bits;
             let slot = (key >> rest) as u32 & ((1 << bits) - 1);
-            descriptor = self.lines[((descriptor & NODE_LINE) + slot / 16) as usize][slot as usize % 16];
+            let halves = &self.lines[((descriptor & NODE_LINE) + slot / 8) as usize][slot as usize % 8 * 2..];
+            let entry = whole([halves[0], halves[1]]);
+            (begins, descriptor) = (entry as u32, (entry >> 32) as u32);
         }
         if (descriptor >> 28).count_ones() < 2 {
             return descriptor;
         }
+        let part = if rest > PART_BITS { key >> (rest - PART_BITS) & 31 } else { 0 };
+        let line = (descriptor & VALUE_RECORD) + (u64::from(begins) & ((2 << part) - 1)).count_ones();
         let palette = |at: u8| self.lines[1 + usize::from(at) / 16][usize::from(at) % 16];
-        super::line::find(&self.lines[(descriptor & VALUE_RECORD) as usize], descriptor >> 28, key, palette)
+        super::line::find(&self.lines[line as usize], descriptor >> 28, key, palette)
     }
+}
+
+/// Where an entry's descriptor is in its line.
+fn descriptor_half(slot: usize) -> usize {
+    slot * 2 + usize::from(cfg!(target_endian = "little"))
 }
 
 fn halves(whole: u64) -> [u32; 2] {
