@@ -50,8 +50,36 @@ fn prefixes(count: usize, is_ipv6: bool) -> Vec<Prefix> {
         .collect()
 }
 
+/// A few frames that are sent over and over, each time from the next of many sources: a flood does not come out of a
+/// memory of its own, which would push the tables out of the caches.
+struct Flood {
+    frames: Vec<Vec<u8>>,
+    sources: Vec<IpAddr>,
+    count: usize,
+}
+
+impl Flood {
+    /// What comes from some of these, one by one: here the frames of one batch.
+    fn of(count: usize, sources: Vec<IpAddr>, frame: impl Fn(SocketAddr, SocketAddr) -> Vec<u8>) -> Flood {
+        let to = at(if sources[0].is_ipv4() { EDGE } else { EDGE6 }, 1000);
+        let to = |n: usize| SocketAddr::new(to.ip(), 1000 + n as u16);
+        let frames = (0..BATCH).map(|n| frame(SocketAddr::new(sources[0], 40_000), to(n))).collect();
+        Flood { frames, sources, count }
+    }
+
+    fn fill(&mut self, batch: usize) {
+        for (n, frame) in self.frames.iter_mut().enumerate() {
+            match self.sources.get((batch * BATCH + n) % self.sources.len().max(1)) {
+                Some(IpAddr::V4(source)) => frame[26..30].copy_from_slice(&source.octets()),
+                Some(IpAddr::V6(source)) => frame[22..38].copy_from_slice(&source.octets()),
+                None => (),
+            }
+        }
+    }
+}
+
 /// Send frames by a packet socket of `interface`, from the namespace that it is in.
-fn send(interface: u32, frames: &[Vec<u8>]) -> Duration {
+fn send(interface: u32, flood: &mut Flood) -> Duration {
     // SAFETY: plain numbers, for which zeroes are a value.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     to.sll_family = libc::AF_PACKET as u16;
@@ -61,9 +89,10 @@ fn send(interface: u32, frames: &[Vec<u8>]) -> Duration {
     let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
     assert!(socket >= 0);
     let begin = Instant::now();
-    for batch in frames.chunks(BATCH) {
+    for batch in 0..flood.count / BATCH {
+        flood.fill(batch);
         let mut parts: Vec<libc::iovec> =
-            batch.iter().map(|f| libc::iovec { iov_base: f.as_ptr() as *mut _, iov_len: f.len() }).collect();
+            flood.frames.iter().map(|f| libc::iovec { iov_base: f.as_ptr() as *mut _, iov_len: f.len() }).collect();
         let mut messages: Vec<libc::mmsghdr> = parts
             .iter_mut()
             .map(|part| {
@@ -120,7 +149,7 @@ impl Bench {
         let far = sender.index("g1");
         let mut bench = Bench { edge, sender, far, guard, nothing_ns: 0.0 };
         bench.nothing_ns =
-            bench.beside(&[Prefix::host(Ipv4Addr::LOCALHOST.into())], "a program that does nothing", arp());
+            bench.beside(&[Prefix::host(Ipv4Addr::LOCALHOST.into())], "a program that does nothing", others());
         Some(bench)
     }
 
@@ -142,7 +171,7 @@ impl Bench {
             println!("  {what}: {}", rounds[1]);
         };
         self.edge.run(|| {
-            tell("an ARP frame: being called", &arp()[0]);
+            tell("an ARP frame: being called", &arp());
             tell("UDP to a port that is not guarded: reading it, and whose it is", &udp(other, at(EDGE, 22), data));
             let with = |sets: &[u16]| Listener { mode: Mode::Protect, sets: sets.to_vec(), ..Listener::default() };
             for (count, sets) in [(0, &[][..]), (1, &[1]), (2, &[1, 2])] {
@@ -170,12 +199,12 @@ impl Bench {
         });
     }
 
-    fn tell(&self, what: &str, frames: &[Vec<u8>]) {
-        self.tell_of(what, self.far, frames, |act| self.guard.timed(act));
+    fn tell(&self, what: &str, flood: Flood) {
+        self.tell_of(what, self.far, flood, |act| self.guard.timed(act));
     }
 
     /// The kernel's trie of the same prefixes.
-    fn beside(&self, list: &[Prefix], what: &str, frames: Vec<Vec<u8>>) -> f64 {
+    fn beside(&self, list: &[Prefix], what: &str, flood: Flood) -> f64 {
         let begin = Instant::now();
         let trie = lpm_trie::Trie::new(list).unwrap();
         let took = begin.elapsed();
@@ -184,7 +213,7 @@ impl Bench {
         self.sender.ip("link set t1 up");
         let link = self.edge.run(|| trie.attach(self.edge.index("t0"))).unwrap();
         let far = self.sender.index("t1");
-        let ns = self.tell_of(&format!("{what} (loaded in {took:.2?})"), far, &frames, |act| trie.timed(act));
+        let ns = self.tell_of(&format!("{what} (loaded in {took:.2?})"), far, flood, |act| trie.timed(act));
         drop(link);
         self.edge.ip("link del t0");
         ns
@@ -194,19 +223,19 @@ impl Bench {
         &self,
         what: &str,
         far: u32,
-        frames: &[Vec<u8>],
+        mut flood: Flood,
         timed: impl Fn(&mut dyn FnMut()) -> std::io::Result<(u64, u64)>,
     ) -> f64 {
-        let of = |_: usize| {
+        let mut of = |_: usize| {
             let mut took = Duration::ZERO;
             let (runs, ns) = timed(&mut || {
-                took = self.sender.run(|| send(far, frames));
+                took = self.sender.run(|| send(far, &mut flood));
                 std::thread::sleep(Duration::from_millis(20)); // what is still in the queue
             })
             .unwrap();
-            (ns as f64 / runs as f64, frames.len() as f64 / took.as_secs_f64() / 1e6)
+            (ns as f64 / runs as f64, flood.count as f64 / took.as_secs_f64() / 1e6)
         };
-        let mut rounds: Vec<(f64, f64)> = (0..ROUNDS).map(of).collect();
+        let mut rounds: Vec<(f64, f64)> = (0..ROUNDS).map(&mut of).collect();
         rounds.sort_by(|one, other| one.0.total_cmp(&other.0));
         let (median, mpps) = rounds[ROUNDS / 2];
         println!(
@@ -218,25 +247,32 @@ impl Bench {
     }
 }
 
-fn arp() -> Vec<Vec<u8>> {
-    vec![[&[0xff; 12][..], &[8, 6], &[0; 46]].concat(); 200_000]
+fn arp() -> Vec<u8> {
+    [&[0xff; 12][..], &[8, 6], &[0; 46]].concat()
 }
 
-fn frames(prefixes: &[Prefix], is_tcp: bool, count: usize) -> Vec<Vec<u8>> {
+/// Nothing that the guard looks at.
+fn others() -> Flood {
+    Flood { frames: vec![arp(); BATCH], sources: Vec::new(), count: FRAMES }
+}
+
+/// Some of them, in any order.
+fn sources(prefixes: &[Prefix]) -> Vec<IpAddr> {
     let mut random = Random(3);
-    (0..count)
-        .map(|_| {
-            let prefix = prefixes[random.next() as usize % prefixes.len()];
-            let from = SocketAddr::new(prefix.address(), 40_000 + random.below(1000) as u16);
-            let to = at(if from.is_ipv4() { EDGE } else { EDGE6 }, 1000 + random.below(100) as u16);
-            if is_tcp { tcp(from, to, &Tcp::new(SYN, 1, 0, b"")) } else { udp(from, to, b"0123456789012345") }
-        })
-        .collect()
+    (0..FRAMES).map(|_| prefixes[random.next() as usize % prefixes.len()].address()).collect()
+}
+
+fn datagrams(sources: Vec<IpAddr>) -> Flood {
+    Flood::of(FRAMES, sources, |from, to| udp(from, to, b"0123456789012345"))
+}
+
+fn syns(sources: Vec<IpAddr>) -> Flood {
+    Flood::of(FRAMES, sources, |from, to| tcp(from, to, &Tcp::new(SYN, 1, 0, b"")))
 }
 
 fn main() {
     let Some(bench) = Bench::new() else { return };
-    bench.tell("an ARP frame", &arp());
+    bench.tell("an ARP frame", others());
     let words: Vec<String> = std::env::args().skip(1).collect();
     let is_beside = words.iter().any(|word| word == "beside");
     for count in words.iter().filter(|word| *word != "beside").map(|word| word.parse::<usize>().unwrap()) {
@@ -270,11 +306,11 @@ fn main() {
                 took.keys().last().unwrap()
             );
             if is_beside && !is_ipv6 {
-                bench.beside(&list, "  BPF_MAP_TYPE_LPM_TRIE, dropped", frames(&list, false, FRAMES));
+                bench.beside(&list, "  BPF_MAP_TYPE_LPM_TRIE, dropped", datagrams(sources(&list)));
             }
-            bench.tell("  dropped by prefix, UDP", &frames(&list, false, FRAMES));
-            bench.tell("  dropped by prefix, SYN", &frames(&list, true, FRAMES));
-            let others: Vec<Prefix> = prefixes(count * 2, is_ipv6)[count..]
+            bench.tell("  dropped by prefix, UDP", datagrams(sources(&list)));
+            bench.tell("  dropped by prefix, SYN", syns(sources(&list)));
+            let unlisted: Vec<Prefix> = prefixes(count * 2, is_ipv6)[count..]
                 .iter()
                 .map(|prefix| match prefix.address() {
                     // 128.0.0.0 and up, or another /32, have no prefix
@@ -282,16 +318,10 @@ fn main() {
                     IpAddr::V6(v6) => Prefix::host(Ipv6Addr::from_bits(v6.to_bits() ^ 1 << 70).into()),
                 })
                 .collect();
-            bench.tell("  passed, in no prefix, UDP", &frames(&others, false, FRAMES / 2));
-            let unguarded: Vec<Vec<u8>> = frames(&list, false, FRAMES / 2)
-                .into_iter()
-                .map(|mut frame| {
-                    let at = if is_ipv6 { 56 } else { 36 };
-                    frame[at..at + 2].copy_from_slice(&22u16.to_be_bytes());
-                    frame
-                })
-                .collect();
-            bench.tell("  to a port that is not guarded", &unguarded);
+            bench.tell("  passed, in no prefix, UDP", datagrams(sources(&unlisted)));
+            let unguarded =
+                Flood::of(FRAMES, sources(&list), |from, to| udp(from, SocketAddr::new(to.ip(), 22), b"0123"));
+            bench.tell("  to a port that is not guarded", unguarded);
         }
     }
     bench.parts(); // last: it joins a fast path

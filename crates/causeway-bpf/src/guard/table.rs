@@ -686,4 +686,27 @@ mod tests {
         assert!(table.lines.len() * 64 < 12_000_000, "{} bytes", table.lines.len() * 64);
         set.v4.keys().step_by(1000).for_each(|net| agrees(&table, &set, net.address(true)));
     }
+
+    #[test]
+    fn what_is_looked_at_for_each_address_of_a_hundred_thousand_is_small_in_both_families() {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 32
+        };
+        let four = |n: u64| Prefix::host(std::net::Ipv4Addr::from_bits(n as u32).into());
+        let six =
+            |n: u64| Prefix::new(std::net::Ipv6Addr::from_bits(u128::from(0x2001_0db8 << 32 | n) << 64).into(), 64);
+        let set: PrefixSet = (0..100_000)
+            .flat_map(|_| [four(next()), six(next()).unwrap()].map(|prefix| (prefix, Entry::block())))
+            .collect();
+        for (nets, is_ipv6) in [(&set.v4, false), (&set.v6, true)] {
+            let table = Table::new(nets, is_ipv6);
+            let root = table.lines[0][INSIDE];
+            let node_bytes = 8usize << (root >> 23 & 31);
+            assert!(root >> 28 == KIND_NODE && node_bytes <= 1 << 16, "a root of {node_bytes} bytes");
+            assert!(table.lines.len() * 64 < 1_500_000, "{} bytes", table.lines.len() * 64);
+            nets.keys().step_by(100).for_each(|net| agrees(&table, &set, net.address(!is_ipv6)));
+        }
+    }
 }
