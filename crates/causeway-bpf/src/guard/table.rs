@@ -96,7 +96,8 @@ impl Table {
         };
         table.index(0);
         let mut lay = |low, at, is_outside| {
-            let boundaries = table.boundaries(nets, low, at, &mut usize::MAX.clone(), is_outside);
+            let mut room = usize::MAX;
+            let boundaries = table.boundaries(nets, low, at, &mut room, is_outside);
             let (around, inside) = boundaries.expect("there is room for all");
             table.root(low, around, &inside, at)
         };
@@ -513,7 +514,7 @@ fn is_near(one: u64, other: u64, keys: Keys, width: u32) -> bool {
     keys == Keys::Of64 || (one ^ other) >> (64 - width) >> keys.bits() == 0
 }
 
-/// The bits that fifteen of sixteen prefixes share, and how many they are. Few prefixes are said to share none.
+/// The bits that at least fifteen of sixteen prefixes share, and how many they are. Few prefixes are said to share none.
 fn most_share(nets: &Nets, width: u32) -> (u64, u32) {
     let keys: Vec<u64> = nets.keys().map(|net| net.upper).collect();
     let (mut base, mut bits) = (0, 0);
@@ -524,11 +525,12 @@ fn most_share(nets: &Nets, width: u32) -> (u64, u32) {
             keys.partition_point(|key| *key <= last) - keys.partition_point(|key| *key < low)
         };
         let enough = keys.len() - keys.len() / 16;
-        base = match () {
-            () if of(base) >= enough => base,
-            () if of(half) >= enough => half,
-            () => break,
-        };
+        if of(base) < enough {
+            if of(half) < enough {
+                break;
+            }
+            base = half;
+        }
         bits += 1;
     }
     (base, bits)
