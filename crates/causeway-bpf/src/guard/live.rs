@@ -43,7 +43,8 @@ impl Size {
     fn of(lines: usize) -> io::Result<Size> {
         let wanted = lines + lines / 8 + SPARE_LINES;
         Size::ALL.into_iter().find(|size| size.lines() >= wanted).ok_or_else(|| {
-            let (needs, most) = (wanted * size_of::<Line>() >> 20, Size::Huge.lines() * size_of::<Line>() >> 20);
+            let mebibytes = |lines: usize| (lines * size_of::<Line>()) >> 20;
+            let (needs, most) = (mebibytes(wanted), mebibytes(Size::Huge.lines()));
             let reason =
                 format!("a set needs {needs} MiB for one family, at most {most} are possible: give it fewer prefixes");
             io::Error::new(io::ErrorKind::InvalidInput, reason)

@@ -377,7 +377,7 @@ impl Table {
         // Down to where the prefix is not within a single child any more.
         let mut slots = 1usize;
         while slots == 1 {
-            let descriptor = self.lines[line as usize][slot_of_line.map_or(root, |slot| descriptor_half(slot))];
+            let descriptor = self.lines[line as usize][slot_of_line.map_or(root, descriptor_half)];
             let bits = descriptor >> 23 & 31;
             if descriptor >> 28 != KIND_NODE || length < at {
                 break;
