@@ -7,6 +7,7 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 #include "guard_base.h"
 #include "guard_read.h"
+#include "guard_spot.h"
 #include "guard_prefix.h"
 #include "guard_rule.h"
 #include "guard_rate.h"
@@ -14,36 +15,6 @@
 #include "guard_cookie.h"
 #include "guard_fragment.h"
 #include "guard_sample.h"
-
-static __always_inline __u32 listener_at(const struct spot *spot, __u32 port)
-{
-	struct guarded_ports *ports = bpf_map_lookup_elem(&guarded_ports, spot);
-
-	return ports ? ports->listener[port & 0xffff] : 0;
-}
-
-/* Whose packet it is: the port's, else the address's (then it answers 1); 0: nobody's. */
-static __always_inline int find_listener(struct seen *p, const struct guard_settings *with)
-{
-	struct spot spot = { .protocol = p->protocol, .is_ipv6 = p->is_ipv6 };
-	__u32 *address;
-
-	__builtin_memcpy(spot.address_be, p->daddr, 16);
-	if ((p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP) && p->fragment != LATER_FRAGMENT) {
-		p->listener = listener_at(&spot, p->dport);
-		if (!p->listener && with->has_wildcards) {
-			__builtin_memset(spot.address_be, 0, 16);
-			p->listener = listener_at(&spot, p->dport);
-			__builtin_memcpy(spot.address_be, p->daddr, 16);
-		}
-		if (p->listener)
-			return 0;
-	}
-	spot.protocol = 0;
-	address = bpf_map_lookup_elem(&guarded_addresses, &spot);
-	p->listener = address ? *address : 0;
-	return 1;
-}
 
 /* What no port of a listener gets: other protocols, and ports that nobody has. `PASSED` or a drop. */
 static __always_inline int judge_rest(struct xdp_md *ctx, struct seen *p, const struct guarded *listener,
@@ -63,13 +34,15 @@ static __always_inline int judge_rest(struct xdp_md *ctx, struct seen *p, const 
 	return with->protocols[protocol >> 6 & 3] >> (protocol & 63) & 1 ? GUARD_PASSED : GUARD_PROTOCOL;
 }
 
-static __always_inline int judge_tcp(struct xdp_md *ctx, struct seen *p, const struct guarded *listener)
+static __always_inline int judge_tcp(struct xdp_md *ctx, struct seen *p, const struct guarded *listener,
+				     const struct guard_settings *with)
 {
 	if (!(listener->wants & (WANTS_STATE | WANTS_COOKIES)))
 		return GUARD_PASSED;
 	if ((p->flags & (SYN_FLAG | ACK_FLAG)) == SYN_FLAG) {
 		if (!(listener->wants & WANTS_COOKIES) || p->fragment)
 			return GUARD_PASSED;
+		the_time(p, with);
 		return is_to_prime(p) ? GUARD_PRIMED : GUARD_COOKIE_SENT;
 	}
 	if (is_established(ctx, p) == YES)
@@ -99,12 +72,12 @@ static __always_inline int judge(struct xdp_md *ctx, struct seen *p, const struc
 		return GUARD_MALFORMED;
 	if (p->is_illegal)
 		return GUARD_ILLEGAL;
-	access = access_of(listener, p);
+	access = access_of(listener, p, with);
 	if (access) {
 		p->tag = access & 0xffff;
 		if (access & VALUE_ALLOW)
 			return GUARD_ALLOWED;
-		return is_established(ctx, p) == YES ? GUARD_ESTABLISHED : GUARD_BLOCKED;
+		return may_be_established(p) && is_established(ctx, p) == YES ? GUARD_ESTABLISHED : GUARD_BLOCKED;
 	}
 	if (p->fragment) {
 		if (listener->wants & WANTS_NO_FRAGMENTS)
@@ -112,20 +85,24 @@ static __always_inline int judge(struct xdp_md *ctx, struct seen *p, const struc
 		if (p->fragment == LATER_FRAGMENT && listener->wants & WANTS_WHOLE_DATAGRAMS && first_fragment(p) != YES)
 			return GUARD_FRAGMENT;
 	}
-	verdict = judge_by_rules(ctx, p, options);
-	if (verdict == GUARD_RULE_PASSED)
-		return verdict;
-	if (verdict == GUARD_RULE_DROPPED)
-		return is_established(ctx, p) == YES ? GUARD_ESTABLISHED : verdict;
+	if (has_rules(p)) {
+		the_time(p, with);
+		verdict = judge_by_rules(ctx, p, options);
+		if (verdict == GUARD_RULE_PASSED)
+			return verdict;
+		if (verdict == GUARD_RULE_DROPPED)
+			return is_established(ctx, p) == YES ? GUARD_ESTABLISHED : verdict;
+	}
 	if (*(__u64 *)listener->rates && !(is_rest && is_needed_icmp(p))) {
 		if (is_established(ctx, p) == YES)
 			return GUARD_ESTABLISHED;
+		the_time(p, with);
 		if (is_over_any(listener, p))
 			return GUARD_RATE;
 	}
 	if (is_rest)
 		return judge_rest(ctx, p, listener, with);
-	return p->protocol == IPPROTO_TCP ? judge_tcp(ctx, p, listener) : GUARD_PASSED;
+	return p->protocol == IPPROTO_TCP ? judge_tcp(ctx, p, listener, with) : GUARD_PASSED;
 }
 
 /* Count it, tell of it, and make it so. */
@@ -138,6 +115,8 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 	if (p->fragment == FIRST_FRAGMENT)
 		remember_first(p, verdict < FIRST_DROP || listener->mode != GUARD_PROTECT ? YES : NO);
 	hit(p->tag, verdict == GUARD_ESTABLISHED);
+	if (with->sample_every)
+		the_time(p, with);
 	if (is_to_sample(p, with))
 		write_sample(ctx, p, verdict, listener->mode, is_two_way(ctx, p));
 	if (verdict == GUARD_COOKIE_SENT && listener->mode == GUARD_PROTECT)
@@ -156,33 +135,45 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 	return verdict >= FIRST_DROP ? XDP_DROP : XDP_PASS;
 }
 
+/* What is seen of a packet, for each processor. Not on the stack: of memory there the verifier knows every bit, and would
+ * look at all that follows once for each way in which a packet can be read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct seen);
+} seen SEC(".maps");
+
 SEC("xdp.frags")
 int guard(struct xdp_md *ctx)
 {
-	struct options options = {};
-	struct seen p = {};
+	struct options options;
 	struct guard_settings *with;
 	struct guarded *listener;
+	struct seen *p;
 	__u32 slot = 0, verdict;
 	int is_rest;
 
-	if (!read_packet(ctx, &p))
-		return XDP_PASS;
+	p = bpf_map_lookup_elem(&seen, &slot);
 	with = bpf_map_lookup_elem(&settings, &slot);
-	if (!with)
+	if (!p || !with)
 		return XDP_PASS;
-	is_rest = find_listener(&p, with);
-	if (!p.listener)
+	__builtin_memset(p, 0, sizeof(*p));
+	if (!read_packet(ctx, p))
 		return XDP_PASS;
-	listener = bpf_map_lookup_elem(&guarded, &p.listener);
+	is_rest = find_listener(p, with);
+	if (!p->listener)
+		return XDP_PASS;
+	listener = bpf_map_lookup_elem(&guarded, &p->listener);
 	if (!listener || listener->mode == GUARD_OFF) {
-		if (p.fragment == FIRST_FRAGMENT)
-			remember_first(&p, YES);
+		if (p->fragment == FIRST_FRAGMENT)
+			remember_first(p, YES);
 		return XDP_PASS;
 	}
-	p.now = the_time(with);
-	verdict = judge(ctx, &p, listener, is_rest, &options, with);
-	return finish(ctx, &p, listener, &options, with, verdict);
+	options.fingerprint = options.timestamp = options.at = options.count = 0;
+	options.mss = options.window_scale = options.has_sack = options.has_timestamp = options.is_read = 0;
+	verdict = judge(ctx, p, listener, is_rest, &options, with);
+	return finish(ctx, p, listener, &options, with, verdict);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -30,7 +30,7 @@ enum guard_mode { GUARD_OFF, GUARD_WATCH, GUARD_PROTECT };
 struct guarded {
 	__u8 mode, unused;
 	__u16 wants;
-	__u16 sets[2];  /* slots of `sets4` and `sets6`; 0: none. The longer match decides; of equals, allow */
+	__u16 sets[2];  /* sets of prefixes; 0: none. The longer match decides; of equals, allow */
 	__u16 rates[4]; /* 0: none */
 	__u32 more;     /* zero */
 };
@@ -53,56 +53,70 @@ struct guard_settings {
 	__u16 window;
 	__u8 window_scale;
 	__u8 keeps_timestamps;  /* the stack decodes the options that a timestamp carries: net.ipv4.tcp_timestamps is 2 */
-	__u32 more;             /* zero */
+	__u32 generation;       /* another one after each change of guarded ports and addresses */
 };
 SIZE(struct guard_settings, 64);
 
-/* --- Prefixes. A table is an array of lines of a cache line each. It says for each address what the longest prefix of
- * it has: a trie of nodes with 2^n descriptors, and, where few are left, runs of sorted boundaries.
+/* --- Prefixes. A table is memory in lines of a cache line each. It says for each address what the longest prefix of it
+ * has: a trie of nodes with 2^n entries of 8 bytes and, where few boundaries are left, lines of sorted keys.
  *
- * Line 0: word 0 the root descriptor, word 1 the line where marks begin.
- * A descriptor: a uniform value (IS_UNIFORM | value), a node (IS_NODE | bits << 32 | first line; eight descriptors a
- * line), or a run (lines << 32 | first line). A run's first key is not above any address that leads there. */
+ * Tables are of four sizes, because only of a map whose size it knows does a program compute an address without a call:
+ * a small one is one window of SMALL_BITS, others are 1, 16 or 64 windows of WINDOW_BITS. A set's table of a family is in
+ * slot 2 * set + is_ipv6 of one of the four maps; if a swap leaves it in two for a moment, either answer is right.
+ *
+ * Line 0 is the head; lines 1 to 16 are the palette, 256 values. A key is an IPv4 address or the upper half of an IPv6
+ * one; `rest` bits of it are not looked at yet. */
 struct line {
-	__u64 words[8];
+	__u32 words[16];
 };
 SIZE(struct line, 64);
 
-#define IS_NODE    (1ull << 63)
-#define IS_UNIFORM (1ull << 62)
+#define SMALL_BITS 16
+#define WINDOW_BITS 21
+#define LARGE_WINDOWS 16
+#define HUGE_WINDOWS 64
+
+/* Most entries of a set often share their first bits: below these is one trie, in the rest of all addresses another. */
+struct table_head {
+	__u64 base;     /* (key ^ base) >> shift >> 1 is 0: inside */
+	__u32 shift;    /* `rest` of inside, less one */
+	__u32 inside, outside; /* descriptors */
+	__u32 unused[11];
+};
+SIZE(struct table_head, 64);
+
+/* A descriptor: what the upper four bits say. A value (0, or one of the VALUE_ bits) is one too. */
+#define KIND(d) ((d) >> 28)
+#define KIND_NODE 3u      /* bits << 23 | first line: 2^bits entries, 8 a line */
+#define KIND_LINE16 5u    /* a line: 20 keys of 15 bits, of each the upper bit set, then 21 bytes: what holds below the */
+#define KIND_LINE32 6u    /* first key, from the first key on, ..., as indices of the palette. 12 keys of 31 bits, 13 bytes. */
+#define KIND_LINE64 7u    /* 7 whole keys, 8 bytes. Where there are fewer keys, the last possible one is repeated. */
+#define KIND_WIDE 8u      /* together with one of these: values instead of bytes, 4 bytes each; 8, 6, 5 keys */
+#define NODE_LINE 0x7fffffu
+/* An entry of a node: descriptor << 32 | begins. The addresses of an entry are in 32 parts; if its descriptor is that of a
+ * line, and bit i of `begins` is set, another line begins with part i, behind the one before it. */
+#define PART_BITS 5
 #define MAX_NODE_BITS 20
-#define MAX_DEPTH 12 /* nodes below each other: 64 bits by at least 6 */
-#define MAX_RUN_STEPS 4 /* a run has at most 16 lines */
-
-/* Of a run: what addresses from keys[i] on have. The last pair is repeated where there are fewer. */
-struct run4 {
-	__u32 keys[8], values[8];
-};
-SIZE(struct run4, 64);
-
-/* Keys are the upper half of an address, or, behind a deeper value, the lower. */
-struct run6 {
-	__u64 keys[5];
-	__u32 values[5], unused;
-};
-SIZE(struct run6, 64);
+#define MAX_DEPTH4 6 /* nodes below each other: 32 bits by at least 6 */
+#define MAX_DEPTH6 11
 
 /* A value: 0 for nothing, else these. */
 #define VALUE_ALLOW    (1u << 31)
 #define VALUE_BLOCK    (1u << 30)
-#define VALUE_MARK     (1u << 29) /* the lower bits are the index of a mark, not a tag */
+#define VALUE_MARK     (1u << 29) /* the lower bits are the index of a record, not a tag */
 #define VALUE_DEEPER   (1u << 28) /* IPv6, upper half: word 0 of that line is the descriptor for the lower half */
+#define VALUE_HOST     (1u << 27) /* with VALUE_DEEPER: a record, instead */
 #define VALUE_LENGTH   20         /* 8 bits: length of the prefix */
 #define VALUE_TAG      0xfffffu   /* a tag has 16 bits of them */
-#define VALUE_LINE     0xfffffffu
+#define VALUE_RECORD   0x7ffffffu /* of a record, or a line */
 
-/* An entry that ends. Four a line. */
-struct mark {
-	__u64 expires;
-	__u32 value;     /* until then */
-	__u32 otherwise; /* what holds after it: the value of the next shorter prefix, perhaps a mark again */
+/* An entry that ends, or the only host of an upper half. Four a line; the index counts from the beginning of the table. */
+struct record {
+	__u64 key;       /* until when, or the lower half */
+	__u32 value;     /* until then, or of this host */
+	__u32 otherwise; /* after it, or of all others: of the next shorter prefix, perhaps a mark again */
 };
-SIZE(struct mark, 16);
+SIZE(struct record, 16);
 #define MAX_MARKS_BELOW 8 /* of entries that end within each other, more are not asked */
 
 /* --- Rules. A rule set is an array of rules. The first RANGE_RULES of them are instead struct rule_range for each

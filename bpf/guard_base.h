@@ -65,7 +65,7 @@ struct {
 /* A packet as it was seen, and what is found out about it. */
 struct seen {
 	__be32 saddr[4], daddr[4]; /* IPv4 in the first */
-	__u64 now;
+	__u64 now;                 /* 0: the_time() was not asked yet */
 	__u32 fragment_id;
 	__u32 sequence;            /* TCP */
 	__u16 sport, dport;
@@ -89,9 +89,12 @@ struct seen {
 #define YES 1
 #define NO 2
 
-static __always_inline __u64 the_time(const struct guard_settings *with)
+/* Read where it matters, because reading it costs as much as judging: most packets do without. */
+static __always_inline __u64 the_time(struct seen *p, const struct guard_settings *with)
 {
-	return with->clock ? with->clock : bpf_ktime_get_coarse_ns();
+	if (!p->now)
+		p->now = with->clock ? with->clock : bpf_ktime_get_coarse_ns();
+	return p->now;
 }
 
 static __always_inline void hit(__u32 tag, int is_established)

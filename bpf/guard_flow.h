@@ -149,6 +149,18 @@ static __always_inline int has_udp_socket(struct xdp_md *ctx, const struct seen 
 	return 1;
 }
 
+/* Without a call: if not, is_established() says no. */
+static __always_inline int may_be_established(const struct seen *p)
+{
+	__u32 slot = 0;
+
+	if (p->protocol == IPPROTO_TCP)
+		return (p->flags & (SYN_FLAG | ACK_FLAG)) != SYN_FLAG;
+	if (p->protocol != IPPROTO_UDP)
+		return 0;
+	return p->is_ipv6 ? !!bpf_map_lookup_elem(&joined_flows6, &slot) : !!bpf_map_lookup_elem(&joined_flows4, &slot);
+}
+
 /* YES or NO. A packet that asks for a connection (SYN) is of none. Asked once for each packet, and only where the answer
  * matters: looking for a socket costs as much as all the rest. */
 __noinline int is_established(struct xdp_md *ctx, struct seen *p) /* global: the verifier looks at it once */

@@ -1,162 +1,240 @@
-/* The longest prefix of an address in the tables of its listener, see guard.h for what a table is. */
+/* The longest prefix of an address in the tables of its listener, see guard.h for what a table is.
+ *
+ * No calls and hardly a branch on the way: a call costs as much as all of a line's keys here (docs/decisions/0009), and a
+ * branch on what differs from address to address more. */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
-struct lines {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct line));
+#define TABLE(name, windows, bits)                                    \
+	struct name##_table {                                         \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                     \
+		__uint(map_flags, BPF_F_MMAPABLE);                    \
+		__uint(max_entries, windows);                         \
+		__uint(key_size, sizeof(__u32));                      \
+		__uint(value_size, 1 << (bits));                      \
+	};                                                            \
+	struct {                                                      \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);             \
+		__uint(max_entries, 2 * MAX_SETS);                    \
+		__type(key, __u32);                                   \
+		__array(values, struct name##_table);                 \
+	} name##_tables SEC(".maps")
+
+TABLE(small, 1, SMALL_BITS);
+TABLE(medium, 1, WINDOW_BITS);
+TABLE(large, LARGE_WINDOWS, WINDOW_BITS);
+TABLE(huge, HUGE_WINDOWS, WINDOW_BITS);
+
+/* A table and the size of its windows, which is a constant wherever this is inlined. */
+struct table {
+	void *map;
+	__u32 bits;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, MAX_SETS);
-	__type(key, __u32);
-	__array(values, struct lines);
-} sets4 SEC(".maps"), sets6 SEC(".maps");
-
-static __always_inline struct line *line_at(void *table, __u32 at)
+static __always_inline void *line_at(struct table table, __u32 line)
 {
-	return bpf_map_lookup_elem(table, &at);
+	__u32 window = line >> (table.bits - 6);
+	void *bytes = bpf_map_lookup_elem(table.map, &window);
+
+	return bytes ? bytes + ((line << 6) & ((1u << table.bits) - 64)) : 0;
 }
 
-static __always_inline __u32 value_in4(const struct run4 *run, __u32 key)
+static __always_inline struct record *record_at(struct table table, __u32 record)
 {
-	__u64 beyond = (__u64)key + 1;
-	__u32 at = 0;
+	void *line = line_at(table, record >> 2);
+
+	return line ? line + (record & 3) * sizeof(struct record) : 0;
+}
+
+#define ONES16 0x0001000100010001ull
+#define ONES32 0x0000000100000001ull
+
+/* How many of the keys, four or two in a word, are above: their upper bit stays when what is to be above is taken off. */
+static __always_inline __u32 above16(const __u64 *words, const int count, __u64 key)
+{
+	__u64 beyond = ((key & 0x7fff) + 1) * ONES16, sum = 0;
 
 #pragma unroll
-	for (int i = 1; i < 8; i++) /* the sign of a difference: no branch to be mispredicted */
-		at += (__u64)(run->keys[i] - beyond) >> 63;
-	return run->values[at & 7];
+	for (int i = 0; i < count; i++)
+		sum += (words[i] - beyond) >> 15 & ONES16;
+	return sum * ONES16 >> 48;
 }
 
-static __always_inline __u32 value_in6(const struct run6 *run, __u64 key)
+static __always_inline __u32 above32(const __u64 *words, const int count, __u64 key)
 {
-	if (key >= run->keys[2])
-		return key >= run->keys[3] ? key >= run->keys[4] ? run->values[4] : run->values[3] : run->values[2];
-	return key >= run->keys[1] ? run->values[1] : run->values[0];
+	__u64 beyond = ((key & 0x7fffffff) + 1) * ONES32, sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < count; i++)
+		sum += (words[i] - beyond) >> 31 & ONES32;
+	return sum * ONES32 >> 32;
 }
 
-/* From a descriptor down to a value. `is_ipv6` is a constant. */
-static __always_inline __u32 descend(void *table, __u64 descriptor, __u64 key, int is_ipv6)
+static __always_inline __u32 above64(const __u64 *words, const int count, __u64 key)
+{
+	__u64 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < count; i++) /* the borrow of key - word */
+		sum += ((~key & words[i]) | (~(key ^ words[i]) & (key - words[i]))) >> 63;
+	return sum;
+}
+
+/* What a line has for a key. `with_whole_keys` is a constant. */
+static __always_inline __u32 value_in(const void *line, const void *head, __u32 kind, __u64 key, int with_whole_keys)
+{
+	const __u8 *bytes = line;
+	const __u32 *words = line;
+	__u32 at;
+
+	if (kind == KIND_LINE16) {
+		at = 20 - above16(line, 5, key);
+		if (at > 20)
+			return 0;
+		at = bytes[40 + at];
+	} else if (kind == KIND_LINE32) {
+		at = bytes[48 + ((12 - above32(line, 6, key)) & 15)];
+	} else if (with_whole_keys && kind == KIND_LINE64) {
+		at = bytes[56 + ((7 - above64(line, 7, key)) & 7)];
+	} else if (kind == (KIND_LINE16 | KIND_WIDE)) {
+		at = 8 - above16(line, 2, key);
+		return at > 8 ? 0 : words[4 + at];
+	} else if (kind == (KIND_LINE32 | KIND_WIDE)) {
+		return words[6 + ((6 - above32(line, 3, key)) & 7)];
+	} else if (with_whole_keys && kind == (KIND_LINE64 | KIND_WIDE)) {
+		at = 5 - above64(line, 5, key);
+		return at > 5 ? 0 : words[10 + at];
+	} else {
+		return 0;
+	}
+	return ((const __u32 *)(head + sizeof(struct line)))[at & 255];
+}
+
+static __always_inline __u32 ones_of(__u32 bits)
+{
+	bits -= bits >> 1 & 0x55555555;
+	bits = (bits & 0x33333333) + (bits >> 2 & 0x33333333);
+	return ((bits + (bits >> 4)) & 0x0f0f0f0f) * 0x01010101 >> 24;
+}
+
+/* From a descriptor down to a value. */
+static __always_inline __u32 descend(struct table table, const void *head, __u32 descriptor, __u64 key, __u32 rest,
+				     int is_ipv6)
 {
 	struct line *line;
-	__u32 at = 0, base, count;
+	__u32 kind, begins = 0;
 
-	for (int i = 0; i < (is_ipv6 ? MAX_DEPTH : 4); i++) {
-		__u32 bits = descriptor >> 32 & 31, slot;
+	for (int i = 0; i < (is_ipv6 ? MAX_DEPTH6 : MAX_DEPTH4); i++) {
+		__u32 bits = descriptor >> 23 & 31, slot;
+		__u64 entry;
 
-		if (!(descriptor & IS_NODE))
+		if (KIND(descriptor) != KIND_NODE)
 			break;
-		slot = is_ipv6 ? key << (at & 63) >> ((64 - bits) & 63) : (__u32)key << (at & 31) >> ((32 - bits) & 31);
-		line = line_at(table, (__u32)descriptor + (slot >> 3));
+		rest -= bits;
+		slot = key >> (rest & 63) & ((1u << bits) - 1);
+		line = line_at(table, (descriptor & NODE_LINE) + (slot >> 3));
 		if (!line)
 			return 0;
-		descriptor = line->words[slot & 7];
-		at += bits;
+		entry = ((volatile __u64 *)line)[slot & 7]; /* at once: it may be changing */
+		descriptor = entry >> 32;
+		begins = entry;
 	}
-	if (descriptor & IS_UNIFORM)
+	kind = KIND(descriptor);
+	if (!(kind & (kind - 1)))
 		return descriptor;
-	base = descriptor;
-	count = descriptor >> 32 & 0xff;
-	for (int i = 0; i < MAX_RUN_STEPS; i++) {
-		__u32 half = count >> 1;
-
-		if (!half)
-			break;
-		line = line_at(table, base + half);
-		if (!line)
-			return 0;
-		if (key >= (is_ipv6 ? line->words[0] : (__u32)line->words[0])) {
-			base += half;
-			count -= half;
-		} else {
-			count = half;
-		}
-	}
-	line = line_at(table, base);
-	if (!line)
-		return 0;
-	return is_ipv6 ? value_in6((void *)line, key) : value_in4((void *)line, key);
+	begins &= (2ull << (key >> ((rest - PART_BITS) & 63) & 31)) - 1; /* 0 where there are not so many bits */
+	line = line_at(table, (descriptor & VALUE_RECORD) + ones_of(begins));
+	return line ? value_in(line, head, kind, key, is_ipv6) : 0;
 }
 
 /* What an entry that ends stands for now. */
-static __always_inline __u32 unmark(void *table, __u32 marks, __u32 value, __u64 now)
+static __always_inline __u32 unmark(struct table table, __u32 value, struct seen *p, const struct guard_settings *with)
 {
 	for (int i = 0; i < MAX_MARKS_BELOW; i++) {
-		struct mark *mark;
-		struct line *line;
-		__u32 at = value & VALUE_TAG;
+		struct record *mark;
 
-		if (!(value & VALUE_MARK))
+		if (KIND(value) != KIND(VALUE_MARK))
 			return value;
-		line = line_at(table, marks + (at >> 2));
-		if (!line)
+		mark = record_at(table, value & VALUE_RECORD);
+		if (!mark)
 			return 0;
-		mark = (struct mark *)line->words + (at & 3);
-		value = mark->expires > now ? mark->value : mark->otherwise;
+		value = mark->key > the_time(p, with) ? mark->value : mark->otherwise;
 	}
-	return value & VALUE_MARK ? 0 : value;
+	return KIND(value) == KIND(VALUE_MARK) ? 0 : value;
 }
 
-static __noinline __u32 value4(__u32 set, __u32 address, __u64 now)
+static __always_inline __u32 find(struct table table, struct seen *p, const struct guard_settings *with)
 {
-	void *table = bpf_map_lookup_elem(&sets4, &set);
-	struct line *head;
+	struct table_head *head = line_at(table, 0);
+	__u64 key, lower;
 	__u32 value;
+	int is_outside;
 
-	if (!table)
-		return 0;
-	head = line_at(table, 0);
 	if (!head)
 		return 0;
-	value = descend(table, head->words[0], address, 0);
-	return value & VALUE_MARK ? unmark(table, head->words[1], value, now) : value;
-}
-
-static __noinline __u32 value6(__u32 set, __u64 upper, __u64 lower, __u64 now)
-{
-	void *table = bpf_map_lookup_elem(&sets6, &set);
-	struct line *head, *line;
-	__u32 value, marks;
-
-	if (!table)
-		return 0;
-	head = line_at(table, 0);
-	if (!head)
-		return 0;
-	marks = head->words[1];
-	value = descend(table, head->words[0], upper, 1);
-	if (value & VALUE_DEEPER) {
-		line = line_at(table, value & VALUE_LINE);
-		if (!line)
-			return 0;
-		value = descend(table, line->words[0], lower, 1);
+	if (!p->is_ipv6) {
+		key = bpf_ntohl(p->saddr[0]);
+		is_outside = (key ^ head->base) >> (head->shift & 63) >> 1 != 0;
+		value = is_outside ? descend(table, head, head->outside, key, 32, 0)
+				   : descend(table, head, head->inside, key, head->shift + 1, 0);
+		return unmark(table, value, p, with);
 	}
-	return value & VALUE_MARK ? unmark(table, marks, value, now) : value;
+	key = (__u64)bpf_ntohl(p->saddr[0]) << 32 | bpf_ntohl(p->saddr[1]);
+	lower = (__u64)bpf_ntohl(p->saddr[2]) << 32 | bpf_ntohl(p->saddr[3]);
+	is_outside = (key ^ head->base) >> (head->shift & 63) >> 1 != 0;
+	value = descend(table, head, is_outside ? head->outside : head->inside, key, is_outside ? 64 : head->shift + 1, 1);
+	if (KIND(value) == KIND(VALUE_DEEPER)) {
+		if (value & VALUE_HOST) {
+			struct record *host = record_at(table, value & VALUE_RECORD);
+
+			if (!host)
+				return 0;
+			value = host->key == lower ? host->value : host->otherwise;
+		} else {
+			struct line *line = line_at(table, value & VALUE_RECORD);
+
+			if (!line)
+				return 0;
+			value = descend(table, head, line->words[0], lower, 64, 1);
+		}
+	}
+	return unmark(table, value, p, with);
 }
 
-static __always_inline __u32 value_of(__u32 set, const struct seen *p)
+static __always_inline __u32 value_of(__u32 set, struct seen *p, const struct guard_settings *with)
 {
-	if (!set)
-		return 0;
-	if (!p->is_ipv6)
-		return value4(set, bpf_ntohl(p->saddr[0]), p->now);
-	return value6(set, (__u64)bpf_ntohl(p->saddr[0]) << 32 | bpf_ntohl(p->saddr[1]),
-		      (__u64)bpf_ntohl(p->saddr[2]) << 32 | bpf_ntohl(p->saddr[3]), p->now);
+	struct table table = { .bits = WINDOW_BITS };
+	__u32 slot = 2 * set + p->is_ipv6;
+
+	table.map = bpf_map_lookup_elem(&medium_tables, &slot);
+	if (table.map)
+		return find(table, p, with);
+	table.map = bpf_map_lookup_elem(&large_tables, &slot);
+	if (table.map)
+		return find(table, p, with);
+	table.map = bpf_map_lookup_elem(&huge_tables, &slot);
+	if (table.map)
+		return find(table, p, with);
+	table.bits = SMALL_BITS;
+	table.map = bpf_map_lookup_elem(&small_tables, &slot);
+	return table.map ? find(table, p, with) : 0;
 }
 
 /* Of both tables of a listener: the longer prefix decides; of equals, allow. */
-static __always_inline __u32 access_of(const struct guarded *listener, const struct seen *p)
+static __always_inline __u32 access_of(const struct guarded *listener, struct seen *p, const struct guard_settings *with)
 {
-	__u32 one = value_of(listener->sets[0], p), other = value_of(listener->sets[1], p);
-	__u32 length = one >> VALUE_LENGTH & 0xff, others = other >> VALUE_LENGTH & 0xff;
+	__u32 best = 0;
 
-	if (!one || !other)
-		return one | other;
-	if (length != others)
-		return length > others ? one : other;
-	return other & VALUE_ALLOW ? other : one;
+	for (int i = 0; i < 2; i++) {
+		__u32 value, length, best_length = best >> VALUE_LENGTH & 0xff;
+
+		if (!listener->sets[i])
+			continue;
+		value = value_of(listener->sets[i], p, with);
+		length = value >> VALUE_LENGTH & 0xff;
+		if (!value)
+			continue;
+		if (!best || length > best_length || (length == best_length && value & VALUE_ALLOW))
+			best = value;
+	}
+	return best;
 }

@@ -25,7 +25,8 @@ const ATTACH_SK_LOOKUP: u32 = 36;
 const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_INGRESS: u32 = 46;
 const MAP_TYPE_ARRAY: u32 = 2;
-const MMAPABLE_INNER: u32 = 1 << 10 | 1 << 12;
+const MMAPABLE: u32 = 1 << 10;
+const MMAPABLE_INNER: u32 = MMAPABLE | 1 << 12;
 const XDP_GENERIC: u32 = 1 << 1;
 const XDP_NATIVE: u32 = 1 << 2;
 
@@ -154,6 +155,11 @@ pub fn create_array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
     descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, value_bytes, entries, MMAPABLE_INNER])
 }
 
+/// An array that can be mapped, and be an inner map where one of just that size is expected.
+pub fn create_mappable_array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
+    descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, value_bytes, entries, MMAPABLE])
+}
+
 /// Put another program in the place of a link's own; no packet passes by neither.
 pub fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let (program, target) = (link.as_raw_fd() as u32, program.as_raw_fd() as u32);
@@ -224,6 +230,15 @@ fn descriptor<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedF
 
 /// Run a program on a packet `repeat` times; answers what it returned and what the packet became.
 pub fn try_packet(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(i32, Vec<u8>)> {
+    run_on(program, packet, repeat).map(|(result, became, _)| (result, became))
+}
+
+/// The same; answers what a run took, in ns.
+pub fn time_packet(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<u32> {
+    run_on(program, packet, repeat).map(|(_, _, ns)| ns)
+}
+
+fn run_on(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(i32, Vec<u8>, u32)> {
     let mut became = vec![0u8; packet.len() + 512];
     let mut trial = Trial {
         program: program.as_raw_fd() as u32,
@@ -236,7 +251,7 @@ pub fn try_packet(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Re
     };
     call(PROG_TEST_RUN, &mut trial)?;
     became.truncate(trial.data_out_bytes as usize);
-    Ok((trial.result as i32, became))
+    Ok((trial.result as i32, became, trial.duration))
 }
 
 /// The kernel times programs while the answer is open.

@@ -7,6 +7,7 @@ mod access;
 mod cookies;
 mod counts;
 mod kernel;
+mod line;
 mod listener;
 mod live;
 mod rule;
@@ -33,7 +34,7 @@ use crate::dispatch::possible_processors;
 use crate::flow::PortTable;
 use crate::{Spot, Unavailable, call};
 use kernel::Kernel;
-use live::Live;
+use live::{Live, Size};
 use shared::{MAX_GUARDED, MAX_RATES, MAX_SETS, RawCounts, RawGuarded, RawHits, RawRate, RawRule, RawSettings};
 
 /// The program's sampling counts by ticks of 2^27 ns.
@@ -118,7 +119,10 @@ impl Guard {
     /// # Errors
     /// Why this build or this machine cannot.
     pub fn open(options: &Options) -> Result<Guard, Unavailable> {
-        Ok(Guard { kernel: kernel::load(options)?, sets: Mutex::default() })
+        let guard = Guard { kernel: kernel::load(options)?, sets: Mutex::default() };
+        let forgot = guard.forget_memos(None); // of a process that went in the middle of a change
+        forgot.map_err(|error| Unavailable::refused("the guard's settings could not be written", error))?;
+        Ok(guard)
     }
 
     /// Let the rules outlive this process. Attaching does that too.
@@ -179,7 +183,7 @@ impl Guard {
             window: cookies.window,
             window_scale: cookies.window_scale,
             keeps_timestamps: cookies.keeps_options().into(),
-            more: 0,
+            generation: before.generation,
         };
         call::update(self.kernel.maps.settings.as_fd(), &0u32, &raw)
     }
@@ -218,7 +222,14 @@ impl Guard {
             false => patiently(|| call::update(map, &spot, table.raw()))?,
         }
         let has_wildcards = self.spots()?.iter().any(Spot::is_wildcard).into();
-        let settings = RawSettings { has_wildcards, ..self.raw_settings()? };
+        self.forget_memos(Some(has_wildcards))
+    }
+
+    /// What processors remember of who has what is of another generation now.
+    fn forget_memos(&self, has_wildcards: Option<u32>) -> io::Result<()> {
+        let mut settings = self.raw_settings()?;
+        settings.generation = settings.generation.wrapping_add(1).max(1);
+        settings.has_wildcards = has_wildcards.unwrap_or(settings.has_wildcards);
         call::update(self.kernel.maps.settings.as_fd(), &0u32, &settings)
     }
 
@@ -257,9 +268,10 @@ impl Guard {
         }
         let map = self.kernel.maps.guarded_addresses.as_fd();
         match index {
-            Some(index) => call::update(map, &spot, &index_of("listener", index, MAX_GUARDED)?),
-            None => call::delete(map, &spot),
+            Some(index) => call::update(map, &spot, &index_of("listener", index, MAX_GUARDED)?)?,
+            None => call::delete(map, &spot)?,
         }
+        self.forget_memos(None)
     }
 
     /// Addresses that have a listener of their own for what belongs to no port.
@@ -318,9 +330,27 @@ impl Guard {
         self.sets().get(&slot).and_then(|live| live.set().get(prefix))
     }
 
+    /// In the map of its size, then out of those of others: a packet finds the old one or the new one, or either.
     fn put(&self, slot: u16, live: &Live, is_ipv6: bool) -> io::Result<()> {
-        let outer = if is_ipv6 { &self.kernel.maps.sets6 } else { &self.kernel.maps.sets4 };
-        self.put_inner(outer.as_fd(), slot.into(), live.map(is_ipv6))
+        let maps = &self.kernel.maps;
+        let at = 2 * u32::from(slot) + u32::from(is_ipv6);
+        let new = live.map(is_ipv6);
+        let outer = |size| match size {
+            Size::Small => maps.small_tables.as_fd(),
+            Size::Medium => maps.medium_tables.as_fd(),
+            Size::Large => maps.large_tables.as_fd(),
+            Size::Huge => maps.huge_tables.as_fd(),
+        };
+        if let Some((size, map)) = new {
+            self.put_inner(outer(size), at, Some(map))?;
+        }
+        for size in Size::ALL.into_iter().filter(|size| new.is_none_or(|(new, _)| new != *size)) {
+            // Not asked to delete what is not there: the kernel would wait for all processors all the same.
+            if call::lookup(outer(size), &at, &mut 0u32).is_ok() {
+                self.put_inner(outer(size), at, None)?;
+            }
+        }
+        Ok(())
     }
 
     fn put_inner(&self, outer: BorrowedFd<'_>, slot: u32, inner: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -423,6 +453,14 @@ impl Guard {
             _ => Answer::Passed,
         };
         Ok((answer, frame))
+    }
+
+    /// What judging a packet takes if it is all that there is, in ns: the mean of `repeat` times in a row. Else as `ask`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn cost(&self, frame: &[u8], repeat: u32) -> io::Result<u32> {
+        call::time_packet(self.kernel.program.as_fd(), frame, repeat)
     }
 
     /// Let the kernel time its programs while `act` runs; answers how often this one ran, and for how many ns in all.

@@ -1,24 +1,62 @@
-//! A prefix table in the kernel: an array of lines, written through a mapping while the program reads it.
+//! A prefix table in the kernel: an array of one of four sizes, written through a mapping while the program reads it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::access::{Entry, Prefix, PrefixSet};
-use super::shared::Line;
-use super::table::{Mended, Table};
+use super::shared::{HUGE_WINDOWS, LARGE_WINDOWS, Line, SMALL_BITS, WINDOW_BITS};
+use super::table::{Mended, Table, Word};
 use crate::call;
 
-/// Room for mending: a sixteenth of the lines, and so many.
-const SPARE_LINES: usize = 1024;
-/// A map of a table counts marks by 20 bits.
-const MOST_MARKS: usize = 1 << 20;
+/// Room for mending: an eighth of the lines, and so many.
+const SPARE_LINES: usize = 64;
+
+/// What a table's map is like; the program has a map of such maps for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    Small,
+    Medium,
+    Large,
+    Huge,
+}
+
+impl Size {
+    pub const ALL: [Size; 4] = [Size::Small, Size::Medium, Size::Large, Size::Huge];
+
+    fn window_bytes(self) -> usize {
+        1 << if self == Size::Small { SMALL_BITS } else { WINDOW_BITS }
+    }
+
+    fn windows(self) -> u32 {
+        match self {
+            Size::Small | Size::Medium => 1,
+            Size::Large => LARGE_WINDOWS,
+            Size::Huge => HUGE_WINDOWS,
+        }
+    }
+
+    fn lines(self) -> usize {
+        self.window_bytes() * self.windows() as usize / size_of::<Line>()
+    }
+
+    fn of(lines: usize) -> io::Result<Size> {
+        let wanted = lines + lines / 8 + SPARE_LINES;
+        Size::ALL.into_iter().find(|size| size.lines() >= wanted).ok_or_else(|| {
+            let mebibytes = |lines: usize| (lines * size_of::<Line>()) >> 20;
+            let (needs, most) = (mebibytes(wanted), mebibytes(Size::Huge.lines()));
+            let reason =
+                format!("a set needs {needs} MiB for one family, at most {most} are possible: give it fewer prefixes");
+            io::Error::new(io::ErrorKind::InvalidInput, reason)
+        })
+    }
+}
 
 #[derive(Debug)]
 struct Lines {
     map: OwnedFd,
     place: *mut Line,
-    capacity: usize,
+    size: Size,
 }
 
 // SAFETY: the mapping is of this value alone, and is written through `&mut` only.
@@ -26,41 +64,42 @@ unsafe impl Send for Lines {}
 
 impl Lines {
     fn new(lines: &[Line]) -> io::Result<Lines> {
-        let capacity = lines.len() + lines.len() / 16 + SPARE_LINES;
-        let map = call::create_array(size_of::<Line>() as u32, capacity as u32)?;
-        // SAFETY: a new mapping of a map that has that many lines; the kernel rounds its memory up to pages.
+        let size = Size::of(lines.len())?;
+        let map = call::create_mappable_array(size.window_bytes() as u32, size.windows())?;
+        // SAFETY: a new mapping of a map that has that many bytes, whole pages.
         let place = unsafe {
             let (protection, fd) = (libc::PROT_READ | libc::PROT_WRITE, map.as_raw_fd());
-            libc::mmap(std::ptr::null_mut(), capacity * size_of::<Line>(), protection, libc::MAP_SHARED, fd, 0)
+            let bytes = size.lines() * size_of::<Line>();
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd, 0)
         };
         if place == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let mut made = Lines { map, place: place.cast(), capacity };
+        let mut made = Lines { map, place: place.cast(), size };
         made.append(0, lines);
         Ok(made)
     }
 
     /// Nothing that the program can see leads there yet.
     fn append(&mut self, from: usize, lines: &[Line]) {
-        assert!(from + lines.len() <= self.capacity);
+        assert!(from + lines.len() <= self.size.lines());
         // SAFETY: within the mapping.
         unsafe { std::ptr::copy_nonoverlapping(lines.as_ptr(), self.place.add(from), lines.len()) };
     }
 
     /// The program sees one or the other, and what the new one leads to.
-    fn store(&mut self, line: u32, word: usize, value: u64) {
-        assert!((line as usize) < self.capacity && word < 8);
+    fn store(&mut self, word: Word) {
+        assert!((word.line as usize) < self.size.lines() && word.word < 8);
         // SAFETY: within the mapping, aligned, and only written with atomics once it is in use.
-        unsafe { AtomicU64::from_ptr(self.place.add(line as usize).cast::<u64>().add(word)) }
-            .store(value, Ordering::Release);
+        unsafe { AtomicU64::from_ptr(self.place.add(word.line as usize).cast::<u64>().add(word.word)) }
+            .store(word.value, Ordering::Release);
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
         // SAFETY: our mapping, which nobody else has.
-        unsafe { libc::munmap(self.place.cast(), self.capacity * size_of::<Line>()) };
+        unsafe { libc::munmap(self.place.cast(), self.size.lines() * size_of::<Line>()) };
     }
 }
 
@@ -80,11 +119,6 @@ pub(super) struct Live {
 
 impl Live {
     pub fn new(set: PrefixSet) -> io::Result<Live> {
-        let ending = set.v4.values().chain(set.v6.values()).filter(|entry| entry.expires_ns.is_some()).count();
-        if ending > MOST_MARKS {
-            let reason = format!("{ending} entries of a set expire, at most {MOST_MARKS} can");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
-        }
         let mut live = Live { set, v4: None, v6: None };
         live.build(false)?;
         live.build(true)?;
@@ -109,8 +143,8 @@ impl Live {
         &self.set
     }
 
-    pub fn map(&self, is_ipv6: bool) -> Option<BorrowedFd<'_>> {
-        if is_ipv6 { &self.v6 } else { &self.v4 }.as_ref().map(|half| half.lines.map.as_fd())
+    pub fn map(&self, is_ipv6: bool) -> Option<(Size, BorrowedFd<'_>)> {
+        if is_ipv6 { &self.v6 } else { &self.v4 }.as_ref().map(|half| (half.lines.size, half.lines.map.as_fd()))
     }
 
     /// Give or take an entry, in place where there is room: the kernel waits for all processors when a slot changes, which
@@ -127,10 +161,10 @@ impl Live {
         let (half, nets) = if is_ipv6 { (&mut self.v6, &self.set.v6) } else { (&mut self.v4, &self.set.v4) };
         if let Some(half) = half
             && let Mended::Words { from, words } = half.table.mend(nets, prefix.net())
-            && half.table.lines.len() <= half.lines.capacity
+            && half.table.lines.len() <= half.lines.size.lines()
         {
             half.lines.append(from, &half.table.lines[from..]);
-            words.iter().for_each(|(line, word, value)| half.lines.store(*line, *word, *value));
+            words.into_iter().for_each(|word| half.lines.store(word));
             return Ok(false);
         }
         self.build(is_ipv6).map(|()| true)

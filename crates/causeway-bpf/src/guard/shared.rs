@@ -33,23 +33,35 @@ pub(super) struct RawSettings {
     pub window: u16,
     pub window_scale: u8,
     pub keeps_timestamps: u8,
-    pub more: u32,
+    pub generation: u32,
 }
 
 const _: () = assert!(size_of::<RawGuarded>() == 20 && offset_of!(RawGuarded, rates) == 8);
 const _: () = assert!(size_of::<RawSettings>() == 64 && offset_of!(RawSettings, mss4) == 52);
 
 /// A cache line of a prefix table.
-pub(super) type Line = [u64; 8];
+pub(super) type Line = [u32; 16];
 
-pub(super) const IS_NODE: u64 = 1 << 63;
-pub(super) const IS_UNIFORM: u64 = 1 << 62;
+pub(super) const SMALL_BITS: u32 = 16;
+pub(super) const WINDOW_BITS: u32 = 21;
+pub(super) const LARGE_WINDOWS: u32 = 16;
+pub(super) const HUGE_WINDOWS: u32 = 64;
+/// Values that lines have by a byte; in the lines behind the head.
+pub(super) const PALETTE: usize = 256;
+pub(super) const KIND_NODE: u32 = 3;
+pub(super) const KIND_LINE16: u32 = 5;
+pub(super) const KIND_LINE32: u32 = 6;
+pub(super) const KIND_LINE64: u32 = 7;
+pub(super) const KIND_WIDE: u32 = 8;
+pub(super) const NODE_LINE: u32 = 0x7f_ffff;
 pub(super) const MAX_NODE_BITS: u32 = 20;
 pub(super) const VALUE_ALLOW: u32 = 1 << 31;
 pub(super) const VALUE_BLOCK: u32 = 1 << 30;
 pub(super) const VALUE_MARK: u32 = 1 << 29;
 pub(super) const VALUE_DEEPER: u32 = 1 << 28;
+pub(super) const VALUE_HOST: u32 = 1 << 27;
 pub(super) const VALUE_LENGTH: u32 = 20;
+pub(super) const VALUE_RECORD: u32 = 0x7ff_ffff;
 pub(super) const MAX_MARKS_BELOW: usize = 8;
 
 pub(super) const RANGES_OF_RULE: usize = 32;

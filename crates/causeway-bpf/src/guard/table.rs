@@ -1,113 +1,176 @@
 //! A prefix table as the program reads it (`bpf/guard.h`): made of a set, and mended where an entry changes.
 //!
-//! Nested prefixes are flattened to boundaries ("from here on addresses have this value"), and these put into runs of
-//! a few cache lines below nodes as wide as there are boundaries for. So an address costs two or three lines, whatever
-//! the prefixes are, and a table about 40 bytes for each of a million scattered ones.
+//! Nested prefixes are flattened to boundaries ("from here on addresses have this value"), and these put into lines of a
+//! cache line each below nodes as wide as there are boundaries for. An entry of a node tells a few lines apart, so nodes stay
+//! small enough for the caches: an address costs one line that is cold, and each of a million scattered prefixes about nine
+//! bytes.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::access::{Entry, Net, first_bits};
+use super::line::{Boundary, Form, Keys};
 use super::shared::{
-    IS_NODE, IS_UNIFORM, Line, MAX_MARKS_BELOW, MAX_NODE_BITS, VALUE_ALLOW, VALUE_BLOCK, VALUE_DEEPER, VALUE_MARK,
+    KIND_NODE, Line, MAX_MARKS_BELOW, MAX_NODE_BITS, NODE_LINE, PALETTE, VALUE_ALLOW, VALUE_BLOCK, VALUE_DEEPER,
+    VALUE_HOST, VALUE_MARK, VALUE_RECORD,
 };
 
 type Nets = BTreeMap<Net, Entry>;
 
-/// Room that is left behind the marks for those that come later.
-const SPARE_MARKS: u32 = 64;
-/// Mending touches at most so many descriptors, and of a table that is a single run, lays so many entries again; what is
-/// more is made anew as a whole.
+const LEAST_NODE_BITS: u32 = 6;
+/// An entry of a node has 32 parts, and about so many boundaries: a few lines.
+const PART_BITS: u32 = 5;
+const MOST_KEYS: usize = 20;
+const BOUNDARIES_OF_ENTRY: u32 = 32;
+/// Mending touches at most so many descriptors, and lays at most so many entries again; what is more is made anew as a
+/// whole.
 const MOST_MENDED: usize = 4096;
+/// Marks may be many, each of its own; some of the palette stays for what does not end.
+const MOST_MARKS_OF_PALETTE: usize = PALETTE / 2;
+/// Of fewer entries none are said to share bits.
+const FEW: usize = 64;
+const INSIDE: usize = 3; // words of the head
+const OUTSIDE: usize = 4;
 
-/// Width of a key, pairs in a line of a run, lines in a run, bits of a node (the program's loops have their bounds by it).
-#[derive(Clone, Copy, Debug)]
-struct Shape {
-    width: u32,
-    pairs: usize,
-    run_lines: usize,
-    least_bits: u32,
-}
-
-const V4: Shape = Shape { width: 32, pairs: 8, run_lines: 8, least_bits: 8 };
-const V6: Shape = Shape { width: 64, pairs: 5, run_lines: 16, least_bits: 6 };
-
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    expires: u64,
+/// An entry that ends, or the only host of an upper half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Record {
+    key: u64,
     value: u32,
     otherwise: u32,
 }
 
+/// Eight bytes of a line, which the program sees change at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    pub line: u32,
+    pub word: usize,
+    pub value: u64,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    shape: Shape,
+    width: u32,
     pub lines: Vec<Line>,
-    marks: Vec<Mark>,
-    mark_of: HashMap<Net, u32>,
-    first_mark_line: u32,
-    mark_room: u32,
+    /// Most entries are below the first `shared_bits` of this.
+    base: u64,
+    shared_bits: u32,
+    palette: HashMap<u32, u8>,
+    marks_of_palette: usize,
+    marks: HashMap<Record, u32>,
+    next_record: u32,
+    changed: Vec<Word>,
 }
 
 /// What became of a table that was to be mended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Mended {
     /// Lines from `from` on are new, then these words of older lines change, in this order.
-    Words { from: usize, words: Vec<(u32, usize, u64)> },
+    Words { from: usize, words: Vec<Word> },
     /// It has to be made anew.
     NotPossible,
 }
 
-type Boundary = (u64, u32);
+/// Boundaries that share a line: from which of an entry's parts on, what is around them, and a range.
+struct Share {
+    part: u32,
+    first_key: u64,
+    around: u32,
+    from: usize,
+    to: usize,
+}
 
 impl Table {
     pub fn new(nets: &Nets, is_ipv6: bool) -> Table {
+        let width = if is_ipv6 { 64 } else { 32 };
+        let (base, shared_bits) = most_share(nets, width);
         let mut table = Table {
-            shape: if is_ipv6 { V6 } else { V4 },
-            lines: vec![[0; 8]],
-            marks: Vec::new(),
-            mark_of: HashMap::new(),
-            first_mark_line: 0,
-            mark_room: 0,
+            width,
+            lines: vec![Line::default(); 1 + PALETTE / 16],
+            base,
+            shared_bits,
+            palette: HashMap::new(),
+            marks_of_palette: 0,
+            marks: HashMap::new(),
+            next_record: 0,
+            changed: Vec::new(),
         };
-        let mut boundaries = Vec::with_capacity(nets.len() * 2 + 1);
-        table.flatten(nets.iter().map(|(net, entry)| (*net, *entry)), 0, 0, &mut boundaries);
-        let root = table.place(0, boundaries[0].1, &boundaries[1..], 0);
-        table.lines[0][0] = root;
-        table.lay_marks();
+        table.index(0);
+        let mut lay = |low, at, is_outside| {
+            let mut room = usize::MAX;
+            let boundaries = table.boundaries(nets, low, at, &mut room, is_outside);
+            let (around, inside) = boundaries.expect("there is room for all");
+            table.root(low, around, &inside, at)
+        };
+        let inside = lay(base, shared_bits, false);
+        let outside = if shared_bits == 0 { inside } else { lay(0, 0, true) };
+        let right = base >> (64 - width);
+        let shift = width - shared_bits - 1;
+        table.lines[0][..2].copy_from_slice(&halves(right));
+        table.lines[0][2] = shift;
+        table.lines[0][INSIDE] = inside;
+        table.lines[0][OUTSIDE] = outside;
+        table.changed.clear();
         table
     }
 
-    fn lay_marks(&mut self) {
-        self.first_mark_line = self.lines.len() as u32;
-        self.mark_room = self.marks.len() as u32 + SPARE_MARKS;
-        self.lines.resize(self.lines.len() + self.mark_room.div_ceil(4) as usize, [0; 8]);
-        self.lines[0][1] = self.first_mark_line.into();
-        for at in 0..self.marks.len() as u32 {
-            let (line, word, words) = self.mark_words(at);
-            self.lines[line as usize][word..word + 2].copy_from_slice(&words);
+    fn new_line(&mut self, line: Line) -> u32 {
+        self.lines.push(line);
+        self.lines.len() as u32 - 1
+    }
+
+    /// A half of a word.
+    fn set(&mut self, line: u32, half: usize, value: u32) {
+        self.lines[line as usize][half] = value;
+        let halves = &self.lines[line as usize][half / 2 * 2..];
+        self.changed.push(Word { line, word: half / 2, value: whole([halves[0], halves[1]]) });
+    }
+
+    fn record(&mut self, record: Record) -> u32 {
+        if self.next_record.is_multiple_of(4) {
+            self.next_record = self.new_line(Line::default()) * 4;
         }
+        let (line, word) = ((self.next_record / 4) as usize, (self.next_record % 4 * 4) as usize);
+        let [low, high] = halves(record.key);
+        self.lines[line][word..word + 4].copy_from_slice(&[low, high, record.value, record.otherwise]);
+        self.next_record += 1;
+        self.next_record - 1
     }
 
-    fn mark_words(&self, at: u32) -> (u32, usize, [u64; 2]) {
-        let Mark { expires, value, otherwise } = self.marks[at as usize];
-        let words = [expires, u64::from(value) | u64::from(otherwise) << 32];
-        (self.first_mark_line + at / 4, (at % 4) as usize * 2, words)
+    fn record_at(&self, at: u32) -> Record {
+        let words = &self.lines[(at / 4) as usize][(at % 4 * 4) as usize..];
+        Record { key: whole([words[0], words[1]]), value: words[2], otherwise: words[3] }
     }
 
-    /// What an address that has `entry` and nothing longer gets. Marks are new, or the old one if it says the same.
+    /// What stands for a value in the palette, if there is room for it.
+    fn index(&mut self, value: u32) -> Option<u8> {
+        if let Some(there) = self.palette.get(&value) {
+            return Some(*there);
+        }
+        let is_mark = value >> 28 == VALUE_MARK >> 28;
+        let is_full = self.palette.len() == PALETTE || is_mark && self.marks_of_palette == MOST_MARKS_OF_PALETTE;
+        if is_full || value >> 28 == VALUE_DEEPER >> 28 {
+            return None;
+        }
+        let at = self.palette.len();
+        self.palette.insert(value, at as u8);
+        self.marks_of_palette += usize::from(is_mark);
+        self.set(1 + at as u32 / 16, at % 16, value);
+        Some(at as u8)
+    }
+
+    /// What an address that has `entry` and nothing longer gets.
     fn value(&mut self, net: Net, entry: &Entry, around: u32) -> u32 {
         let value = entry.value(net.length);
-        let Some(expires) = entry.expires_ns else { return value };
-        let mark = Mark { expires, value, otherwise: self.bounded(around) };
-        if let Some(at) = self.mark_of.get(&net) {
-            let there = self.marks[*at as usize];
-            if (there.expires, there.value, there.otherwise) == (mark.expires, mark.value, mark.otherwise) {
-                return VALUE_MARK | at;
+        let Some(key) = entry.expires_ns else { return value };
+        let mark = Record { key, value, otherwise: self.bounded(around) };
+        let at = match self.marks.get(&mark) {
+            Some(at) => *at,
+            None => {
+                let at = self.record(mark);
+                self.marks.insert(mark, at);
+                at
             }
-        }
-        self.marks.push(mark);
-        let at = self.marks.len() as u32 - 1;
-        self.mark_of.insert(net, at);
+        };
         VALUE_MARK | at
     }
 
@@ -115,7 +178,7 @@ impl Table {
     fn bounded(&self, around: u32) -> u32 {
         let (mut value, mut depth) = (around, 1);
         while value & (VALUE_MARK | VALUE_ALLOW | VALUE_BLOCK) == VALUE_MARK {
-            value = self.marks[(value & !VALUE_MARK) as usize].otherwise;
+            value = self.record_at(value & VALUE_RECORD).otherwise;
             depth += 1;
         }
         if depth < MAX_MARKS_BELOW { around } else { value }
@@ -148,8 +211,14 @@ impl Table {
         close(&mut within, None, around, out);
     }
 
-    /// A table of lower halves, below one upper half.
+    /// What stands for the lower halves below one upper half.
     fn deeper(&mut self, nets: Vec<(Net, Entry)>, around: u32) -> u32 {
+        if let [(net, entry)] = &nets[..]
+            && net.length == 128
+        {
+            let value = self.value(*net, entry, around);
+            return VALUE_DEEPER | VALUE_HOST | self.record(Record { key: net.lower, value, otherwise: around });
+        }
         let mut within: Vec<(u64, u32)> = Vec::new();
         let mut boundaries = Vec::with_capacity(nets.len() * 2 + 1);
         push(&mut boundaries, 0, around);
@@ -161,116 +230,197 @@ impl Table {
             within.push((last_of(net.lower, u32::from(net.length) - 64), value));
         }
         close(&mut within, None, around, &mut boundaries);
-        let descriptor = self.place(0, boundaries[0].1, &boundaries[1..], 0);
-        self.lines.push([descriptor, 0, 0, 0, 0, 0, 0, 0]);
-        VALUE_DEEPER | (self.lines.len() - 1) as u32
+        let descriptor = self.root(0, boundaries[0].1, &boundaries[1..], 0);
+        let mut line = Line::default();
+        line[0] = descriptor;
+        VALUE_DEEPER | self.new_line(line)
     }
 
-    /// The descriptor for addresses from `low` on, that share `at` bits: `carry`, then the boundaries `inside`.
-    fn place(&mut self, low: u64, carry: u32, inside: &[Boundary], at: u32) -> u64 {
+    /// The descriptor for addresses from `low` on, that share `at` bits: `around`, then the boundaries `inside`.
+    fn root(&mut self, low: u64, around: u32, inside: &[Boundary], at: u32) -> u32 {
+        match self.shares(low, around, inside, at) {
+            _ if inside.is_empty() => around,
+            Some((form, shares)) if shares.len() == 1 => self.lay(form, &shares, inside),
+            _ => self.node(low, around, inside, at),
+        }
+    }
+
+    /// The same for an entry of a node, which may have a line for each of its parts.
+    fn entry(&mut self, low: u64, around: u32, inside: &[Boundary], at: u32) -> u64 {
         if inside.is_empty() {
-            return IS_UNIFORM | u64::from(carry);
+            return u64::from(around) << 32;
         }
-        let first = self.lines.len() as u64;
-        let lines = (inside.len() + 1).div_ceil(self.shape.pairs);
-        if lines <= self.shape.run_lines {
-            self.lay_run(low, carry, inside);
-            return first | (lines as u64) << 32;
-        }
-        let wanted = (inside.len() as u64).ilog2().saturating_sub(1);
-        let bits = wanted.clamp(self.shape.least_bits, MAX_NODE_BITS).min(self.shape.width - at);
-        self.lines.resize(self.lines.len() + (1usize << bits).div_ceil(8), [0; 8]);
-        let (mut carry, mut inside) = (carry, inside);
-        for slot in 0..1u64 << bits {
-            let child = low | slot << (64 - at - bits);
-            let last = last_of(child, at + bits);
-            let count = inside.iter().take_while(|(key, _)| *key <= last).count();
-            let (mine, rest) = inside.split_at(count);
-            if let Some(((_, value), others)) = mine.split_first().filter(|((key, _), _)| *key == child) {
-                carry = *value;
-                self.lines[first as usize + slot as usize / 8][slot as usize % 8] = IS_UNIFORM | u64::from(carry); // unless there is more to say
-                if !others.is_empty() {
-                    let descriptor = self.place(child, carry, others, at + bits);
-                    self.lines[first as usize + slot as usize / 8][slot as usize % 8] = descriptor;
-                }
-            } else {
-                let descriptor = self.place(child, carry, mine, at + bits);
-                self.lines[first as usize + slot as usize / 8][slot as usize % 8] = descriptor;
+        match self.shares(low, around, inside, at) {
+            Some((form, shares)) => {
+                let begins = shares.iter().skip(1).fold(0, |all, share| all | 1u64 << share.part);
+                u64::from(self.lay(form, &shares, inside)) << 32 | begins
             }
-            carry = mine.last().map_or(carry, |(_, value)| *value);
-            inside = rest;
+            None => u64::from(self.node(low, around, inside, at)) << 32,
         }
-        IS_NODE | u64::from(bits) << 32 | first
     }
 
-    fn lay_run(&mut self, low: u64, carry: u32, inside: &[Boundary]) {
-        let mut pairs = std::iter::once((low, carry)).chain(inside.iter().copied()).peekable();
-        let mut last = (low, carry);
-        while pairs.peek().is_some() {
-            let mut line: Line = [0; 8];
-            for at in 0..self.shape.pairs {
-                last = pairs.next().unwrap_or(last);
-                let (key, value) = last;
-                if self.shape.width == 32 {
-                    put(&mut line, at, (key >> 32) as u32);
-                    put(&mut line, 8 + at, value);
-                } else {
-                    line[at] = key;
-                    put(&mut line, 10 + at, value);
-                }
+    /// How boundaries fit in the fewest lines; `None` if there are too many in one part.
+    fn shares(&mut self, low: u64, around: u32, inside: &[Boundary], at: u32) -> Option<(Form, Vec<Share>)> {
+        if inside.len() > (1 << PART_BITS) * MOST_KEYS {
+            return None;
+        }
+        let values = inside.iter().map(|(_, value)| *value);
+        let is_wide = std::iter::once(around).chain(values).any(|value| self.index(value).is_none());
+        let rest = self.width - at;
+        let all = [Keys::Of15, Keys::Of31, Keys::Of64].map(|keys| Form { keys, is_wide });
+        let possible = all.into_iter().filter(|form| {
+            (form.keys != Keys::Of64 || self.width == 64) && rest.saturating_sub(PART_BITS) <= form.keys.bits()
+        });
+        let ways = possible.filter_map(|form| Some((form, self.shares_of(form, low, around, inside, at)?)));
+        ways.min_by_key(|(_, shares)| shares.len())
+    }
+
+    fn shares_of(&self, form: Form, low: u64, mut around: u32, inside: &[Boundary], at: u32) -> Option<Vec<Share>> {
+        let rest = self.width - at;
+        let bits = if rest > PART_BITS { PART_BITS } else { 0 };
+        if bits == 0 && inside.len() > form.most() {
+            return None;
+        }
+        let mut shares: Vec<Share> = Vec::new();
+        let mut to = 0;
+        for part in 0..1u32 << bits {
+            let child = low | if bits == 0 { 0 } else { u64::from(part) << (64 - at - bits) };
+            let last = last_of(child, at + bits);
+            let mut from = to;
+            to += inside[to..].iter().take_while(|(key, _)| *key <= last).count();
+            if from < to && inside[from].0 == child {
+                around = inside[from].1;
+                from += 1;
             }
+            let joined = shares.last_mut().filter(|share| {
+                is_near(share.first_key, last, form.keys, self.width) && to - share.from <= form.most()
+            });
+            match joined {
+                Some(share) => share.to = to,
+                None if to - from > form.most() => return None,
+                None => shares.push(Share { part, first_key: child, around, from, to }),
+            }
+            if to > 0 {
+                around = inside[to - 1].1;
+            }
+        }
+        Some(shares)
+    }
+
+    /// Lines behind each other; answers the descriptor of the first.
+    fn lay(&mut self, form: Form, shares: &[Share], inside: &[Boundary]) -> u32 {
+        let first = self.lines.len() as u32;
+        for share in shares {
+            let palette = &self.palette;
+            let line = form.lay(share.around, &inside[share.from..share.to], self.width, |value| palette[&value]);
             self.lines.push(line);
         }
+        form.kind() << 28 | first
+    }
+
+    fn node(&mut self, low: u64, mut around: u32, inside: &[Boundary], at: u32) -> u32 {
+        let wanted = (inside.len() as u64).ilog2().saturating_sub(BOUNDARIES_OF_ENTRY.ilog2());
+        let bits = wanted.clamp(LEAST_NODE_BITS, MAX_NODE_BITS).min(self.width - at);
+        let first = self.lines.len() as u32;
+        self.lines.resize(self.lines.len() + (1usize << bits).div_ceil(8), Line::default());
+        let at = at + bits;
+        let mut to = 0;
+        for slot in 0..1u32 << bits {
+            let child = low | u64::from(slot) << (64 - at);
+            let last = last_of(child, at);
+            let mut from = to;
+            to += inside[to..].iter().take_while(|(key, _)| *key <= last).count();
+            if from < to && inside[from].0 == child {
+                around = inside[from].1;
+                from += 1;
+            }
+            let halves = halves(self.entry(child, around, &inside[from..to], at));
+            let place = slot as usize % 8 * 2;
+            self.lines[(first + slot / 8) as usize][place..place + 2].copy_from_slice(&halves);
+            if to > 0 {
+                around = inside[to - 1].1;
+            }
+        }
+        KIND_NODE << 28 | bits << 23 | first
+    }
+
+    fn is_inside(&self, net: &Net) -> bool {
+        self.shared_bits > 0
+            && u32::from(net.length) >= self.shared_bits
+            && first_bits(net.upper, self.shared_bits) == self.base
     }
 
     /// Bring the table in line with `nets`, in which `net` has changed.
     pub fn mend(&mut self, nets: &Nets, net: Net) -> Mended {
-        let (from, marks_before) = (self.lines.len(), self.marks.len());
+        let from = self.lines.len();
+        self.next_record = self.next_record.next_multiple_of(4); // older lines stay as they are
+        self.changed.clear();
+        let is_done = if self.shared_bits == 0 || self.is_inside(&net) {
+            self.mend_below(nets, net, INSIDE, self.base, self.shared_bits)
+        } else {
+            let is_around = first_bits(self.base, net.length.into()) == net.upper;
+            self.mend_below(nets, net, OUTSIDE, 0, 0)
+                && (!is_around || self.mend_below(nets, net, INSIDE, self.base, self.shared_bits))
+        };
+        if !is_done {
+            return Mended::NotPossible;
+        }
+        let words = std::mem::take(&mut self.changed);
+        Mended::Words { from, words }
+    }
+
+    /// Of the trie whose root is a word of the head: for addresses from `low` on, that share `at` bits.
+    fn mend_below(&mut self, nets: &Nets, net: Net, root: usize, mut low: u64, mut at: u32) -> bool {
         let length = u32::from(net.length).min(64);
-        let (mut place, mut low, mut at) = ((0u32, 0usize), 0u64, 0u32);
+        // An entry, once it is one of a node.
+        let (mut line, mut slot_of_line) = (0u32, None);
         // Down to where the prefix is not within a single child any more.
         let mut slots = 1usize;
-        loop {
-            let descriptor = self.lines[place.0 as usize][place.1];
-            let bits = (descriptor >> 32) as u32 & 31;
-            if descriptor & IS_NODE == 0 {
+        while slots == 1 {
+            let descriptor = self.lines[line as usize][slot_of_line.map_or(root, descriptor_half)];
+            let bits = descriptor >> 23 & 31;
+            if descriptor >> 28 != KIND_NODE || length < at {
                 break;
             }
-            let slot = (net.upper << at >> (64 - bits)) as usize;
+            let slot = (net.upper << at >> (64 - bits)) as u32;
             if at + bits > length {
                 slots = 1 << (at + bits - length);
             }
-            place = (descriptor as u32 + slot as u32 / 8, slot % 8);
+            (line, slot_of_line) = ((descriptor & NODE_LINE) + slot / 8, Some(slot as usize % 8));
             low = first_bits(net.upper, at + bits);
             at += bits;
-            if slots > 1 {
-                break;
-            }
         }
-        if slots > MOST_MENDED || (at == 0 && nets.len() > MOST_MENDED) {
-            return Mended::NotPossible;
+        if slots > MOST_MENDED {
+            return false;
         }
-        let mut words = Vec::new();
+        let is_outside = root == OUTSIDE;
+        let mut room = MOST_MENDED;
         for slot in 0..slots {
-            let (line, word) = (place.0 + ((place.1 + slot) / 8) as u32, (place.1 + slot) % 8);
             let low = low + if slot == 0 { 0 } else { (slot as u64) << (64 - at) };
-            let descriptor = self.place_again(nets, low, at);
-            words.push((line, word, descriptor));
+            let Some((around, inside)) = self.boundaries(nets, low, at, &mut room, is_outside) else { return false };
+            let Some(first) = slot_of_line else {
+                let descriptor = self.root(low, around, &inside, at);
+                self.set(0, root, descriptor);
+                return true;
+            };
+            let [low_half, high_half] = halves(self.entry(low, around, &inside, at));
+            let (line, at) = (line + ((first + slot) / 8) as u32, (first + slot) % 8);
+            self.lines[line as usize][at * 2] = low_half;
+            self.set(line, at * 2 + 1, high_half);
         }
-        if self.marks.len() as u32 > self.mark_room {
-            return Mended::NotPossible;
-        }
-        let mut all: Vec<(u32, usize, u64)> = Vec::new();
-        for mark in marks_before..self.marks.len() {
-            let (line, word, halves) = self.mark_words(mark as u32);
-            all.extend([(line, word, halves[0]), (line, word + 1, halves[1])]);
-        }
-        all.extend(words);
-        all.iter().for_each(|(line, word, value)| self.lines[*line as usize][*word] = *value);
-        Mended::Words { from, words: all }
+        true
     }
 
-    fn place_again(&mut self, nets: &Nets, low: u64, at: u32) -> u64 {
+    /// What addresses from `low` on, that share `at` bits, have, from the first one on and from boundaries on; `None` if
+    /// there are more entries than there is `room` for.
+    fn boundaries(
+        &mut self,
+        nets: &Nets,
+        low: u64,
+        at: u32,
+        room: &mut usize,
+        is_outside: bool,
+    ) -> Option<(u32, Vec<Boundary>)> {
         // From the widest to the narrowest that covers all of it.
         let mut around = 0;
         for length in 0..=at {
@@ -279,66 +429,111 @@ impl Table {
                 around = self.value(net, entry, around);
             }
         }
-        let range = Net { upper: low, lower: 0, length: at as u8 + 1 }..=Net {
-            upper: last_of(low, at),
-            lower: u64::MAX,
-            length: 128,
-        };
+        let last = last_of(low, at);
+        let range =
+            Net { upper: low, lower: 0, length: at as u8 + 1 }..=Net { upper: last, lower: u64::MAX, length: 128 };
         // In the order of the map those of the same first address and shorter come first: they are not in the range.
-        let inside: Vec<(Net, Entry)> = nets.range(range).map(|(net, entry)| (*net, *entry)).collect();
-        let mut boundaries = Vec::new();
+        let is_ours = |net: &Net| !(is_outside && self.is_inside(net));
+        let inside: Vec<(Net, Entry)> = nets
+            .range(range)
+            .map(|(net, entry)| (*net, *entry))
+            .filter(|(net, _)| is_ours(net))
+            .take(room.saturating_add(1))
+            .collect();
+        *room = room.checked_sub(inside.len())?;
+        let mut boundaries = Vec::with_capacity(inside.len() * 2 + 1);
         self.flatten(inside.into_iter(), low, around, &mut boundaries);
         // What comes after the last address of this part is another part's.
-        let last = last_of(low, at);
         boundaries.retain(|(key, _)| *key <= last);
-        self.place(low, boundaries[0].1, &boundaries[1..], at)
+        let (_, around) = boundaries.remove(0);
+        Some((around, boundaries))
     }
 
     /// What the program finds; for tests.
     #[cfg(test)]
     pub fn find(&self, upper: u64, lower: u64, now: u64) -> u32 {
-        let mut value = self.descend(self.lines[0][0], upper);
-        if value & VALUE_DEEPER != 0 && value & (VALUE_ALLOW | VALUE_BLOCK | VALUE_MARK) == 0 {
-            value = self.descend(self.lines[(value & !VALUE_DEEPER) as usize][0], lower);
+        let head = self.lines[0];
+        let key = upper >> (64 - self.width);
+        let is_outside = (key ^ whole([head[0], head[1]])) >> head[2] >> 1 != 0;
+        let (root, rest) = if is_outside { (OUTSIDE, self.width) } else { (INSIDE, head[2] + 1) };
+        let mut value = self.descend(head[root], key, rest);
+        if value >> 28 == VALUE_DEEPER >> 28 {
+            let at = value & VALUE_RECORD;
+            value = if value & VALUE_HOST != 0 {
+                let host = self.record_at(at);
+                if host.key == lower { host.value } else { host.otherwise }
+            } else {
+                self.descend(self.lines[at as usize][0], lower, 64)
+            };
         }
-        while value & VALUE_MARK != 0 {
-            let mark = self.marks[(value & !VALUE_MARK) as usize];
-            value = if mark.expires > now { mark.value } else { mark.otherwise };
+        while value >> 28 == VALUE_MARK >> 28 {
+            let mark = self.record_at(value & VALUE_RECORD);
+            value = if mark.key > now { mark.value } else { mark.otherwise };
         }
         value
     }
 
     #[cfg(test)]
-    fn descend(&self, mut descriptor: u64, key: u64) -> u32 {
-        let mut at = 0;
-        while descriptor & IS_NODE != 0 {
-            let bits = (descriptor >> 32) as u32 & 31;
-            let slot = (key << at >> (64 - bits)) as usize;
-            descriptor = self.lines[(descriptor as u32) as usize + slot / 8][slot % 8];
-            at += bits;
+    fn descend(&self, mut descriptor: u32, key: u64, mut rest: u32) -> u32 {
+        let mut begins = 0;
+        while descriptor >> 28 == KIND_NODE {
+            let bits = descriptor >> 23 & 31;
+            rest -= bits;
+            let slot = (key >> rest) as u32 & ((1 << bits) - 1);
+            let halves = &self.lines[((descriptor & NODE_LINE) + slot / 8) as usize][slot as usize % 8 * 2..];
+            let entry = whole([halves[0], halves[1]]);
+            (begins, descriptor) = (entry as u32, (entry >> 32) as u32);
         }
-        if descriptor & IS_UNIFORM != 0 {
-            return descriptor as u32;
+        if (descriptor >> 28).count_ones() < 2 {
+            return descriptor;
         }
-        let lines = &self.lines[(descriptor as u32) as usize..][..(descriptor >> 32) as usize];
-        let pairs = lines.iter().flat_map(|line| {
-            (0..self.shape.pairs).map(|at| match self.shape.width {
-                32 => (u64::from(get(line, at)) << 32, get(line, 8 + at)),
-                _ => (line[at], get(line, 10 + at)),
-            })
-        });
-        pairs.take_while(|(from, _)| *from <= key).last().expect("a run begins at or below its keys").1
+        let part = if rest > PART_BITS { key >> (rest - PART_BITS) & 31 } else { 0 };
+        let line = (descriptor & VALUE_RECORD) + (u64::from(begins) & ((2 << part) - 1)).count_ones();
+        let palette = |at: u8| self.lines[1 + usize::from(at) / 16][usize::from(at) % 16];
+        super::line::find(&self.lines[line as usize], descriptor >> 28, key, palette)
     }
 }
 
-fn put(line: &mut Line, half: usize, value: u32) {
-    let shift = half % 2 * 32;
-    line[half / 2] = line[half / 2] & !(0xffff_ffff << shift) | u64::from(value) << shift;
+/// Where an entry's descriptor is in its line.
+fn descriptor_half(slot: usize) -> usize {
+    slot * 2 + usize::from(cfg!(target_endian = "little"))
 }
 
-#[cfg(test)]
-fn get(line: &Line, half: usize) -> u32 {
-    (line[half / 2] >> (half % 2 * 32)) as u32
+fn halves(whole: u64) -> [u32; 2] {
+    let bytes = whole.to_ne_bytes();
+    [0, 4].map(|at| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes")))
+}
+
+fn whole(halves: [u32; 2]) -> u64 {
+    let [low, high] = halves.map(u64::from);
+    if cfg!(target_endian = "little") { high << 32 | low } else { low << 32 | high }
+}
+
+/// Their keys in a line do not differ only in what a line's keys do not have.
+fn is_near(one: u64, other: u64, keys: Keys, width: u32) -> bool {
+    keys == Keys::Of64 || (one ^ other) >> (64 - width) >> keys.bits() == 0
+}
+
+/// The bits that at least fifteen of sixteen prefixes share, and how many they are. Few prefixes are said to share none.
+fn most_share(nets: &Nets, width: u32) -> (u64, u32) {
+    let keys: Vec<u64> = nets.keys().map(|net| net.upper).collect();
+    let (mut base, mut bits) = (0, 0);
+    while keys.len() >= FEW && bits < width - LEAST_NODE_BITS {
+        let half = base | 1 << (63 - bits);
+        let of = |low: u64| {
+            let last = last_of(low, bits + 1);
+            keys.partition_point(|key| *key <= last) - keys.partition_point(|key| *key < low)
+        };
+        let enough = keys.len() - keys.len() / 16;
+        if of(base) < enough {
+            if of(half) < enough {
+                break;
+            }
+            base = half;
+        }
+        bits += 1;
+    }
+    (base, bits)
 }
 
 /// The last of the keys that share `length` bits with `first`.
@@ -481,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_scattered_prefixes_take_less_than_sixty_bytes_each() {
+    fn a_million_scattered_prefixes_take_less_than_twelve_bytes_each() {
         let mut state = 1u64;
         let set: PrefixSet = (0..1_000_000)
             .map(|_| {
@@ -490,7 +685,30 @@ mod tests {
             })
             .collect();
         let table = Table::new(&set.v4, false);
-        assert!(table.lines.len() * 64 < 60_000_000, "{} bytes", table.lines.len() * 64);
+        assert!(table.lines.len() * 64 < 12_000_000, "{} bytes", table.lines.len() * 64);
         set.v4.keys().step_by(1000).for_each(|net| agrees(&table, &set, net.address(true)));
+    }
+
+    #[test]
+    fn what_is_looked_at_for_each_address_of_a_hundred_thousand_is_small_in_both_families() {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 32
+        };
+        let four = |n: u64| Prefix::host(std::net::Ipv4Addr::from_bits(n as u32).into());
+        let six =
+            |n: u64| Prefix::new(std::net::Ipv6Addr::from_bits(u128::from(0x2001_0db8 << 32 | n) << 64).into(), 64);
+        let set: PrefixSet = (0..100_000)
+            .flat_map(|_| [four(next()), six(next()).unwrap()].map(|prefix| (prefix, Entry::block())))
+            .collect();
+        for (nets, is_ipv6) in [(&set.v4, false), (&set.v6, true)] {
+            let table = Table::new(nets, is_ipv6);
+            let root = table.lines[0][INSIDE];
+            let node_bytes = 8usize << (root >> 23 & 31);
+            assert!(root >> 28 == KIND_NODE && node_bytes <= 1 << 16, "a root of {node_bytes} bytes");
+            assert!(table.lines.len() * 64 < 1_500_000, "{} bytes", table.lines.len() * 64);
+            nets.keys().step_by(100).for_each(|net| agrees(&table, &set, net.address(!is_ipv6)));
+        }
     }
 }
