@@ -4,6 +4,7 @@
 //! either: packets that contradict themselves, and TCP flags that nobody sends. Ports without a listener are left to
 //! the stack, and so are packets of no connection: who sends them has to hear of it, by a reset.
 
+mod compile;
 mod life;
 mod tables;
 
