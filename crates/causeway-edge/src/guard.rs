@@ -6,7 +6,10 @@
 
 mod compile;
 mod life;
+mod policy;
+mod slots;
 mod tables;
+mod wire;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -14,12 +17,14 @@ use std::path::{Path, PathBuf};
 
 use causeway_bpf::Spot;
 use causeway_bpf::flow::PortTable;
-use causeway_bpf::guard::{Counts, Guard, Listener, Mode as Mark};
+use causeway_bpf::guard::{Counts, Guard, Listener, RuleSet};
 use serde::Deserialize;
 
 use crate::report::{GuardReport, GuardedApplication, ListenerReport};
 use crate::sys;
 pub use life::{flush, is_left, probe};
+use policy::{Automatic, Fixed, Held};
+use slots::RateSlots;
 use tables::Wanted;
 
 /// An index of the kernel's tables; 0 is nobody's.
@@ -61,6 +66,11 @@ pub struct Guarding {
     entries: HashMap<String, Entry>,
     /// As the kernel has them.
     tables: BTreeMap<Spot, PortTable>,
+    listeners: BTreeMap<u16, Listener>,
+    rules: Option<RuleSet>,
+    rates: RateSlots,
+    /// By application: what the operator asks for.
+    fixed: HashMap<String, Fixed>,
     /// By interface: why it is not guarded.
     unguarded: BTreeMap<u32, String>,
     /// Listeners for which the kernel's tables have no room.
@@ -92,10 +102,9 @@ impl Guarding {
             guard.join_flows(flows)?;
         }
         let entries = indices(wanted, &self.entries, &self.tables, |index| guard.counts(index))?;
-        let listener = Listener { mode: Mark::Protect, ..Listener::default() };
-        for entry in entries.values() {
-            guard.set_listener(entry.index, &listener)?;
-        }
+        let held = self.held(wanted, &entries);
+        self.hold(&held)?;
+        let Kernel::Has(guard) = &self.kernel else { return Ok(()) };
         let tables = wanted.tables(|application| entries.get(application).map_or(0, |entry| entry.index));
         for spot in self.tables.keys().filter(|spot| !tables.contains_key(spot)) {
             guard.set_ports(*spot, &PortTable::default())?;
@@ -105,10 +114,54 @@ impl Guarding {
         }
         let is_used: HashSet<u16> = entries.values().map(|entry| entry.index).collect();
         let had = self.entries.values().map(|entry| entry.index).chain(tables::indices_of(&self.tables));
-        for index in had.filter(|index| !is_used.contains(index)).collect::<HashSet<_>>() {
-            guard.set_listener(index, &Listener::default())?;
+        let gone: HashSet<u16> = had.filter(|index| !is_used.contains(index)).collect();
+        for index in &gone {
+            guard.set_listener(*index, &Listener::default())?;
         }
+        self.listeners.retain(|index, _| !gone.contains(index));
         (self.entries, self.tables) = (entries, tables);
+        Ok(())
+    }
+
+    /// By index.
+    fn held(&self, wanted: &Wanted, entries: &HashMap<String, Entry>) -> BTreeMap<u16, Held> {
+        let nothing = Fixed::default();
+        let held = entries.iter().map(|(application, entry)| {
+            let fixed = self.fixed.get(application).unwrap_or(&nothing);
+            let (held, _) = policy::held(&wanted.subject(application), fixed, &Automatic::default());
+            (entry.index, held)
+        });
+        held.collect()
+    }
+
+    /// Rates and rules first, then the listeners that name them, then what nobody names any more. What the kernel has
+    /// already is not written again.
+    fn hold(&mut self, held: &BTreeMap<u16, Held>) -> io::Result<()> {
+        let Kernel::Has(guard) = &self.kernel else { return Ok(()) };
+        let (rates, slots) = self.rates.after(held.iter().map(|(index, held)| (*index, held.rates.as_slice())));
+        for (slot, rate) in rates.new_since(&self.rates) {
+            guard.set_rate(slot, Some(rate))?;
+        }
+        let rules: RuleSet = held
+            .iter()
+            .filter(|(_, held)| !held.rules.is_empty())
+            .map(|(index, held)| (*index, held.rules.clone()))
+            .collect();
+        if self.rules.as_ref() != Some(&rules) {
+            guard.swap_rules(&rules)?;
+            self.rules = Some(rules);
+        }
+        for (index, held) in held {
+            let listener = held.listener(slots.get(index).cloned().unwrap_or_default());
+            if self.listeners.get(index) != Some(&listener) {
+                guard.set_listener(*index, &listener)?;
+                self.listeners.insert(*index, listener);
+            }
+        }
+        for slot in self.rates.gone_in(&rates) {
+            guard.set_rate(slot, None)?;
+        }
+        self.rates = rates;
         Ok(())
     }
 
