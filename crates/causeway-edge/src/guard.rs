@@ -5,6 +5,7 @@
 //! the stack, and so are packets of no connection: who sends them has to hear of it, by a reset.
 
 mod compile;
+mod fixed;
 mod life;
 mod policy;
 mod slots;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 
 use crate::report::{GuardReport, GuardedApplication, ListenerReport};
 use crate::sys;
+pub use fixed::Kept;
 pub use life::{flush, is_left, probe};
 use policy::{Automatic, Fixed, Held};
 use slots::RateSlots;
@@ -71,6 +73,11 @@ pub struct Guarding {
     rates: RateSlots,
     /// By application: what the operator asks for.
     fixed: HashMap<String, Fixed>,
+    /// Does the operator ask for anything that needs the guard?
+    is_asked_for: bool,
+    sets: fixed::Sets,
+    /// Where the flow path's tables are that it knows.
+    joined: Option<PathBuf>,
     /// By interface: why it is not guarded.
     unguarded: BTreeMap<u32, String>,
     /// Listeners for which the kernel's tables have no room.
@@ -98,8 +105,10 @@ impl Guarding {
     /// Rules first, then the ports that they are for, then what nobody has any more: no packet meets a port without rules.
     fn write(&mut self, wanted: &Wanted, flows: Option<&Path>) -> io::Result<()> {
         let Kernel::Has(guard) = &self.kernel else { return Ok(()) };
-        if let Some(flows) = flows {
+        // The kernel waits for all processors at each such change.
+        if let Some(flows) = flows.filter(|flows| self.joined.as_deref() != Some(*flows)) {
             guard.join_flows(flows)?;
+            self.joined = Some(flows.to_path_buf());
         }
         let entries = indices(wanted, &self.entries, &self.tables, |index| guard.counts(index))?;
         let held = self.held(wanted, &entries);

@@ -75,25 +75,26 @@ impl Firewall {
     pub fn flat(&self, application: u128, ports: Ports, trusted: &[Prefix]) -> Flat {
         let mut flat = Flat::default();
         flat.underlay(senders(trusted));
-        let theirs = self.scopes.iter().enumerate().filter(|(_, scope)| scope.is_for(application));
-        for (at, scope) in theirs.filter(|(_, scope)| !scope.rules.is_empty()) {
-            let overlaps = |its: Ports| its.first <= ports.last && ports.first <= its.last;
-            if scope.ports.is_some_and(|its| !overlaps(its)) {
-                continue;
-            }
-            if scope.is_dry_run {
-                flat.lacks("rules on trial (dry_run) are counted by the engine");
-                continue;
-            }
-            let is_whole = scope.ports.is_none_or(|its| its.first <= ports.first && ports.last <= its.last);
+        for (at, is_whole) in self.view(application, ports) {
             if !is_whole {
-                flat.lacks("rules of some of its ports alone are checked by the engine");
+                flat.lacks("rules of some of its ports alone");
             }
-            if !self.lay(at, scope, is_whole, &mut flat) {
+            if !self.lay(at, &self.scopes[at], is_whole, &mut flat) {
                 break;
             }
         }
         flat
+    }
+
+    /// The scopes that decide about an application, and whether about all of its ports. The same for many applications.
+    pub fn view(&self, application: u128, ports: Ports) -> Vec<(usize, bool)> {
+        let overlaps = |its: Ports| its.first <= ports.last && ports.first <= its.last;
+        let holds = |its: Ports| its.first <= ports.first && ports.last <= its.last;
+        let theirs = self.scopes.iter().enumerate().filter(|(_, scope)| {
+            let is_enforced = !scope.is_dry_run && !scope.rules.is_empty();
+            is_enforced && scope.is_for(application) && scope.ports.is_none_or(overlaps)
+        });
+        theirs.map(|(at, scope)| (at, scope.ports.is_none_or(holds))).collect()
     }
 
     /// Beneath what is there: addresses, then AS numbers, then countries. False: what wider scopes say may not hold.
@@ -114,11 +115,11 @@ impl Firewall {
                     combine(laid, &runs.collect::<Vec<_>>(), is_stronger)
                 });
             } else if *action == Action::Allow {
-                flat.lacks("a long list that allows is checked by the engine");
+                flat.lacks("a long list that allows");
                 flat.long.take_if(|long| long.rule.0 == at);
                 return false;
             } else if flat.long.is_some() || !is_whole {
-                flat.lacks("of several long lists the engine checks all but one");
+                flat.lacks("more than one long list, or one for some of its ports alone");
             } else {
                 flat.long = Some(Long { list: list.clone(), rule: (at, *rule) });
             }
@@ -131,7 +132,7 @@ impl Firewall {
             match networks(at, geo, rules) {
                 Some(layer) => layers.push(layer),
                 None => {
-                    flat.lacks("countries and AS numbers with very many networks are checked by the engine");
+                    flat.lacks("countries or AS numbers with very many networks");
                     if rules.values().any(|found| found.action == Action::Allow) {
                         layers.into_iter().for_each(|layer| flat.underlay(kept(layer, is_whole)));
                         return false;

@@ -50,7 +50,7 @@ pub fn rules(firewall: &Firewall, id: u128, spec: &snapshot::Application) -> Com
                 Action::Allow => except(&mut direct, is_ipv4, stretch, &flat),
             };
             if !is_laid {
-                let missing = format!("more than {MOST_PREFIXES} prefixes are checked by the engine");
+                let missing = format!("more than {MOST_PREFIXES} prefixes");
                 return Compiled { missing: Some(missing), ..Compiled::default() };
             }
         }
@@ -129,20 +129,20 @@ pub fn limits(spec: &snapshot::Application, has_exceptions: bool) -> Result<Vec<
     let rates = limits.iter().map(|limit| rate(spec.protocol, limit)).collect::<Result<Vec<_>, _>>()?;
     let rates: Vec<Rate> = rates.into_iter().flatten().collect();
     if rates.len() > MOST_RATES {
-        return Err(format!("{} limits of new connections: the kernel keeps {MOST_RATES}", rates.len()));
+        return Err(format!("{} limits of new connections, of which the kernel keeps {MOST_RATES}", rates.len()));
     }
     if has_exceptions && !rates.is_empty() {
-        return Err("clients that are excepted from a long list would pass the kernel's limits".into());
+        return Err("clients excepted from a long list, which would pass the kernel's limits".into());
     }
     Ok(rates)
 }
 
 fn rate(protocol: Protocol, limit: &Limit) -> Result<Option<Rate>, String> {
     let why_not = match limit {
-        Limit { open: 1.., .. } => "open connections are counted by the engine",
-        Limit { ban_ms: 1.., .. } => "bans are kept by the engine",
-        Limit { datagrams_per_s: 1.., .. } => "datagrams are counted by the engine",
-        Limit { new_per_s: 1.., .. } if protocol == Protocol::Udp => "UDP sessions are counted by the engine",
+        Limit { open: 1.., .. } => "a limit of open connections",
+        Limit { ban_ms: 1.., .. } => "a ban",
+        Limit { datagrams_per_s: 1.., .. } => "a limit of datagrams",
+        Limit { new_per_s: 1.., .. } if protocol == Protocol::Udp => "a limit of UDP sessions",
         Limit { new_per_s: 0, .. } => return Ok(None),
         Limit { of, ipv4, ipv6, new_per_s, .. } => {
             let (length_v4, length_v6) = if *of == Of::Application { (0, 0) } else { (*ipv4, *ipv6) };

@@ -1,11 +1,13 @@
 //! The life of the guard: opened or adopted, attached to what packets come in by, left behind, flushed.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
 use causeway_bpf::guard::{Attachment, Guard, Options};
 
-use super::{Guarding, Kernel, Mode};
+use super::fixed::Sets;
+use super::{Guarding, Kernel, Mode, tables};
 use crate::carry::here;
 use crate::report::GuardedInterface;
 
@@ -15,10 +17,12 @@ impl Guarding {
     pub fn start(mode: Mode, state_dir: Option<&Path>) -> Result<Guarding, String> {
         let pins = state_dir.and_then(pins);
         let mut it = Guarding { mode, pins, ..Guarding::default() };
-        if !it.is_wanted() && it.pins.as_ref().is_some_and(|pins| pins.exists()) {
+        let is_left = it.pins.as_ref().is_some_and(|pins| pins.exists());
+        if is_left && mode == Mode::Off {
             let _ = Guard::flush(&it.options()); // nobody looks after it any more
         }
-        if mode == Mode::On {
+        it.is_asked_for = is_left && mode == Mode::Auto; // until it is known what is
+        if mode == Mode::On || it.is_asked_for {
             it.open();
         }
         match &it.kernel {
@@ -27,16 +31,18 @@ impl Guarding {
         }
     }
 
-    /// A tenth of the fast path's rate on veth, for what the stack drops anyway: `auto` leaves it out (decision 9).
+    /// A tenth of the fast path's rate on veth, for what the stack drops anyway: `auto` leaves it out (decision 9) unless
+    /// the operator has rules for it.
     pub(super) fn is_wanted(&self) -> bool {
-        self.mode == Mode::On
+        let is_at_work = matches!(self.kernel, Kernel::Has(_));
+        self.mode == Mode::On || (self.mode == Mode::Auto && (self.is_asked_for || is_at_work))
     }
 
     pub(super) fn missing(&self) -> String {
         match (&self.kernel, self.mode) {
             (_, Mode::Off) => "switched off (--guard off)".into(),
-            (_, Mode::Auto) => "only if it is asked for (--guard on)".into(),
             (Kernel::Without(reason), _) => reason.clone(),
+            (_, Mode::Auto) => "only with IP access rules or limits, or if it is asked for (--guard on)".into(),
             _ => "no listener on an address that others can reach".into(),
         }
     }
@@ -65,6 +71,11 @@ impl Guarding {
         for spot in guard.spots().map_err(left)? {
             self.tables.insert(spot, guard.ports(spot).map_err(left)?);
         }
+        let mut sets = Vec::new();
+        for index in tables::indices_of(&self.tables).collect::<HashSet<_>>() {
+            sets.extend(guard.listener(index).map_err(left)?.sets);
+        }
+        self.sets = Sets::left(sets.into_iter());
         Ok(guard)
     }
 
@@ -76,7 +87,11 @@ impl Guarding {
             let _ = guard.detach(*gone);
         }
         self.unguarded.retain(|interface, _| there.contains(interface));
-        if self.tables.is_empty() {
+        let is_needed = self.is_asked_for || (self.mode == Mode::On && !self.tables.is_empty());
+        if !is_needed {
+            if self.mode == Mode::Auto {
+                guarded.iter().for_each(|(interface, _)| drop(guard.detach(*interface)));
+            }
             return; // nothing to judge: packets need not come by
         }
         for interface in there {
@@ -91,6 +106,7 @@ impl Guarding {
                 }
             }
         }
+        self.tidy();
     }
 
     pub(super) fn interfaces(&self) -> Vec<GuardedInterface> {
@@ -113,7 +129,7 @@ impl Guarding {
     }
 }
 
-fn name_of(interface: u32) -> String {
+pub(super) fn name_of(interface: u32) -> String {
     let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
     // SAFETY: room of the size that the call asks for; it ends with zero then.
     unsafe {
