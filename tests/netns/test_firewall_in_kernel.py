@@ -261,8 +261,22 @@ def test_a_block_holds_while_no_process_runs_and_after_it(middle: Middle) -> Non
     assert reaches(middle, port)
 
 
-def test_without_rules_and_limits_packets_do_not_come_by_the_guard(middle: Middle) -> None:
-    for application in middle.edge.result("GET", "/api/v1/applications"):
-        middle.edge.result("DELETE", f"{middle.edge.applications}/{application['id']}")
-    create(middle)
-    eventually(lambda: middle.edge.status()["edges"][0]["guard"]["interfaces"] == [])
+def test_a_long_list_is_a_table_of_its_own_and_rules_beside_it_are_in_force_at_once(middle: Middle) -> None:
+    application, port = create(middle)
+    addresses = [f"203.{n >> 16}.{n >> 8 & 255}.{n & 255}\n" for n in range(0, 80_000, 2)]
+    answer = middle.edge.http.put(
+        "/api/v1/firewall/lists/long", content="".join([*addresses, f"{CLIENT[4]}\n", f"{OTHER[4]}\n"])
+    )
+    assert answer.status_code == 200, answer.text
+    listed = rule(middle, "list", "long")
+    assert is_carried(middle, application)
+    assert not reaches(middle, port)
+    excepted = rule(middle, "ip", OTHER[4], "whitelist")
+    assert reaches(middle, port, client=OTHER[4]) and not reaches(middle, port)
+    assert is_carried(middle, application)
+    middle.edge.result("DELETE", excepted)
+    assert not reaches(middle, port, client=OTHER[4])
+    assert hits(middle, listed) >= 3
+    middle.edge.result("DELETE", listed)
+    assert reaches(middle, port)
+    middle.edge.result("DELETE", "/api/v1/firewall/lists/long")

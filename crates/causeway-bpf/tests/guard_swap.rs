@@ -45,7 +45,9 @@ fn no_packet_meets_half_of_a_change() {
     let (begun, done, is_over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let judge = || {
         place.enter();
-        let packet = |client: &str| tcp(SocketAddr::new(client.parse().unwrap(), 5000), at(EDGE, 1000), &Tcp::new(SYN, 1, 0, b""));
+        let packet = |client: &str| {
+            tcp(SocketAddr::new(client.parse().unwrap(), 5000), at(EDGE, 1000), &Tcp::new(SYN, 1, 0, b""))
+        };
         let [even, odd, always, never] = ["198.19.0.8", "198.19.0.9", "198.19.255.255", "192.0.2.1"].map(packet);
         let is_dropped = |frame: &[u8]| guard.ask(frame).unwrap().0 == Answer::Dropped;
         let (mut asked, mut newest) = (0u64, 0);

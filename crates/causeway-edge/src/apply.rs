@@ -4,6 +4,7 @@
 //! the rest goes live. What did not change is not touched, so no connection notices.
 
 mod fates;
+mod mitigation;
 mod preparation;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -142,6 +143,9 @@ impl Running {
         // Switch: one batch to each worker, then wait for all.
         let is_unchanged = change.is_empty() && has_changed.is_empty() && order == self.order && is_same_policy;
         self.most_files = files::for_flows(open_files, change.places.len() * workers.len());
+        let without_engine = wanted.values().filter(|active| active.spec.transparent);
+        self.guarding.know_without_engine(without_engine.map(|active| active.spec.id.clone()).collect());
+        self.carry.leave_to_engine(self.guarding.by_cookies());
         let kept = self.guarding.prepare(order.iter().map(|id| &wanted[id]));
         let plan = self.carry.plan(order.iter().map(|id| &wanted[id]), &snapshot.settings, kept);
         self.carry.shrink(&plan);
@@ -201,6 +205,10 @@ impl Running {
             return;
         }
         self.carry.look(&self.settings);
+        self.replan();
+    }
+
+    fn replan(&mut self) {
         let wanted = || self.order.iter().map(|id| &self.applications[id]);
         let kept = self.guarding.prepare(wanted());
         let plan = self.carry.plan(wanted(), &self.settings, kept);

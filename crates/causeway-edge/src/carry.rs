@@ -12,7 +12,7 @@ mod keeper;
 mod life;
 mod tell;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use crate::guard::Kept;
 use crate::report::{CarriedBy, CarrierReport, FlowPathReport, Judged, ListenerReport, ListenerState, Reason};
 use crate::snapshot::{Carrier, OnDelete, Protocol, Settings};
 use crate::sys::Wake;
+pub use book::Begun;
 use book::{Book, Leaving};
 use choice::Carriage;
 pub use choice::{why, why_refused};
@@ -104,6 +105,9 @@ pub struct Carry {
     chosen: HashMap<(String, IpAddr), (Arc<Active>, Choice)>,
     /// Who has rules or limits: may it be carried?
     kept: Kept,
+    /// Applications whose new flows are the engine's, because their SYNs are answered by cookies: whoever brings one back
+    /// is the stack's.
+    left_to_engine: BTreeSet<String>,
     /// When addresses and ways were looked at, on the monotonic clock; none: not yet.
     looked_ms: Option<u64>,
 }
@@ -147,7 +151,14 @@ impl Carry {
                 plan.transparent.insert(active.spec.id.clone());
             }
             let mut reports = Vec::new();
+            let judged = self.kept.get(&active.spec.id).map(judged_by);
             for edge in &active.spec.edge_addresses {
+                if self.left_to_engine.contains(&active.spec.id) {
+                    let reason = why("cookies", "its SYNs are answered by cookies while it is under attack".into());
+                    let report = CarrierReport::new(&active.spec, *edge, Some(reason));
+                    reports.push(CarrierReport { judged: judged.clone(), ..report });
+                    continue;
+                }
                 let key = (active.spec.id.clone(), *edge);
                 let chosen = match before.get(&key) {
                     Some((same, chosen)) if Arc::ptr_eq(same, active) => chosen.clone(),
@@ -159,12 +170,20 @@ impl Carry {
                     plan.add(active, *edge, self.index(active, edge.is_ipv4())?, carriage);
                     Ok(())
                 });
-                let judged = self.kept.get(&active.spec.id).map(judged_by);
-                reports.push(CarrierReport { judged, ..CarrierReport::new(&active.spec, *edge, added.err()) });
+                let report = CarrierReport::new(&active.spec, *edge, added.err());
+                reports.push(CarrierReport { judged: judged.clone(), ..report });
             }
             self.reports.insert(active.spec.id.clone(), reports);
         }
         plan
+    }
+
+    /// New flows of these applications, and of no others on this account, are left to the engine from the next plan on.
+    /// Answers whether that is a change.
+    pub fn leave_to_engine(&mut self, applications: BTreeSet<String>) -> bool {
+        let is_new = self.left_to_engine != applications;
+        self.left_to_engine = applications;
+        is_new
     }
 
     /// See this machine as it is now.
@@ -369,6 +388,14 @@ impl Carry {
             if entries.of.len() <= FEW && !self.is_held {
                 entries.count(path);
             }
+        }
+    }
+
+    /// Of applications that the kernel carries, or has carried.
+    pub fn begun(&self) -> BTreeMap<u128, Begun> {
+        match &self.kernel {
+            Kernel::Has(path) if !self.is_held => self.book.open().begun(path).clone(),
+            _ => BTreeMap::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod cut;
 mod firewalls;
+mod guarding;
 mod handing;
 mod succession;
 
@@ -58,6 +59,8 @@ pub struct Config {
     pub fast_path_flows: u32,
     /// Judge packets before the stack sees them?
     pub guard: guard::Mode,
+    /// For how long it stays attached when nothing wants that any more: attacks come back.
+    pub guard_idle_ms: u64,
 }
 
 impl Default for Config {
@@ -73,6 +76,7 @@ impl Default for Config {
             fast_path: carry::Mode::Auto,
             fast_path_flows: 131_072,
             guard: guard::Mode::Auto,
+            guard_idle_ms: 60_000,
         }
     }
 }
@@ -172,7 +176,7 @@ impl Edge {
         running.blobs = Blobs::new(config.state_dir.as_deref());
         running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, recarry, workers_given)
             .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
-        running.guarding = Guarding::start(config.guard, config.state_dir.as_deref())
+        running.guarding = Guarding::start(config.guard, config.guard_idle_ms, config.state_dir.as_deref())
             .map_err(|missing| EdgeError::Config(format!("the guard is on, but {missing}")))?;
         let patients = workers.iter().map(Patient::of).collect();
         let state = State {
@@ -254,7 +258,7 @@ impl Edge {
             state.running.recarry();
         }
         state.running.carry.count();
-        state.running.guarding.look();
+        state.running.attend_guard();
         state.running.settle_drained();
         let applications =
             state.running.applications().map(|(id, totals)| ApplicationReport { id: id.to_string(), totals }).collect();
@@ -340,7 +344,9 @@ impl Edge {
         }
         let left = self.open_flows();
         self.state().everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Close, drain_ms: 0 }]);
-        self.state().running.carry.abandon();
+        let mut state = self.state();
+        state.running.carry.abandon();
+        state.running.guarding.abandon();
         left
     }
 

@@ -211,7 +211,9 @@ fn crafted() -> Vec<Vec<u8>> {
     all.extend((0..12).map(|at| with(at, good[at] ^ 0x40))); // its signature
     all.extend((0..16).filter(|version| *version != 2).map(|version| with(12, version << 4 | 1)));
     all.extend((2..16).map(|command| with(12, 0x20 | command)));
-    all.extend((0..=255u8).filter(|family| family >> 4 > 3 || family & 15 > 2).step_by(3).map(|family| with(13, family)));
+    all.extend(
+        (0..=255u8).filter(|family| family >> 4 > 3 || family & 15 > 2).step_by(3).map(|family| with(13, family)),
+    );
     all.extend((0..12).map(|length| with(15, length))); // shorter than its addresses
     all.extend([0x10, 0x80, 0xff].map(|high| with(14, high))); // promises more than there may be
     all.extend((1..good.len()).step_by(3).map(|end| good[..end].to_vec()));

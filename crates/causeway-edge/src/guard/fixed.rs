@@ -79,8 +79,10 @@ impl Guarding {
     pub fn prepare<'a>(&mut self, wanted: impl Iterator<Item = &'a Arc<Active>>) -> Kept {
         let wanted: Vec<&Arc<Active>> = wanted.filter(|active| has_rules(active) || has_limits(active)).collect();
         let is_guardable = |active: &Arc<Active>| active.spec.edge_addresses.iter().any(|at| !at.is_loopback());
-        self.is_asked_for = self.mode != Mode::Off && wanted.iter().any(|active| is_guardable(active));
-        self.open();
+        if self.mode != Mode::Off && wanted.iter().any(|active| is_guardable(active)) {
+            self.open();
+            self.settle(true); // in force when the answer is there
+        }
         let Kernel::Has(guard) = &self.kernel else {
             self.fixed.clear();
             let why_not = format!("the kernel's guard is not at work ({})", self.missing());
@@ -99,9 +101,8 @@ impl Guarding {
         }
         let found = self.sets.found.iter();
         self.fixed = found.map(|(application, found)| (application.clone(), found.fixed.clone())).collect();
-        self.is_asked_for = self.fixed.values().any(|fixed| fixed.is_wanting);
         self.sets.forget_tags();
-        self.look();
+        self.attend();
         let unguarded = self.unguarded.iter().next().map(|(interface, reason)| {
             format!("the kernel's guard is missing on {} ({reason})", super::life::name_of(*interface))
         });
@@ -119,7 +120,7 @@ impl Guarding {
     /// Are all packets to this application judged by what was prepared for it? If not it must not be carried.
     pub fn holds(&self, application: &str) -> bool {
         let Some(fixed) = self.fixed.get(application).filter(|fixed| fixed.is_wanting) else { return true };
-        let held = self.entries.get(application).and_then(|entry| self.listeners.get(&entry.index));
+        let held = self.entries.get(application).and_then(|entry| self.written.listeners.get(&entry.index));
         let rates = held.map_or(0, |listener| listener.rates.len());
         let has_all = held.is_some_and(|listener| listener.sets == fixed.sets) && rates >= fixed.rates.len();
         self.trouble.is_none() && self.unguarded.is_empty() && self.left_out == 0 && has_all
@@ -134,7 +135,7 @@ impl Guarding {
     /// Take out what nobody has named for a while.
     pub(super) fn tidy(&mut self) {
         let Kernel::Has(guard) = &self.kernel else { return };
-        let named = self.listeners.values().flat_map(|listener| &listener.sets);
+        let named = self.written.listeners.values().flat_map(|listener| &listener.sets);
         let named: HashSet<u16> = named.chain(self.fixed.values().flat_map(|fixed| &fixed.sets)).copied().collect();
         self.sets.tidy(guard, &named);
     }

@@ -3,27 +3,43 @@
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use causeway_bpf::guard::{Attachment, Guard, Options};
 
 use super::fixed::Sets;
-use super::{Guarding, Kernel, Mode, tables};
+use super::{Guarding, Kernel, Mode, kept, syncookies, tables};
 use crate::carry::here;
 use crate::report::GuardedInterface;
+use crate::sys;
 
 impl Guarding {
+    /// What an earlier process has left in force stays so; without a word of it on disk it goes after a while.
+    ///
     /// # Errors
     /// Why this machine cannot, if it must.
-    pub fn start(mode: Mode, state_dir: Option<&Path>) -> Result<Guarding, String> {
-        let pins = state_dir.and_then(pins);
-        let mut it = Guarding { mode, pins, ..Guarding::default() };
+    pub fn start(mode: Mode, idle_ms: u64, state_dir: Option<&Path>) -> Result<Guarding, String> {
+        let (pins, kept_at) = (state_dir.and_then(pins), state_dir.map(kept::path));
+        let mut it = Guarding { mode, idle: Duration::from_millis(idle_ms), pins, kept_at, ..Guarding::default() };
         let is_left = it.pins.as_ref().is_some_and(|pins| pins.exists());
-        if is_left && mode == Mode::Off {
-            let _ = Guard::flush(&it.options()); // nobody looks after it any more
+        it.remember();
+        match mode {
+            Mode::Off => {
+                it.forget();
+                if is_left {
+                    let _ = Guard::flush(&it.options()); // nobody looks after it any more
+                }
+            }
+            Mode::Auto if !is_left => {}
+            Mode::Auto => it.open(),
+            Mode::On => {
+                it.open();
+                it.settle(true);
+            }
         }
-        it.is_asked_for = is_left && mode == Mode::Auto; // until it is known what is
-        if mode == Mode::On || it.is_asked_for {
-            it.open();
+        if let (Mode::On, Kernel::Has(guard)) = (mode, &it.kernel) {
+            guard.keep().map_err(|error| format!("there is no place to pin it: {error}"))?;
         }
         match &it.kernel {
             Kernel::Without(reason) if mode == Mode::On => Err(reason.clone()),
@@ -31,19 +47,35 @@ impl Guarding {
         }
     }
 
-    /// A tenth of the fast path's rate on veth, for what the stack drops anyway: `auto` leaves it out (decision 9) unless
-    /// the operator has rules for it.
-    pub(super) fn is_wanted(&self) -> bool {
-        let is_at_work = matches!(self.kernel, Kernel::Has(_));
-        self.mode == Mode::On || (self.mode == Mode::Auto && (self.is_asked_for || is_at_work))
+    /// A tenth of the fast path's rate on veth, for what the stack drops anyway (decision 9): not without a reason.
+    pub(super) fn is_wanting(&self) -> bool {
+        match self.mode {
+            Mode::On => true,
+            Mode::Off => false,
+            Mode::Auto => self.plan.is_wanting() || self.is_asked_for(),
+        }
+    }
+
+    /// By the operator's rules and limits.
+    fn is_asked_for(&self) -> bool {
+        self.fixed.values().any(|fixed| fixed.is_wanting)
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        matches!(&self.kernel, Kernel::Has(guard) if !guard.attached().is_empty())
     }
 
     pub(super) fn missing(&self) -> String {
         match (&self.kernel, self.mode) {
             (_, Mode::Off) => "switched off (--guard off)".into(),
             (Kernel::Without(reason), _) => reason.clone(),
-            (_, Mode::Auto) => "only with IP access rules or limits, or if it is asked for (--guard on)".into(),
-            _ => "no listener on an address that others can reach".into(),
+            _ if !self.is_wanting() => "nothing to hold: it is attached when there is (--guard auto)".into(),
+            (Kernel::Coming(_), _) => "it is being loaded".into(),
+            _ if self.entries.is_empty() => "no listener on an address that others can reach".into(),
+            _ => {
+                let reasons: Vec<&str> = self.unguarded.values().map(String::as_str).collect();
+                format!("no interface takes it: {}", reasons.first().unwrap_or(&"there is none"))
+            }
         }
     }
 
@@ -51,49 +83,79 @@ impl Guarding {
         Options { pins: self.pins.clone(), ..Options::default() }
     }
 
-    /// Load the program and adopt what is pinned, if that was not tried yet.
+    /// Load the program and adopt what is pinned, if that was not tried yet. It takes the kernel a second of thinking, so
+    /// that is done beside: see `settle`.
     pub(super) fn open(&mut self) {
-        if !matches!(self.kernel, Kernel::Untried) || !self.is_wanted() {
+        if !matches!(self.kernel, Kernel::Untried) || self.mode == Mode::Off {
             return;
         }
-        self.kernel = match self.try_open() {
-            Ok(guard) => Kernel::Has(guard),
-            Err(reason) => Kernel::Without(reason),
+        if self.pins.is_none() {
+            let reason = "without a state directory its rules would end with the process";
+            self.kernel = Kernel::Without(reason.into());
+            return;
+        }
+        let (options, is_urgent) = (self.options(), self.mode == Mode::On);
+        let load = move || {
+            if !is_urgent {
+                sys::give_way(); // nobody waits for it
+            }
+            Guard::open(&options).map_err(|error| error.to_string())
+        };
+        self.kernel = match thread::Builder::new().name("guard-load".into()).spawn(load) {
+            Ok(loading) => Kernel::Coming(loading),
+            Err(error) => Kernel::Without(format!("no thread to load it: {error}")),
         };
     }
 
-    fn try_open(&mut self) -> Result<Guard, String> {
-        if self.pins.is_none() {
-            return Err("without a state directory its rules would end with the process".into());
+    /// Take up the program that was loaded; `wait` for it if need be. Answers whether it has come just now.
+    pub fn settle(&mut self, wait: bool) -> bool {
+        if !matches!(&self.kernel, Kernel::Coming(loading) if wait || loading.is_finished()) {
+            return false;
         }
-        let guard = Guard::open(&self.options()).map_err(|error| error.to_string())?;
+        let Kernel::Coming(loading) = std::mem::take(&mut self.kernel) else { return false };
+        let loaded = loading.join().unwrap_or_else(|_| Err("it could not be loaded".into()));
+        self.kernel = match loaded.and_then(|guard| self.adopt(guard)) {
+            Ok(guard) => Kernel::Has(guard),
+            Err(reason) => Kernel::Without(reason),
+        };
+        matches!(self.kernel, Kernel::Has(_))
+    }
+
+    fn adopt(&mut self, guard: Guard) -> Result<Guard, String> {
         let left = |error: std::io::Error| format!("what an earlier process has left cannot be read: {error}");
         for spot in guard.spots().map_err(left)? {
-            self.tables.insert(spot, guard.ports(spot).map_err(left)?);
+            self.written.tables.insert(spot, guard.ports(spot).map_err(left)?);
         }
+        self.written.addresses.extend(guard.addresses().map_err(left)?);
         let mut sets = Vec::new();
-        for index in tables::indices_of(&self.tables).collect::<HashSet<_>>() {
+        let mine = tables::indices_of(&self.written.tables).chain(self.written.addresses.values().copied());
+        for index in mine.collect::<HashSet<_>>() {
             sets.extend(guard.listener(index).map_err(left)?.sets);
         }
         self.sets = Sets::left(sets.into_iter());
+        self.samples = guard.samples().ok(); // without it there are none
         Ok(guard)
     }
 
-    /// Interfaces come and go: guard those that are there. Cheap if none has.
-    pub fn look(&mut self) {
+    /// Interfaces come and go: guard those that are there, while anything wants that. Cheap if nothing has changed.
+    pub fn attend(&mut self) {
+        self.tidy();
         let Kernel::Has(guard) = &self.kernel else { return };
+        // Before an application with rules comes, its packets do.
+        if !self.is_wanting() || (self.written.tables.is_empty() && !self.is_asked_for()) {
+            let is_patient = self.idle_since.get_or_insert_with(Instant::now).elapsed() < self.idle;
+            if !is_patient && guard.is_kept() {
+                self.trouble = guard.release().err().map(|error| error.to_string());
+                self.unguarded.clear();
+            }
+            return;
+        }
+        self.idle_since = None;
         let (there, guarded) = (here::interfaces(), guard.attached());
         for (gone, _) in guarded.iter().filter(|(interface, _)| !there.contains(interface)) {
             let _ = guard.detach(*gone);
         }
         self.unguarded.retain(|interface, _| there.contains(interface));
-        let is_needed = self.is_asked_for || (self.mode == Mode::On && !self.tables.is_empty());
-        if !is_needed {
-            if self.mode == Mode::Auto {
-                guarded.iter().for_each(|(interface, _)| drop(guard.detach(*interface)));
-            }
-            return; // nothing to judge: packets need not come by
-        }
         for interface in there {
             match guard.attach(interface) {
                 Ok(_) => drop(self.unguarded.remove(&interface)),
@@ -106,7 +168,6 @@ impl Guarding {
                 }
             }
         }
-        self.tidy();
     }
 
     pub(super) fn interfaces(&self) -> Vec<GuardedInterface> {
@@ -121,6 +182,16 @@ impl Guarding {
             reason: Some(reason.clone()),
         });
         guarded.chain(not).collect()
+    }
+
+    /// As a process ends: what holds nothing is not left behind.
+    pub fn abandon(&mut self) {
+        if let Kernel::Has(guard) = &self.kernel
+            && !self.is_wanting()
+            && guard.is_kept()
+        {
+            let _ = guard.release();
+        }
     }
 
     /// It is another process's: touch nothing of it any more. What is in the kernel stays in force.
@@ -150,6 +221,7 @@ fn pins(state_dir: &Path) -> Option<PathBuf> {
 /// # Errors
 /// The kernel's.
 pub fn flush(state_dir: &Path) -> std::io::Result<usize> {
+    forget(&kept::path(state_dir));
     let pins = pins(state_dir);
     let parent = pins.as_ref().and_then(|pins| pins.parent().map(Path::to_path_buf));
     let count = Guard::flush(&Options { pins, ..Options::default() })?;
@@ -157,6 +229,16 @@ pub fn flush(state_dir: &Path) -> std::io::Result<usize> {
         let _ = std::fs::remove_dir(parent); // not empty: the fast path's are there
     }
     Ok(count)
+}
+
+/// No plan holds any more.
+pub(super) fn forget(kept_at: &Path) {
+    if let Ok(Some(kept)) = kept::read(kept_at)
+        && let Some(before) = kept.syncookies
+    {
+        let _ = syncookies::put_back(before);
+    }
+    kept::remove(kept_at);
 }
 
 /// Has an edge with this state directory left rules in the kernel?

@@ -218,3 +218,49 @@ pub struct PlanReport {
     /// By rule, or application of a hold: why.
     pub refused: BTreeMap<String, String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn vector(file: &str) -> Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/mitigation").join(file);
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    fn is_written_as_read<T: Serialize + DeserializeOwned>(file: &str) {
+        let value = vector(file);
+        let read: T = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), value, "{file}");
+    }
+
+    #[test]
+    fn what_python_writes_is_read_and_written_the_same() {
+        is_written_as_read::<Plan>("plan.json");
+        is_written_as_read::<Look>("look.json");
+        is_written_as_read::<PlanReport>("plan_report.json");
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_taken() {
+        for path in ["", "/holds/0", "/holds/0/rates/0", "/rules/0", "/rules/0/match", "/rules/0/match/payload"] {
+            let mut value = vector("plan.json");
+            let part = value.pointer_mut(path).unwrap().as_object_mut().unwrap();
+            part.insert("nonsense".into(), Value::from(1));
+            let reason = serde_json::from_value::<Plan>(value).unwrap_err().to_string();
+            assert!(reason.contains("nonsense"), "{path}: {reason}");
+        }
+    }
+
+    #[test]
+    fn an_empty_plan_wants_nothing_and_a_watching_one_does() {
+        let wanting = |text: &str| serde_json::from_str::<Plan>(text).unwrap().is_wanting();
+        assert!(!wanting("{}") && !wanting(r#"{"sample_every":9}"#));
+        assert!(wanting(r#"{"is_watching":true}"#) && wanting(r#"{"holds":[{"application":"a"}]}"#));
+    }
+}
