@@ -91,7 +91,9 @@ def verdict(middle: Middle, application: str, name: str) -> int:
 
 def hits(middle: Middle, made: str) -> int:
     id_ = made.rsplit("/", 1)[1]
-    return int(next(r["x_causeway"]["hits"] for r in middle.edge.result("GET", "/api/v1/firewall/rules") if r["id"] == id_))
+    return int(
+        next(r["x_causeway"]["hits"] for r in middle.edge.result("GET", "/api/v1/firewall/rules") if r["id"] == id_)
+    )
 
 
 @pytest.mark.parametrize("family", [4, 6])
