@@ -142,6 +142,7 @@ fn rate(protocol: Protocol, limit: &Limit) -> Result<Option<Rate>, String> {
         Limit { open: 1.., .. } => "a limit of open connections",
         Limit { ban_ms: 1.., .. } => "a ban",
         Limit { datagrams_per_s: 1.., .. } => "a limit of datagrams",
+        Limit { bytes_per_s: 1.., .. } => "a limit of bytes",
         Limit { new_per_s: 1.., .. } if protocol == Protocol::Udp => "a limit of UDP sessions",
         Limit { new_per_s: 0, .. } => return Ok(None),
         Limit { of, ipv4, ipv6, new_per_s, .. } => {

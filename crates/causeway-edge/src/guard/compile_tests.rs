@@ -218,6 +218,7 @@ fn new_connections_are_counted_by_the_kernel_and_all_else_by_the_engine() {
         (json!([limit("source", json!({"open": 1}))]), false, "open"),
         (json!([limit("source", json!({"new_per_s": 1, "ban_ms": 1}))]), false, "ban"),
         (json!([limit("source", json!({"datagrams_per_s": 1}))]), false, "datagrams"),
+        (json!([limit("source", json!({"bytes_per_s": 1}))]), false, "bytes"),
     ] {
         let refusal = told(limits, has_exceptions).unwrap_err();
         assert!(refusal.contains(why), "{refusal}");
