@@ -15,8 +15,8 @@ class Of(StrEnum):
 class Limit:
     """A source is the first `ipv4_prefix` or `ipv6_prefix` bits of an address. 0 is no limit, and no ban.
 
-    `open` are connections (TCP) or sessions (UDP), `new_per_s` those that begin in a second. `bytes_per_s` are payload: of TCP
-    in both directions, of UDP what clients send.
+    `open` are connections (TCP) or sessions (UDP), `new_per_s` those that begin in a second.
+    `bytes_per_s` are payload: of TCP in both directions, of UDP what clients send.
     """
 
     of: Of

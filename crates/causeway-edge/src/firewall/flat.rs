@@ -212,8 +212,7 @@ fn combine(a: &[Stretch], b: &[Stretch], wins: impl Fn(&Says, &Says) -> bool) ->
     };
     let (mut rest_a, mut rest_b) = (a.iter().copied(), b.iter().copied());
     let (mut next_a, mut next_b) = (rest_a.next(), rest_b.next());
-    loop {
-        let (Some(x), Some(y)) = (next_a, next_b) else { break };
+    while let (Some(x), Some(y)) = (next_a, next_b) {
         if x.first != y.first {
             let is_a = x.first < y.first;
             let (ahead, behind) = if is_a { (x, y) } else { (y, x) };

@@ -141,7 +141,9 @@ proptest! {
     }
 }
 
-fn scopes(of: &[(Option<u128>, &[(&'static str, Named)])]) -> Vec<Scoped> {
+type Rules<'a> = &'a [(&'static str, Named)];
+
+fn scopes(of: &[(Option<u128>, Rules)]) -> Vec<Scoped> {
     of.iter().map(|(application, rules)| (*application, None, false, rules.to_vec())).collect()
 }
 

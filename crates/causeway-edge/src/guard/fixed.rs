@@ -21,6 +21,7 @@ use crate::report::Reason;
 
 /// Slot 0 is none.
 const MOST_SLOT: u16 = 511;
+const LOOPBACK: &str = "clients of loopback addresses do not come by the kernel's guard";
 const REST: Duration = Duration::from_millis(500);
 
 /// By application that has rules or limits: may the kernel carry it as far as those go? Else the engine judges, and why.
@@ -67,6 +68,7 @@ struct Found {
 pub struct Sets {
     slots: BTreeMap<u16, Content>,
     resting: Vec<(u16, Instant)>,
+    last_slot: u16,
     /// By rule.
     tags: HashMap<String, Tag>,
     used_tags: HashSet<u16>,
@@ -86,16 +88,18 @@ impl Guarding {
         let Kernel::Has(guard) = &self.kernel else {
             self.fixed.clear();
             let why_not = format!("the kernel's guard is not at work ({})", self.missing());
-            return wanted.into_iter().map(|active| (id(active), Err(refusal(active, &why_not)))).collect();
+            let why_not = |active| if is_guardable(active) { &why_not } else { LOOPBACK };
+            return wanted.into_iter().map(|active| (id(active), Err(refusal(active, why_not(active))))).collect();
         };
         let before = std::mem::take(&mut self.sets.found);
         let mut same: HashMap<View, Laid> = HashMap::new();
         for active in wanted.iter().filter(|active| is_guardable(active)) {
-            let found = match before.get(&active.spec.id).filter(|found| Arc::ptr_eq(&found.active, active)) {
-                Some(found) => {
+            let is_as_it_was = |found: &&Found| Arc::ptr_eq(&found.active, active);
+            let found = match before.get(&active.spec.id).filter(is_as_it_was) {
+                Some(found) if found.missing.is_none() || found.fixed.is_wanting => {
                     Found { active: (*active).clone(), fixed: found.fixed.clone(), missing: found.missing.clone() }
                 }
-                None => self.sets.find(active, guard, &mut same),
+                _ => self.sets.find(active, guard, &mut same), // what the kernel refused it may take now
             };
             self.sets.found.insert(active.spec.id.clone(), found);
         }
@@ -108,7 +112,7 @@ impl Guarding {
         });
         let kept = wanted.into_iter().map(|active| {
             let missing = match self.sets.found.get(&active.spec.id) {
-                None => Some(refusal(active, "clients of loopback addresses do not come by the kernel's guard")),
+                None => Some(refusal(active, LOOPBACK)),
                 Some(found) if found.missing.is_some() || !found.fixed.is_wanting => found.missing.clone(),
                 Some(_) => unguarded.as_ref().map(|why_not| refusal(active, why_not)),
             };
@@ -177,9 +181,11 @@ struct Laid {
 }
 
 impl Sets {
-    /// As an earlier process has left them.
+    /// As an earlier process has left them. It may be about to go and have slots that rest: ours are elsewhere.
     pub fn left(slots: impl Iterator<Item = u16>) -> Sets {
-        Sets { slots: slots.map(|slot| (slot, Content::Left)).collect(), ..Sets::default() }
+        let slots: BTreeMap<u16, Content> = slots.map(|slot| (slot, Content::Left)).collect();
+        let last_slot = slots.keys().copied().max().unwrap_or_default();
+        Sets { slots, last_slot, ..Sets::default() }
     }
 
     fn find(&mut self, active: &Arc<Active>, guard: &Guard, same: &mut HashMap<View, Laid>) -> Found {
@@ -246,8 +252,10 @@ impl Sets {
     }
 
     fn put(&mut self, set: PrefixSet, content: Content, guard: &Guard) -> Result<u16, String> {
-        let free = (1..=MOST_SLOT).find(|slot| !self.slots.contains_key(slot));
-        let slot = free.ok_or_else(|| format!("more than {MOST_SLOT} different sets of rules"))?;
+        let all = 1..=MOST_SLOT;
+        let mut free = (self.last_slot + 1..=MOST_SLOT).chain(all).filter(|slot| !self.slots.contains_key(slot));
+        let slot = free.next().ok_or_else(|| format!("more than {MOST_SLOT} different sets of rules"))?;
+        self.last_slot = slot;
         guard.swap_prefixes(slot, set).map_err(|error| format!("the kernel refused them: {error}"))?;
         self.slots.insert(slot, content);
         Ok(slot)
