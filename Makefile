@@ -33,7 +33,7 @@ bench-apply: setup ## time how long a change takes to serve
 	@$(BIN)/python bench/apply/run.py $(ARGS)
 
 bench-firewall: setup ## what a list of a million prefixes costs: import, memory, rules beside it
-	@$(BIN)/python bench/firewall/run.py $(ARGS)
+	@$(BIN)/python bench/firewall/run.py $(ARGS) && $(BIN)/python bench/firewall/kernel.py
 
 bench-flows: setup ## what a million flows in the kernel cost: memory, packets a second, ns a packet
 	@cargo run -q --release -p causeway-bpf --example flow_cost -- $(ARGS)

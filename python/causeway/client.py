@@ -67,6 +67,11 @@ class Reason(TypedDict):
     message: str
 
 
+class Judged(TypedDict):
+    by: str
+    reason: Reason | None
+
+
 class Listener(TypedDict):
     application: str
     protocol: str
@@ -76,6 +81,7 @@ class Listener(TypedDict):
     reason: NotRequired[Reason | None]
     carrier: NotRequired[str]
     not_carried: NotRequired[Reason | None]
+    judged: NotRequired[Judged | None]
 
 
 class PortPressure(TypedDict):

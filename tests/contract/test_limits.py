@@ -1,6 +1,7 @@
 """`x_causeway.limits` over plain HTTP: what is stored, refused, and who is turned away."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -92,6 +93,17 @@ def test_what_is_over_the_limit_is_refused_counted_and_let_in_when_there_is_room
         assert not is_let_in(port)
     eventually(lambda: is_let_in(port), "there is room again")
     assert counters(api, made)["limits_refused_total"] >= 1
+
+
+def test_bytes_over_the_limit_wait_and_all_of_them_come(api: Api, origin: int) -> None:
+    port, made = limited(api, origin, {"of": "source", "bytes_per_s": 200_000})
+    assert made["x_causeway"]["limits"][0]["bytes_per_s"] == 200_000
+    line = b"a" * 299_999 + b"\n"  # there and back: a second at once, two more to wait
+    began_s = time.monotonic()
+    with socket.create_connection((HERE, port), timeout=10) as connection, connection.makefile("rb") as lines:
+        connection.sendall(line)
+        assert lines.readline() == line.upper()
+    assert 1.5 < time.monotonic() - began_s < 8
 
 
 def test_a_ban_is_told_by_explain_and_ends(api: Api, origin: int) -> None:

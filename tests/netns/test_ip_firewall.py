@@ -1,4 +1,7 @@
-"""The IP firewall with real clients of other networks: who gets in, and who carries the bytes."""
+"""The IP firewall with real clients of other networks, without the kernel's guard: the engine judges who gets in.
+
+With the guard: `test_firewall_in_kernel.py`.
+"""
 
 import itertools
 import socket
@@ -21,7 +24,7 @@ ports = itertools.count(9500)
 def middle(
     namespaces: Namespaces, module_programs: Programs, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Middle]:
-    made = Middle(namespaces, module_programs, tmp_path_factory.mktemp("data"))
+    made = Middle(namespaces, module_programs, tmp_path_factory.mktemp("data"), "--guard", "off")
     device = next(name for _, name in _devices(made) if name != "lo")
     made.client.ip("address", "add", f"{OTHER}/24", "dev", device)
     made.edge.start()

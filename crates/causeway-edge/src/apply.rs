@@ -15,7 +15,7 @@ use std::time::Duration;
 use causeway_bpf::{PortSet, Spot};
 
 use crate::application::Active;
-use crate::carry::Carry;
+use crate::carry::{self, Carry};
 use crate::count::{Counters, Totals};
 use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
@@ -146,7 +146,8 @@ impl Running {
         let without_engine = wanted.values().filter(|active| active.spec.transparent);
         self.guarding.know_without_engine(without_engine.map(|active| active.spec.id.clone()).collect());
         self.carry.leave_to_engine(self.guarding.by_cookies());
-        let plan = self.carry.plan(order.iter().map(|id| &wanted[id]), &snapshot.settings);
+        let kept = self.guarding.prepare(order.iter().map(|id| &wanted[id]));
+        let plan = self.carry.plan(order.iter().map(|id| &wanted[id]), &snapshot.settings, kept);
         self.carry.shrink(&plan);
         change.send(workers, self.most_files, &mut self.dispatching, routes);
         for place in gone.iter().filter(|place| place.protocol == Protocol::Tcp) {
@@ -170,8 +171,7 @@ impl Running {
         self.sockets.retain(|_, sockets| sockets.strong_count() > 0);
         self.names = names;
         let mut listeners = change.reports();
-        self.carry.switch(plan, &mut listeners);
-        self.guarding.follow(&listeners, self.carry.tables_at());
+        self.guard_and_carry(plan, &mut listeners);
         self.listeners.clone_from(&listeners);
         self.note_refused();
         Ok(Change { outcome: if is_unchanged { Outcome::Unchanged } else { Outcome::Applied }, listeners })
@@ -206,14 +206,27 @@ impl Running {
         }
         self.carry.look(&self.settings);
         self.replan();
-        self.guarding.follow(&self.listeners, self.carry.tables_at());
     }
 
     fn replan(&mut self) {
-        let plan = self.carry.plan(self.order.iter().map(|id| &self.applications[id]), &self.settings);
+        let wanted = || self.order.iter().map(|id| &self.applications[id]);
+        let kept = self.guarding.prepare(wanted());
+        let plan = self.carry.plan(wanted(), &self.settings, kept);
         self.carry.shrink(&plan);
-        self.carry.switch(plan, &mut self.listeners);
+        let mut listeners = std::mem::take(&mut self.listeners);
+        self.guard_and_carry(plan, &mut listeners);
+        self.listeners = listeners;
         self.note_refused();
+    }
+
+    /// Rules first: no packet meets a carried port without them.
+    fn guard_and_carry(&mut self, plan: carry::Plan, listeners: &mut [ListenerReport]) {
+        let before = listeners.to_vec();
+        self.guarding.follow(listeners, self.carry.tables_at());
+        self.carry.switch(plan, listeners, |application| self.guarding.holds(application));
+        if before.iter().zip(&*listeners).any(|(before, after)| before.state != after.state) {
+            self.guarding.follow(listeners, self.carry.tables_at()); // the kernel alone serves some
+        }
     }
 
     fn note_refused(&mut self) {

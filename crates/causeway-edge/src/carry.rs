@@ -27,13 +27,14 @@ use crate::application::Active;
 use crate::dispatch;
 use crate::event::Events;
 use crate::firewall::Firewall;
-use crate::report::{CarriedBy, CarrierReport, FlowPathReport, ListenerReport, ListenerState, Reason};
+use crate::guard::Kept;
+use crate::report::{CarriedBy, CarrierReport, FlowPathReport, Judged, ListenerReport, ListenerState, Reason};
 use crate::snapshot::{Carrier, OnDelete, Protocol, Settings};
 use crate::sys::Wake;
 pub use book::Begun;
 use book::{Book, Leaving};
-pub use choice::why_refused;
-use choice::{Carriage, why};
+use choice::Carriage;
+pub use choice::{why, why_refused};
 use here::Here;
 use keeper::{Keeper, Orders};
 pub use life::{flush, is_left, probe};
@@ -102,6 +103,8 @@ pub struct Carry {
     is_held: bool,
     /// What was chosen for applications that have not changed since.
     chosen: HashMap<(String, IpAddr), (Arc<Active>, Choice)>,
+    /// Who has rules or limits: may it be carried?
+    kept: Kept,
     /// Applications whose new flows are the engine's, because their SYNs are answered by cookies: whoever brings one back
     /// is the stack's.
     left_to_engine: BTreeSet<String>,
@@ -130,12 +133,16 @@ pub struct Plan {
 
 impl Carry {
     /// Decide for every listener, before anything changes. Loads the program if that was not tried and it is needed.
-    pub fn plan<'a>(&mut self, wanted: impl Iterator<Item = &'a Arc<Active>>, settings: &Settings) -> Plan {
+    /// `kept`: may the kernel carry what has rules or limits?
+    pub fn plan<'a>(&mut self, wanted: impl Iterator<Item = &'a Arc<Active>>, settings: &Settings, kept: Kept) -> Plan {
         // The thread hears of changes; without it there is nothing but a look.
         if self.looked_ms.is_none() || self.thread.is_none() || !self.here.is_for(&settings.source_addresses) {
             self.look(settings);
         }
-        let before = std::mem::take(&mut self.chosen);
+        let mut before = std::mem::take(&mut self.chosen);
+        let is_kept_as_it_was = |id: &str| kept.get(id) == self.kept.get(id);
+        before.retain(|(id, _), _| is_kept_as_it_was(id));
+        self.kept = kept;
         self.reports.clear();
         let mut plan = Plan::default();
         for active in wanted {
@@ -144,10 +151,12 @@ impl Carry {
                 plan.transparent.insert(active.spec.id.clone());
             }
             let mut reports = Vec::new();
+            let judged = self.kept.get(&active.spec.id).map(judged_by);
             for edge in &active.spec.edge_addresses {
                 if self.left_to_engine.contains(&active.spec.id) {
                     let reason = why("cookies", "its SYNs are answered by cookies while it is under attack".into());
-                    reports.push(CarrierReport::new(&active.spec, *edge, Some(reason)));
+                    let report = CarrierReport::new(&active.spec, *edge, Some(reason));
+                    reports.push(CarrierReport { judged: judged.clone(), ..report });
                     continue;
                 }
                 let key = (active.spec.id.clone(), *edge);
@@ -161,7 +170,8 @@ impl Carry {
                     plan.add(active, *edge, self.index(active, edge.is_ipv4())?, carriage);
                     Ok(())
                 });
-                reports.push(CarrierReport::new(&active.spec, *edge, added.err()));
+                let report = CarrierReport::new(&active.spec, *edge, added.err());
+                reports.push(CarrierReport { judged: judged.clone(), ..report });
             }
             self.reports.insert(active.spec.id.clone(), reports);
         }
@@ -200,7 +210,7 @@ impl Carry {
         if self.mode == Mode::Off && active.spec.carrier != Carrier::Engine {
             return Err(why("fast_path_off", "the fast path is switched off (--fast-path off)".into()));
         }
-        let carriage = choice::choose(active, edge, &self.here)?;
+        let carriage = choice::choose(active, edge, &self.here, self.kept.get(&active.spec.id))?;
         self.open();
         match &self.kernel {
             Kernel::Has(_) => Ok(carriage),
@@ -242,7 +252,8 @@ impl Carry {
 
     /// After listeners have come: flows of those that are there may be carried. `listeners` learn who carries them.
     /// Those of transparent applications run if the kernel carries them, and are refused if not.
-    pub fn switch(&mut self, plan: Plan, listeners: &mut [ListenerReport]) {
+    /// `is_held`: do the rules and limits that the kernel is to keep hold now?
+    pub fn switch(&mut self, plan: Plan, listeners: &mut [ListenerReport], is_held: impl Fn(&str) -> bool) {
         self.judge_transparent(&plan, listeners);
         let mut tables: BTreeMap<Spot, PortTable> = BTreeMap::new();
         let mut failed = HashMap::new();
@@ -250,6 +261,10 @@ impl Carry {
             let mut entries = self.book.open();
             let now_ms = Clocks::now().monotonic_ms;
             for (index, (active, told)) in &plan.told {
+                if !is_held(&active.spec.id) {
+                    failed.insert(*index, "its rules are not in force there".to_string());
+                    continue;
+                }
                 match entries.tell(path, *index, told.clone(), now_ms) {
                     Ok(()) => {
                         if let Some(entry) = entries.of.get_mut(index) {
@@ -283,7 +298,8 @@ impl Carry {
                 && let Some(report) = self.reports.get_mut(id).and_then(|r| r.iter_mut().find(|r| r.address == *edge))
             {
                 let reason = why("kernel_refused", format!("the kernel refused it: {error}"));
-                *report = CarrierReport::new(&plan.told[index].0.spec, *edge, Some(reason));
+                let judged = report.judged.take();
+                *report = CarrierReport { judged, ..CarrierReport::new(&plan.told[index].0.spec, *edge, Some(reason)) };
             }
         }
         self.judge_transparent(&plan, listeners);
@@ -404,6 +420,13 @@ impl Carry {
             interfaces: path.attached().len(),
             verdicts: verdicts.iter().collect(),
         }
+    }
+}
+
+fn judged_by(kept: &Result<(), Reason>) -> Judged {
+    match kept {
+        Ok(()) => Judged { by: CarriedBy::Kernel, reason: None },
+        Err(reason) => Judged { by: CarriedBy::Engine, reason: Some(reason.clone()) },
     }
 }
 

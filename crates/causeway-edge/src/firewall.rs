@@ -4,6 +4,7 @@
 //! countries, and of addresses the most specific prefix. Knows nothing of connections.
 
 pub mod blobs;
+pub mod flat;
 mod geo;
 pub mod list;
 mod ranges;
@@ -104,6 +105,13 @@ pub struct Hits {
     last_ms: AtomicU64,
 }
 
+impl Hits {
+    pub fn add(&self, more: u64) {
+        self.count.fetch_add(more, Ordering::Relaxed);
+        self.last_ms.store(unix_ms(), Ordering::Relaxed);
+    }
+}
+
 /// A rule as a look-up finds it. Compared by prefix length, then by strength: allow beats cut beats block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
@@ -195,6 +203,12 @@ impl Firewall {
             }
         }
         judgement
+    }
+
+    /// The id of a rule, and its count.
+    pub fn rule(&self, (scope, rule): flat::RuleAt) -> (&str, &Arc<Hits>) {
+        let (id, hits) = &self.scopes[scope].rules[rule as usize];
+        (id, hits)
     }
 
     fn find(&self, scope: &Scope, client: IpAddr) -> Option<(By, Found)> {
@@ -289,9 +303,7 @@ impl Scope {
     }
 
     fn count(&self, rule: u32) {
-        let hits = &self.rules[rule as usize].1;
-        hits.count.fetch_add(1, Ordering::Relaxed);
-        hits.last_ms.store(unix_ms(), Ordering::Relaxed);
+        self.rules[rule as usize].1.add(1);
     }
 }
 

@@ -5,6 +5,8 @@
 //! contradict themselves, and TCP flags that nobody sends. Ports without a listener are left to the stack, and so are
 //! packets of no connection: who sends them has to hear of it, by a reset.
 
+mod compile;
+mod fixed;
 mod form;
 mod kept;
 mod life;
@@ -32,6 +34,7 @@ use serde::Deserialize;
 
 use crate::report::{GuardReport, GuardedApplication, ListenerReport};
 use crate::sys;
+pub use fixed::Kept;
 pub use life::{flush, is_left, probe};
 use policy::{Automatic, Fixed, Held, Refused, Subject};
 use slots::RateSlots;
@@ -98,6 +101,7 @@ pub struct Guarding {
     written: Written,
     /// By application: what the operator asks for.
     fixed: HashMap<String, Fixed>,
+    sets: fixed::Sets,
     /// By application: what the plan in force asks for.
     automatic: HashMap<String, Automatic>,
     plan: Plan,

@@ -1,4 +1,4 @@
-//! Limits of an application: flows open, new flows and datagrams in a second, of all clients and of each source.
+//! Limits of an application: flows open, new flows, datagrams and bytes in a second, of all clients and of each source.
 //!
 //! Shared by the workers, in shards with a lock each; only applications that have limits pay for it. The table outlives
 //! changes of the limits. Pure but for the locks: the caller brings the time.
@@ -28,9 +28,10 @@ struct Key {
 #[derive(Debug, Default)]
 struct Entry {
     open: u32,
-    /// When what was taken is paid for, for new flows and for datagrams.
+    /// When what was taken is paid for, for new flows, for datagrams and for bytes.
     flows_us: u64,
     datagrams_us: u64,
+    bytes_us: u64,
     banned_until_ms: u64,
 }
 
@@ -63,6 +64,8 @@ pub struct Limiter {
 pub struct Permit {
     table: Arc<Table>,
     held: Vec<(Key, Limit)>,
+    /// Nothing is moved before: more bytes were than are paid for.
+    pub paused_until_ms: u64,
 }
 
 impl Limiter {
@@ -79,7 +82,8 @@ impl Limiter {
     /// # Errors
     /// Why not; nothing is held then.
     pub fn admit(&self, client: IpAddr, now_ms: u64) -> Result<Permit, Refusal> {
-        let mut permit = Permit { table: self.table.clone(), held: Vec::with_capacity(self.limits.len()) };
+        let mut permit =
+            Permit { table: self.table.clone(), held: Vec::with_capacity(self.limits.len()), paused_until_ms: 0 };
         for limit in &self.limits {
             let key = Key::of(client, limit);
             let mut shard = self.table.shard(key);
@@ -109,11 +113,43 @@ impl Limiter {
 }
 
 impl Permit {
-    /// May one more datagram of the client pass?
+    /// Are bytes counted?
+    pub fn is_paced(&self) -> bool {
+        self.held.iter().any(|(_, limit)| limit.bytes_per_s > 0)
+    }
+
+    /// So many bytes were moved.
+    pub fn pay(&self, bytes: u64, now_ms: u64) {
+        for (key, limit) in self.held.iter().filter(|(_, limit)| limit.bytes_per_s > 0) {
+            if let Some(entry) = self.table.shard(*key).entries.get_mut(key) {
+                let price_us = bytes.saturating_mul(1_000_000) / limit.bytes_per_s;
+                entry.bytes_us = entry.bytes_us.max(now_ms * 1000).saturating_add(price_us);
+            }
+        }
+    }
+
+    /// For how long no bytes should be moved, until all but a burst is paid for.
+    pub fn wait_ms(&self, now_ms: u64) -> u64 {
+        let waits = self.held.iter().filter(|(_, limit)| limit.bytes_per_s > 0).map(|(key, _)| {
+            let paid_us = self.table.shard(*key).entries.get(key).map_or(0, |entry| entry.bytes_us);
+            paid_us.saturating_sub(now_ms * 1000 + BURST_US).div_ceil(1000)
+        });
+        waits.max().unwrap_or(0)
+    }
+
+    /// May one more datagram of the client pass, of so many bytes?
     ///
     /// # Errors
     /// Why not.
-    pub fn take_datagram(&self, now_ms: u64) -> Result<(), Refusal> {
+    pub fn take_datagram(&self, bytes: u64, now_ms: u64) -> Result<(), Refusal> {
+        for (key, limit) in self.held.iter().filter(|(_, limit)| limit.bytes_per_s > 0) {
+            let mut shard = self.table.shard(*key);
+            let Some(entry) = shard.entries.get_mut(key) else { continue };
+            entry.check_ban(now_ms)?;
+            if entry.bytes_us > now_ms * 1000 + BURST_US {
+                return Err(entry.refuse(Cause::LimitRate, limit.ban_ms, now_ms));
+            }
+        }
         for (key, limit) in self.held.iter().filter(|(_, limit)| limit.datagrams_per_s > 0) {
             let mut shard = self.table.shard(*key);
             let Some(entry) = shard.entries.get_mut(key) else { continue };
@@ -122,6 +158,7 @@ impl Permit {
                 return Err(entry.refuse(Cause::LimitRate, limit.ban_ms, now_ms));
             }
         }
+        self.pay(bytes, now_ms);
         Ok(())
     }
 }
@@ -166,7 +203,9 @@ impl Entry {
     }
 
     fn is_idle(&self, now_ms: u64) -> bool {
-        self.open == 0 && self.banned_until_ms <= now_ms && self.flows_us.max(self.datagrams_us) <= now_ms * 1000
+        self.open == 0
+            && self.banned_until_ms <= now_ms
+            && self.flows_us.max(self.datagrams_us).max(self.bytes_us) <= now_ms * 1000
     }
 }
 
@@ -212,7 +251,7 @@ mod tests {
     use super::*;
 
     fn limit(of: Of, open: u32, new_per_s: u32, datagrams_per_s: u32, ban_ms: u64) -> Limit {
-        Limit { of, ipv4: 24, ipv6: 56, open, new_per_s, datagrams_per_s, ban_ms }
+        Limit { of, ipv4: 24, ipv6: 56, open, new_per_s, datagrams_per_s, bytes_per_s: 0, ban_ms }
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -276,8 +315,23 @@ mod tests {
     fn datagrams_have_a_rate_of_their_own() {
         let limiter = Limiter::new(&[limit(Of::Source, 0, 0, 100, 0)], None).unwrap();
         let permit = limiter.admit(ip("198.51.100.1"), 0).unwrap();
-        assert_eq!((0..1000).filter(|_| permit.take_datagram(0).is_ok()).count(), 100);
-        assert_eq!((0..1000).filter(|_| permit.take_datagram(500).is_ok()).count(), 50);
+        assert_eq!((0..1000).filter(|_| permit.take_datagram(1, 0).is_ok()).count(), 100);
+        assert_eq!((0..1000).filter(|_| permit.take_datagram(1, 500).is_ok()).count(), 50);
+    }
+
+    #[test]
+    fn bytes_wait_until_all_but_a_second_of_them_is_paid_for_and_flows_of_a_source_share_them() {
+        let of = Limit { bytes_per_s: 1_000_000, ..limit(Of::Source, 0, 0, 0, 0) };
+        let limiter = Limiter::new(&[of], None).unwrap();
+        let [one, same, other] =
+            ["198.51.100.1", "198.51.100.2", "198.51.101.1"].map(|c| limiter.admit(ip(c), 0).unwrap());
+        one.pay(1_000_000, 0);
+        assert_eq!((one.wait_ms(0), same.wait_ms(0)), (0, 0), "a second of it at once");
+        same.pay(500_000, 0);
+        assert_eq!([0, 400, 500].map(|now_ms| one.wait_ms(now_ms)), [500, 100, 0]);
+        assert_eq!(other.wait_ms(0), 0);
+        assert!(one.take_datagram(1, 0).is_err() && one.take_datagram(1, 500).is_ok());
+        assert!(one.is_paced());
     }
 
     #[test]

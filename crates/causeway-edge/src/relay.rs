@@ -53,6 +53,8 @@ pub struct Half {
     counted: u64,
     streak: u8,
     is_bulk: bool,
+    /// One message at a time: somebody counts them.
+    pub is_paced: bool,
     has_read_end: bool,
     pub has_sent_end: bool,
     /// Where in the worker's buffer a message lies that leaves at the end of this turn.
@@ -200,7 +202,7 @@ impl Half {
         if self.leaving.is_some() {
             return Ok(moved);
         }
-        let mut turns = TURNS;
+        let mut turns = if self.is_paced { 1 } else { TURNS };
         loop {
             if !self.held.is_empty() || self.in_pipe > 0 {
                 if !target.is_writable {
@@ -317,7 +319,7 @@ impl Half {
         } else {
             tools.has_streamed = true;
             self.streak += 1;
-            self.is_bulk = self.streak >= BULK_AFTER;
+            self.is_bulk = self.streak >= BULK_AFTER && !self.is_paced;
         }
         let buffer = &tools.scratch()[..n];
         let sent = match sys::send(to, buffer) {

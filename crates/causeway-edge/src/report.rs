@@ -58,6 +58,16 @@ pub struct CarrierReport {
     pub address: IpAddr,
     pub carrier: CarriedBy,
     pub reason: Option<Reason>,
+    /// None: it has no rules or limits.
+    pub judged: Option<Judged>,
+}
+
+/// Who says which clients of an application come in: the kernel before everything else, or the engine, and why it. What
+/// the kernel surely refuses it does in any case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    pub by: CarriedBy,
+    pub reason: Option<Reason>,
 }
 
 impl CarrierReport {
@@ -65,7 +75,7 @@ impl CarrierReport {
         let is_by_kernel = reason.is_none() || spec.transparent; // then by nobody else
         let carrier = if is_by_kernel { CarriedBy::Kernel } else { CarriedBy::Engine };
         let reason = if spec.transparent { reason.map(why_refused) } else { reason };
-        CarrierReport { application: spec.id.clone(), address, carrier, reason }
+        CarrierReport { application: spec.id.clone(), address, carrier, reason, judged: None }
     }
 }
 

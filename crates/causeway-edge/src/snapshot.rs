@@ -243,6 +243,10 @@ pub struct Limit {
     pub open: u32,
     pub new_per_s: u32,
     pub datagrams_per_s: u32,
+    /// Payload: of TCP in both directions, of UDP what clients send. May be absent, so that a snapshot that an older
+    /// engine kept still starts.
+    #[serde(default)]
+    pub bytes_per_s: u64,
     /// Who goes over it is refused for this long.
     pub ban_ms: u64,
 }

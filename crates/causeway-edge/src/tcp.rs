@@ -232,6 +232,11 @@ impl TcpPlane {
         if connection.state == State::Open {
             connection.tune(); // the timer of the connect goes off once in every connection that lives on
         }
+        let is_paused = connection.permit.as_ref().is_some_and(|permit| permit.paused_until_ms > 0);
+        if is_paused && connection.state == State::Open {
+            self.run(desk, slot); // sets the next pause, or none
+        }
+        let Some(connection) = self.connections.get_mut(slot).filter(|c| c.state != State::Closed) else { return };
         if connection.due_ms() > desk.now_ms {
             return self.arm(desk, slot);
         }

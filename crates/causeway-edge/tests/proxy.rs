@@ -154,3 +154,135 @@ fn a_header_from_anyone_else_is_payload() {
     client.write_all(&forged).unwrap();
     assert_eq!(read_piece(&mut client), forged);
 }
+
+const V1: [&str; 2] =
+    ["PROXY TCP4 192.0.2.1 198.51.100.1 4711 25565\r\n", "PROXY TCP6 2001:db8::1 2001:db8::2 4711 25565\r\n"];
+
+/// Headers that somebody made to be misunderstood; each is wrong in one thing, or ends too early.
+fn crafted() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    for good in V1 {
+        for at in 0..good.len() {
+            let mut bad = good.as_bytes().to_vec();
+            bad[at] = b'x';
+            all.push(bad);
+        }
+        all.extend((1..good.len()).step_by(5).map(|end| good.as_bytes()[..end].to_vec()));
+    }
+    let lines = [
+        "PROXY TCP4 192.0.2.1 198.51.100.1 4711 65536\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 99999999999999999999 1\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 -1 1\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 +1 1\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 007 1\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 1\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 1 2 3\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 1 2 \r\n",
+        "PROXY TCP4 192.0.2.1  198.51.100.1 1 2\r\n",
+        "PROXY TCP4 192.0.2.1\t198.51.100.1 1 2\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 1 2\n",
+        "PROXY TCP4 192.0.2.256 198.51.100.1 1 2\r\n",
+        "PROXY TCP4 192.0.2 198.51.100.1 1 2\r\n",
+        "PROXY TCP4 192.0.2.01 198.51.100.1 1 2\r\n",
+        "PROXY TCP4 0x7f000001 198.51.100.1 1 2\r\n",
+        "PROXY TCP4 2130706433 198.51.100.1 1 2\r\n",
+        "PROXY TCP4 ::1 ::2 1 2\r\n",
+        "PROXY TCP6 192.0.2.1 198.51.100.1 1 2\r\n",
+        "PROXY TCP6 2001:db8:::1 ::2 1 2\r\n",
+        "PROXY TCP6 1:2:3:4:5:6:7:8:9 ::2 1 2\r\n",
+        "PROXY TCP6 fe80::1%eth0 ::2 1 2\r\n",
+        "PROXY TCP6 [::1] ::2 1 2\r\n",
+        "PROXY UDP4 192.0.2.1 198.51.100.1 1 2\r\n",
+        "PROXY  TCP4 192.0.2.1 198.51.100.1 1 2\r\n",
+        "PROXY UNKNOW\r\n",
+        "proxy tcp4 192.0.2.1 198.51.100.1 1 2\r\n",
+        " PROXY TCP4 192.0.2.1 198.51.100.1 1 2\r\n",
+        "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n",
+        "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    ];
+    all.extend(lines.map(|line| line.as_bytes().to_vec()));
+    all.push([b"PROXY UNKNOWN ".to_vec(), vec![b'a'; 200], b"\r\n".to_vec()].concat());
+    let good = header("v2", "192.0.2.1:4711".parse().unwrap(), "198.51.100.1:25565".parse().unwrap());
+    let with = |at: usize, byte: u8| {
+        let mut bad = good.clone();
+        bad[at] = byte;
+        bad
+    };
+    all.extend((0..12).map(|at| with(at, good[at] ^ 0x40))); // its signature
+    all.extend((0..16).filter(|version| *version != 2).map(|version| with(12, version << 4 | 1)));
+    all.extend((2..16).map(|command| with(12, 0x20 | command)));
+    all.extend(
+        (0..=255u8).filter(|family| family >> 4 > 3 || family & 15 > 2).step_by(3).map(|family| with(13, family)),
+    );
+    all.extend((0..12).map(|length| with(15, length))); // shorter than its addresses
+    all.extend([0x10, 0x80, 0xff].map(|high| with(14, high))); // promises more than there may be
+    all.extend((1..good.len()).step_by(3).map(|end| good[..end].to_vec()));
+    // A field (of type 4) that is longer than what is left, and a checksum that is wrong.
+    let behind = |fields: &[u8]| {
+        let mut bad = [&good[..], fields].concat();
+        bad[15] += fields.len() as u8;
+        bad
+    };
+    all.extend([&[4, 0, 9, 1][..], &[4, 0xff, 0xff], &[4, 0], &[4], &[3, 0, 4, 1, 2, 3, 4]].map(behind));
+    all
+}
+
+/// Said to an edge on which these senders are trusted; answers how each connection fared, and how often the origin was
+/// connected to.
+fn said(trusted: &str, check: impl Fn(&[u8], &mut std::net::TcpStream)) -> usize {
+    let connected = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = connected.clone();
+    let origin = origin("127.0.0.1", move |mut stream| {
+        counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let mut buffer = [0; 1024];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..n]).is_err() {
+                return;
+            }
+        }
+    });
+    let world = world(2);
+    let edge = free_address("127.0.0.1");
+    let from = json!({"proxy_protocol_from": [trusted], "proxy_header_timeout_ms": 300});
+    world.apply(&[application(1, "tcp", edge, &[origin], from)]);
+    let all = crafted();
+    assert!(all.len() >= 200, "{}", all.len());
+    for batch in all.chunks(32) {
+        let mut open: Vec<_> = batch.iter().map(|bytes| (bytes, connect(edge))).collect();
+        for (bytes, client) in &mut open {
+            client.write_all(bytes).unwrap();
+        }
+        open.iter_mut().for_each(|(bytes, client)| check(bytes, client));
+    }
+    let count = connected.load(std::sync::atomic::Ordering::SeqCst);
+    // Whatever was said before, the next client is served.
+    let mut client = connect(edge);
+    let hello = if trusted == "127.0.0.0/8" { [V1[0], "hello"].concat() } else { "hello".to_string() };
+    client.write_all(hello.as_bytes()).unwrap();
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+    count
+}
+
+#[test]
+fn of_hundreds_of_crafted_headers_none_gets_a_trusted_proxy_to_the_origin() {
+    let connected = said("127.0.0.0/8", |bytes, client| {
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        match client.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("{other:?} to {:?}", String::from_utf8_lossy(bytes)),
+        }
+    });
+    assert_eq!(connected, 0);
+}
+
+#[test]
+fn of_hundreds_of_crafted_headers_each_is_payload_from_anybody_else() {
+    said("192.0.2.0/24", |bytes, client| {
+        let mut back = vec![0; bytes.len()];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(back, bytes);
+    });
+}

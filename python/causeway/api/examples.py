@@ -19,6 +19,11 @@ _LIMIT: dict[str, Any] = {
         "sessions": _AMOUNT | {"description": "UDP: open at once"},
         "sessions_per_s": _AMOUNT | {"description": "UDP: new in a second"},
         "datagrams_per_s": _AMOUNT | {"description": "UDP: from clients"},
+        "bytes_per_s": _AMOUNT
+        | {
+            "maximum": 1_000_000_000_000,
+            "description": "payload; TCP: both directions, slowed down; UDP: from clients",
+        },
         "ban_s": _SECONDS | {"description": "who goes over is refused for this long", "default": 0},
     },
 }

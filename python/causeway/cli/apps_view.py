@@ -110,7 +110,19 @@ def _listener_text(listener: Listener) -> str:
     if reason:
         return f"{listener['state']}: {reason['message']}"
     why = listener.get("not_carried")
-    return f"running, by the {listener.get('carrier', 'engine')}" + (f": {why['message']}" if why else "")
+    text = f"running, by the {listener.get('carrier', 'engine')}" + (f": {why['message']}" if why else "")
+    return text + _judged_text(listener)
+
+
+def _judged_text(listener: Listener) -> str:
+    judged = listener.get("judged")
+    if not judged:
+        return ""
+    if judged["by"] == "kernel":
+        return "; rules and limits act in the kernel's guard"
+    why = judged["reason"]
+    is_said = not why or why == listener.get("not_carried")
+    return "; the engine judges clients" + ("" if is_said or not why else f": {why['message']}")
 
 
 def print_created(applications: Sequence[Application], status: Sequence[ApplicationStatus], check: str | None) -> None:

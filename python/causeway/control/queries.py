@@ -86,7 +86,7 @@ def _carrier(seen: list[CarriedAt | None]) -> str:
 def _carried(listener: Listener, seen: CarriedAt | None) -> Listener:
     if seen is None or listener.state == "refused":
         return listener
-    return msgspec.structs.replace(listener, carrier=seen.carrier, not_carried=seen.reason)
+    return msgspec.structs.replace(listener, carrier=seen.carrier, not_carried=seen.reason, judged=seen.judged)
 
 
 def _listeners(piece: Piece, address: Address, refused: list[Listener]) -> Iterator[Listener]:

@@ -16,6 +16,7 @@ class Limit:
     """A source is the first `ipv4_prefix` or `ipv6_prefix` bits of an address. 0 is no limit, and no ban.
 
     `open` are connections (TCP) or sessions (UDP), `new_per_s` those that begin in a second.
+    `bytes_per_s` are payload: of TCP in both directions, of UDP what clients send.
     """
 
     of: Of
@@ -24,4 +25,5 @@ class Limit:
     open: int = 0
     new_per_s: int = 0
     datagrams_per_s: int = 0
+    bytes_per_s: int = 0
     ban_s: float = 0.0

@@ -18,6 +18,13 @@ class Reason(msgspec.Struct, frozen=True):
     message: str
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """Who says which clients come in, and why not the kernel before everything else."""
+
+    by: Literal["kernel", "engine"]
+    reason: Reason | None = None
+
+
 class Listener(msgspec.Struct, frozen=True):
     application: str
     protocol: str
@@ -27,6 +34,7 @@ class Listener(msgspec.Struct, frozen=True):
     reason: Reason | None = None
     carrier: str = "engine"
     not_carried: Reason | None = None  # why not by the kernel
+    judged: Judged | None = None  # none: no rules and no limits
 
 
 class ApplyReport(msgspec.Struct, frozen=True):
@@ -125,6 +133,7 @@ class CarriedAt(msgspec.Struct, frozen=True):
     address: str
     carrier: str
     reason: Reason | None = None
+    judged: Judged | None = None
 
 
 class FlowPath(msgspec.Struct, frozen=True):

@@ -70,6 +70,7 @@ def _limit(limit: Limit) -> dict[str, object]:
         "open": limit.open,
         "new_per_s": limit.new_per_s,
         "datagrams_per_s": limit.datagrams_per_s,
+        **({"bytes_per_s": limit.bytes_per_s} if limit.bytes_per_s else {}),
         "ban_ms": _ms(limit.ban_s),
     }
 

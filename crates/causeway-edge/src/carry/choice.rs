@@ -30,20 +30,22 @@ pub struct Carriage {
     pub told: Carried,
 }
 
-/// May the kernel carry `active` on the edge address `edge`?
+/// May the kernel carry `active` on the edge address `edge`? `kept`: does it keep the rules and limits, if there are any?
 ///
 /// # Errors
 /// Why the engine does.
-pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<Carriage, Reason> {
+pub fn choose(
+    active: &Active,
+    edge: IpAddr,
+    machine: &impl Machine,
+    kept: Option<&Result<(), Reason>>,
+) -> Result<Carriage, Reason> {
     let spec = &active.spec;
     if spec.carrier == Carrier::Engine {
         return Err(why("carrier_engine", "carrier is 'engine'".into()));
     }
-    if active.firewall.as_ref().is_some_and(|firewall| !firewall.is_empty_for(active.id)) {
-        return Err(why("ip_firewall", "IP access rules (ip_firewall) are checked by the engine".into()));
-    }
-    if !spec.limits.is_empty() {
-        return Err(why("limits", "limits are kept by the engine".into()));
+    if let Some(Err(reason)) = kept {
+        return Err(reason.clone());
     }
     if !spec.proxy_protocol_from.is_empty() {
         let why_not = "PROXY headers from clients (proxy_protocol_from) are read by the engine";

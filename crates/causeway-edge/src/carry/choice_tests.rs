@@ -63,6 +63,10 @@ fn active(changes: &Value) -> Active {
     Active::new(spec, origins, Arc::new(policy), Arc::new([Counters::default()]))
 }
 
+fn choose(active: &Active, edge: IpAddr, machine: &Lab) -> Result<Carriage, Reason> {
+    super::choose(active, edge, machine, None)
+}
+
 #[test]
 fn what_is_not_carried_says_why() {
     let many: Vec<String> = (1..=17).map(|n| format!("198.18.3.{n}")).collect();
@@ -169,16 +173,9 @@ fn clients_go_to_the_first_origin_that_is_not_shunned() {
 }
 
 #[test]
-fn an_application_with_rules_of_the_firewall_is_the_engines() {
-    use crate::firewall::{Firewall, blobs::Blobs};
-    let with = |rules: Value| {
-        let spec = serde_json::from_value(rules).unwrap();
-        active(&json!({"carrier": "kernel"}))
-            .with_firewall(Some(Arc::new(Firewall::new(spec, &mut Blobs::default(), None).unwrap())))
-    };
-    let edge = "198.18.1.1".parse().unwrap();
-    let rule = json!({"id": "r", "action": "block", "target": {"prefix": "192.0.2.0/24"}});
-    let refused = choose(&with(json!({"id": "f", "scopes": [{"rules": [rule]}]})), edge, &Lab).unwrap_err();
-    assert_eq!(refused.code, "ip_firewall");
-    assert!(choose(&with(json!({"id": "f"})), edge, &Lab).is_ok(), "without a rule nothing is skipped");
+fn what_the_kernel_does_not_keep_is_the_engines() {
+    let (plain, edge) = (active(&json!({})), "198.18.1.1".parse().unwrap());
+    let refusal = why("ip_firewall", "rules of some of its ports alone".into());
+    assert_eq!(super::choose(&plain, edge, &Lab, Some(&Err(refusal.clone()))), Err(refusal));
+    assert!(super::choose(&plain, edge, &Lab, Some(&Ok(()))).is_ok());
 }

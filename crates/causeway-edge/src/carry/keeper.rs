@@ -16,8 +16,8 @@ use causeway_bpf::flow::{
 use super::book::{Book, Entries};
 use super::here::Notices;
 use super::judge::{Fate, LINGER_MS, Limits, Terms, end, is_half_closed};
-use super::tell::{self, Clocks};
-use crate::event::{Cause, Events};
+use super::tell::{Clocks, Of};
+use crate::event::{Cause, Event, Events};
 use crate::sys::Wake;
 
 /// Events are taken in this often while there are some: a batch costs less than each by itself.
@@ -155,11 +155,11 @@ impl Keeper {
         let FlowEvent { kind, flow, at_ms } = event;
         let entry = entries.of.entry(flow.application);
         let std::collections::btree_map::Entry::Occupied(mut entry) = entry else { return };
-        let id = entry.get().id;
+        let of = Of::entry(entry.get());
         match kind {
             FlowEventKind::Opened => {
                 entry.get_mut().open += 1;
-                self.events.write_if_read(clocks.monotonic_ms, || tell::opened(&flow, id, clocks));
+                self.write(&of, clocks, |of| of.opened(&flow, clocks));
             }
             FlowEventKind::Closed => {
                 let entry = entry.get_mut();
@@ -174,12 +174,12 @@ impl Keeper {
                 if !self.half_closed_since_ms.is_empty() {
                     self.half_closed_since_ms.remove(&flow.client_key());
                 }
-                self.say_opened(&flow, id, clocks);
-                self.events.write_if_read(clocks.monotonic_ms, || tell::ended(&flow, id, cause, at_ms, clocks));
+                self.say_opened(&flow, &of, clocks);
+                self.write(&of, clocks, |of| of.ended(&flow, cause, at_ms, clocks));
             }
             FlowEventKind::Replaced => {
-                self.say_opened(&flow, id, clocks);
-                self.events.write_dated(tell::ended(&flow, id, end(&flow), at_ms, clocks));
+                self.say_opened(&flow, &of, clocks);
+                self.events.write_dated(of.ended(&flow, end(&flow), at_ms, clocks));
             }
             FlowEventKind::Refused => {
                 let cause = end(&flow);
@@ -187,22 +187,31 @@ impl Keeper {
                     counters.connections_total.add(1);
                     counters.connect_errors_total.add(u64::from(cause == Cause::ConnectRefused));
                 }
-                self.events.write_dated(tell::ended(&flow, id, cause, at_ms, clocks));
+                self.events.write_dated(of.ended(&flow, cause, at_ms, clocks));
                 if cause == Cause::ConnectRefused {
                     entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);
                 }
             }
             FlowEventKind::Exhausted => {
-                self.events.write_dated(tell::ended(&flow, id, Cause::PortsExhausted, at_ms, clocks));
+                self.events.write_dated(of.ended(&flow, Cause::PortsExhausted, at_ms, clocks));
             }
         }
     }
 
+    /// Rules count what they let in where it is put on record: then all of it is.
+    fn write(&mut self, of: &Of, clocks: Clocks, record: impl FnOnce(&Of) -> Event) {
+        if of.has_rules() {
+            self.events.write_dated(record(of));
+        } else {
+            self.events.write_if_read(clocks.monotonic_ms, || record(of));
+        }
+    }
+
     /// Nobody has said that it opened: the ring was full, or it is UDP that was never answered.
-    fn say_opened(&mut self, flow: &Flow, id: u128, clocks: Clocks) {
+    fn say_opened(&mut self, flow: &Flow, of: &Of, clocks: Clocks) {
         let was_up = flow.is_established || !flow.is_tcp;
         if was_up && !flow.is_told && !self.told.remove(&flow.client_key()) {
-            self.events.write_dated(tell::opened(flow, id, clocks));
+            self.events.write_dated(of.opened(flow, clocks));
         }
     }
 
@@ -216,19 +225,9 @@ impl Keeper {
 
     fn say_ended(&mut self, flow: &Flow, cause: Cause, at_ms: u64) {
         let clocks = Clocks::now();
-        let entries = self.book.clone();
-        let entries = entries.open();
-        let entry = entries.of.get(&flow.application);
-        let id = entry.map_or(0, |entry| entry.id);
-        let mut event = tell::ended(flow, id, cause, at_ms, clocks);
-        if cause == Cause::FirewallCut
-            && let Some(rules) = entry.and_then(|entry| entry.firewall.as_ref())
-        {
-            event.firewall = rules.judge(flow.client.ip(), id, flow.edge.port()).into();
-        }
-        drop(entries);
-        self.say_opened(flow, id, clocks);
-        self.events.write_dated(event);
+        let of = self.book.open().of.get(&flow.application).map(Of::entry).unwrap_or_default();
+        self.say_opened(flow, &of, clocks);
+        self.events.write_dated(of.ended(flow, cause, at_ms, clocks));
     }
 
     /// End it for both sides, and say so.
@@ -298,8 +297,8 @@ impl Keeper {
         let clocks = Clocks::now();
         let now_ms = clocks.monotonic_ms;
         if flow.is_established && !flow.is_told && self.told.len() < MOST_TOLD && self.told.insert(*key) {
-            let id = self.book.open().of.get(&flow.application).map_or(0, |entry| entry.id);
-            self.events.write_dated(tell::opened(&flow, id, clocks));
+            let of = self.book.open().of.get(&flow.application).map(Of::entry).unwrap_or_default();
+            self.events.write_dated(of.opened(&flow, clocks));
         }
         if flow.was_reset_by.is_some() && !flow.is_closed {
             let _ = self.path.probe(&flow); // in the next round again
@@ -338,7 +337,7 @@ impl Keeper {
                 counters.connections_total.add(1);
                 counters.connect_errors_total.add(1);
             }
-            let event = tell::ended(flow, entry.id, Cause::ConnectTimeout, clocks.monotonic_ms, clocks);
+            let event = Of::entry(entry).ended(flow, Cause::ConnectTimeout, clocks.monotonic_ms, clocks);
             self.events.write_dated(event);
         }
         let has_another = entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);

@@ -1,12 +1,14 @@
 //! Records of flows that the kernel carried, in the words of the engine's.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use causeway_bpf::flow::Flow;
 
+use super::book::Entry;
 use crate::event::{Cause, Event};
-use crate::firewall::Matched;
+use crate::firewall::{Firewall, Matched};
 use crate::snapshot::Protocol;
 
 /// Workers number their flows below this (see `Desk::next_flow`): 256 of them at most.
@@ -62,15 +64,37 @@ fn ahead_ms(now: u64) -> u64 {
     now
 }
 
-pub fn opened(flow: &Flow, application: u128, clocks: Clocks) -> Event {
-    // Nothing was said when it opened; what came since is in the record of its end.
-    let event = record(flow, application, Cause::Opened, flow.started_ms, clocks);
-    Event { client_bytes: 0, origin_bytes: 0, ..event }
+/// Whose flows they are, and what its rules say of clients.
+#[derive(Clone, Debug, Default)]
+pub struct Of {
+    application: u128,
+    firewall: Option<Arc<Firewall>>,
 }
 
-/// `cause` ended it at `at_ms` of the monotonic clock.
-pub fn ended(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Clocks) -> Event {
-    record(flow, application, cause, at_ms, clocks)
+impl Of {
+    pub fn entry(entry: &Entry) -> Of {
+        Of { application: entry.id, firewall: entry.firewall.clone() }
+    }
+
+    pub fn has_rules(&self) -> bool {
+        self.firewall.is_some()
+    }
+
+    /// The rules that let it in, or would not have, count it.
+    pub fn opened(&self, flow: &Flow, clocks: Clocks) -> Event {
+        // Nothing was said when it opened; what came since is in the record of its end.
+        let event = record(flow, self.application, Cause::Opened, flow.started_ms, clocks);
+        let admit = |firewall: &Arc<Firewall>| firewall.admit(flow.client.ip(), self.application, flow.edge.port());
+        let firewall = self.firewall.as_ref().map_or(Matched::Unknown, |firewall| admit(firewall).into());
+        Event { client_bytes: 0, origin_bytes: 0, firewall, ..event }
+    }
+
+    /// `cause` ended it at `at_ms` of the monotonic clock.
+    pub fn ended(&self, flow: &Flow, cause: Cause, at_ms: u64, clocks: Clocks) -> Event {
+        let judge = |firewall: &Arc<Firewall>| firewall.judge(flow.client.ip(), self.application, flow.edge.port());
+        let firewall = self.firewall.as_ref().map_or(Matched::Unknown, |firewall| judge(firewall).into());
+        Event { firewall, ..record(flow, self.application, cause, at_ms, clocks) }
+    }
 }
 
 fn record(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Clocks) -> Event {

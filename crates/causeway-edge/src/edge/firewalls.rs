@@ -35,7 +35,8 @@ impl Edge {
 
     /// Rules that have decided something.
     pub fn rule_hits(&self) -> Vec<RuleHits> {
-        let state = self.state();
+        let mut state = self.state();
+        state.running.guarding.count_hits();
         let all = state.running.firewalls().flat_map(|firewall| firewall.hits().collect::<Vec<_>>());
         all.map(|(rule, hits, last_ms)| RuleHits { rule: rule.to_string(), hits, last_ms }).collect()
     }

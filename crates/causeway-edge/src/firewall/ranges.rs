@@ -2,6 +2,7 @@
 //! prefix, so that a look-up is a search in a sorted list and takes no lock.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// Values of prefixes, by the address of a client.
 #[derive(Debug)]
@@ -37,21 +38,41 @@ impl<V: Copy + Ord> Map<V> {
         }
     }
 
+    /// What begins in one family and overlaps `within`, in order: first and last address, and the value. Neighbours with
+    /// the same value are one.
+    pub fn runs(&self, is_ipv4: bool, within: RangeInclusive<u128>) -> Box<dyn Iterator<Item = Run<V>> + '_> {
+        match is_ipv4 {
+            true => Box::new(self.v4.runs(within)),
+            false => Box::new(self.v6.runs(within)),
+        }
+    }
+
+    /// At least as many as there are runs.
+    pub fn len(&self) -> usize {
+        self.v4.starts.len() + self.v6.starts.len()
+    }
+
     pub fn bytes(&self) -> usize {
         self.v4.bytes() + self.v6.bytes()
     }
 }
 
+/// The same value for all addresses from the first to the last.
+pub type Run<V> = (u128, u128, V);
+
 pub trait Bits: Copy + Ord {
+    const LAST: u128;
     fn next(self) -> Option<Self>;
     fn less(self, other: Self) -> Self;
     fn bits(self) -> u32;
     fn shifted(self, by: u32) -> usize;
+    fn wide(self) -> u128;
 }
 
 macro_rules! bits {
     ($kind:ty) => {
         impl Bits for $kind {
+            const LAST: u128 = <$kind>::MAX as u128;
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
             }
@@ -63,6 +84,9 @@ macro_rules! bits {
             }
             fn shifted(self, by: u32) -> usize {
                 self.checked_shr(by).unwrap_or(0) as usize
+            }
+            fn wide(self) -> u128 {
+                self.into()
             }
         }
     };
@@ -139,6 +163,18 @@ impl<N: Bits, V: Copy + Ord> Ranges<N, V> {
             self.index.push(before as u32);
         }
         self.index.push(self.starts.len() as u32);
+    }
+
+    fn runs(&self, within: RangeInclusive<u128>) -> impl Iterator<Item = Run<V>> {
+        let (first, last) = within.into_inner();
+        let from = self.starts.partition_point(|start| start.wide() <= first).saturating_sub(1);
+        (from..self.starts.len())
+            .map_while(move |at| {
+                let start = self.starts[at].wide();
+                let end = self.starts.get(at + 1).map_or(N::LAST, |next| next.wide() - 1);
+                (start <= last).then_some((start, end, self.values[at]))
+            })
+            .filter_map(move |(start, end, value)| (end >= first).then_some((start, end, value?)))
     }
 
     fn bytes(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The life of the guard: opened or adopted, attached to what packets come in by, left behind, flushed.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use causeway_bpf::guard::{Attachment, Guard, Options};
 
-use super::{Guarding, Kernel, Mode, kept, syncookies};
+use super::fixed::Sets;
+use super::{Guarding, Kernel, Mode, kept, syncookies, tables};
 use crate::carry::here;
 use crate::report::GuardedInterface;
 use crate::sys;
@@ -50,8 +52,13 @@ impl Guarding {
         match self.mode {
             Mode::On => true,
             Mode::Off => false,
-            Mode::Auto => self.plan.is_wanting() || self.fixed.values().any(|fixed| fixed.is_wanting),
+            Mode::Auto => self.plan.is_wanting() || self.is_asked_for(),
         }
+    }
+
+    /// By the operator's rules and limits.
+    fn is_asked_for(&self) -> bool {
+        self.fixed.values().any(|fixed| fixed.is_wanting)
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -122,14 +129,22 @@ impl Guarding {
             self.written.tables.insert(spot, guard.ports(spot).map_err(left)?);
         }
         self.written.addresses.extend(guard.addresses().map_err(left)?);
+        let mut sets = Vec::new();
+        let mine = tables::indices_of(&self.written.tables).chain(self.written.addresses.values().copied());
+        for index in mine.collect::<HashSet<_>>() {
+            sets.extend(guard.listener(index).map_err(left)?.sets);
+        }
+        self.sets = Sets::left(sets.into_iter());
         self.samples = guard.samples().ok(); // without it there are none
         Ok(guard)
     }
 
     /// Interfaces come and go: guard those that are there, while anything wants that. Cheap if nothing has changed.
     pub fn attend(&mut self) {
+        self.tidy();
         let Kernel::Has(guard) = &self.kernel else { return };
-        if !self.is_wanting() || self.written.tables.is_empty() {
+        // Before an application with rules comes, its packets do.
+        if !self.is_wanting() || (self.written.tables.is_empty() && !self.is_asked_for()) {
             let is_patient = self.idle_since.get_or_insert_with(Instant::now).elapsed() < self.idle;
             if !is_patient && guard.is_kept() {
                 self.trouble = guard.release().err().map(|error| error.to_string());
@@ -187,7 +202,7 @@ impl Guarding {
     }
 }
 
-fn name_of(interface: u32) -> String {
+pub(super) fn name_of(interface: u32) -> String {
     let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
     // SAFETY: room of the size that the call asks for; it ends with zero then.
     unsafe {

@@ -73,6 +73,8 @@ pub enum Tuning {
     Done,
 }
 
+const MOST_PAUSE_MS: u64 = 1000;
+
 /// How the two sockets end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
@@ -211,7 +213,8 @@ impl Connection {
                 let idle = self.since_ms.saturating_add(self.active.idle_timeout_ms);
                 let half_closed = self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms);
                 let [up, down] = self.blocked_ms.map(|ms| ms.saturating_add(self.active.no_progress_timeout_ms));
-                idle.min(half_closed).min(up).min(down)
+                let paused = self.permit.as_ref().map_or(NEVER, |permit| permit.paused_until_ms);
+                idle.min(half_closed).min(up).min(down).min(if paused == 0 { NEVER } else { paused })
             }
             State::Closed => NEVER,
         };
@@ -230,6 +233,16 @@ impl Connection {
         } else {
             (Cause::Idle, Reset::None)
         }
+    }
+
+    /// Has it moved more bytes than its limits have paid for? Looked at again in a second at the latest: others of its
+    /// source pay too.
+    pub fn must_pause(&mut self, now_ms: u64) -> bool {
+        let Some(permit) = self.permit.as_mut().filter(|permit| permit.is_paced()) else { return false };
+        let wait_ms = permit.wait_ms(now_ms).min(MOST_PAUSE_MS);
+        permit.paused_until_ms = if wait_ms == 0 { 0 } else { now_ms + wait_ms };
+        (self.up.is_paced, self.down.is_paced) = (true, true);
+        wait_ms > 0
     }
 
     /// May the client that a trusted proxy has named come in?

@@ -69,6 +69,10 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         #[cfg(test)]
         assert_ne!(self.poisoned, Some(connection.client_address.port()), "a test has asked for this");
+        if connection.must_pause(desk.now_ms) {
+            return self.arm(desk, slot); // what can be read is on note
+        }
+        let before = connection.up.bytes + connection.down.bytes;
         let up = match Connection::pump_up(connection, &mut self.tools, slot) {
             Ok(moved) => moved,
             Err(fault) => return self.on_pump_fault(desk, slot, Side::Client, fault),
@@ -78,6 +82,9 @@ impl TcpPlane {
             Err(fault) => return self.on_pump_fault(desk, slot, Side::Origin, fault),
         };
         connection.count_bytes(desk);
+        if let Some(permit) = &connection.permit {
+            permit.pay(connection.up.bytes + connection.down.bytes - before, desk.now_ms);
+        }
         if up.has_progress || down.has_progress {
             connection.since_ms = desk.now_ms;
         }

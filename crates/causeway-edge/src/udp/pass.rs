@@ -99,7 +99,7 @@ impl UdpPlane {
         let counters = counters(&session.active, desk);
         counters.datagrams_ingress.add(1);
         counters.bytes_ingress.add(len);
-        let Some(Err(refusal)) = session.permit.as_ref().map(|permit| permit.take_datagram(desk.now_ms)) else {
+        let Some(Err(refusal)) = session.permit.as_ref().map(|permit| permit.take_datagram(len, desk.now_ms)) else {
             return Some(slot);
         };
         counters.datagrams_dropped.add(1);

@@ -19,10 +19,16 @@ from causeway.model.limit import Limit, Of
 _MOST = 4  # each costs a look-up for every flow
 _LARGEST = 1_000_000
 _NAMES = {  # of the document: of the model
-    Transport.TCP: {"connections": "open", "connections_per_s": "new_per_s"},
-    Transport.UDP: {"sessions": "open", "sessions_per_s": "new_per_s", "datagrams_per_s": "datagrams_per_s"},
+    Transport.TCP: {"connections": "open", "connections_per_s": "new_per_s", "bytes_per_s": "bytes_per_s"},
+    Transport.UDP: {
+        "sessions": "open",
+        "sessions_per_s": "new_per_s",
+        "datagrams_per_s": "datagrams_per_s",
+        "bytes_per_s": "bytes_per_s",
+    },
 }
 _PREFIXES = {"ipv4_prefix": 32, "ipv6_prefix": 128}
+_MOST_OF = _PREFIXES | {"bytes_per_s": 1_000_000_000_000}
 
 
 def parse_limits(value: object, pointer: str, transport: Transport) -> tuple[Limit, ...]:
@@ -55,12 +61,12 @@ def _limit(value: object, pointer: str, transport: Transport) -> Limit:
     for name, kept in [*names.items(), *((name, name) for name in _PREFIXES)]:
         if (given := fields.get(name)) is None:
             continue
-        most, number = _PREFIXES.get(name, _LARGEST), as_whole(given)
+        most, number = _MOST_OF.get(name, _LARGEST), as_whole(given)
         if number is None or not 0 < number <= most:
             why = f"{pointer}/{name} must be a whole number from 1 to {most}, not {shown(given)}"
             raise invalid(f"{pointer}/{name}", why)
         read[kept] = number
-    if not {"open", "new_per_s", "datagrams_per_s"} & read.keys():
+    if not {"open", "new_per_s", "datagrams_per_s", "bytes_per_s"} & read.keys():
         raise invalid(pointer, f"{pointer} limits nothing: give {' or '.join(names)}")
     ban_s = fields.get("ban_s")
     return Limit(of=of, **read, ban_s=as_seconds(ban_s, f"{pointer}/ban_s", least=0.0) if ban_s is not None else 0.0)
