@@ -29,10 +29,13 @@ class Signals(msgspec.Struct, frozen=True):
 
 
 class Guarded(msgspec.Struct, frozen=True):
-    """Packets to one application that the guard judged, by verdict; `watched`: what would have become of them."""
+    """Packets to one application that the guard judged, by verdict; `watched`: what would have become of them.
+
+    The application `*` is of any protocol: what comes to guarded addresses and belongs to none.
+    """
 
     application: str
-    protocol: Literal["tcp", "udp"]
+    protocol: Literal["tcp", "udp", "any"]
     packets: dict[str, int] = {}
     bytes: dict[str, int] = {}
     watched: dict[str, int] = {}
