@@ -11,6 +11,7 @@ from causeway.guard.attacks import is_carpet
 from causeway.guard.vector import Vector
 from causeway.guard.watched import Watched
 
+_APPLICATIONS = 4  # fewer have enough each to be seen by themselves
 _NETWORK = {False: 24, True: 48}
 
 
@@ -43,7 +44,7 @@ def carpets(watched: Iterable[Watched], most_per_s: float) -> list[Carpet]:
     found = []
     for network, addresses in destinations.items():
         per_s = total * addresses.total() / samples
-        if per_s > most_per_s and is_carpet(addresses):
+        if per_s > most_per_s and is_carpet(addresses) and len(hit[network]) >= _APPLICATIONS:
             applications = {name: frozenset(vectors) for name, vectors in hit[network].items()}
             found.append(Carpet(_text(*network), per_s, len(addresses), applications))
     return found

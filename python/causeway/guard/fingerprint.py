@@ -180,8 +180,20 @@ def _best(
     most = max(gain(chosen) for chosen in combinations)
     # More conditions hit fewer of those that nobody has seen yet: the narrowest of nearly equals, nothing said twice.
     near = [chosen for chosen in combinations if gain(chosen) >= most - 0.02 * len(theirs)]
-    chosen = max(near, key=lambda chosen: (len({_field(names[at]) for at in chosen}), -len(chosen), gain(chosen)))
-    return tuple(names[at] for at in chosen)
+
+    def narrowness(chosen: tuple[int, ...]) -> tuple[int, int, int, int]:
+        said = [names[at] for at in chosen]
+        return len({_field(one) for one in said}), -len(said), sum(map(_narrow, said)), gain(chosen)
+
+    return tuple(names[at] for at in max(near, key=narrowness))
+
+
+def _narrow(attribute: Attribute) -> int:
+    """How narrow, among attributes of one field."""
+    name, value = attribute
+    if name == "source" and isinstance(value, tuple):
+        return value[1]
+    return 0 if name in ("lengths", "many_hops") else 1
 
 
 def _field(attribute: Attribute) -> str:

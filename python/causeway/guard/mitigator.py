@@ -27,6 +27,7 @@ from causeway.model.mitigation import Attack, Look, MitigationState, Plan, Sensi
 REST = "*"  # the application that stands for what belongs to none
 _MOST_GOOD = 100_000  # good packets of all applications
 _OVER_MS = 60_000  # quiet for so long, an attack is over
+_LEAST_S = 0.1  # between two looks, so that a rate means something
 _PRESSED_PER_S = 100.0
 _SEARCH_MS, _NEXT_RULE_MS = 5_000, 2_000
 _CARPET_SHARE = 20  # each of its applications may have this part of what one alone might
@@ -68,26 +69,29 @@ class Mitigator:
     ) -> Decision:
         """Decide anew. An application that is not named is of medium sensitivity."""
         self._is_enabled = is_enabled
-        before, self._before = self._before or look, look
-        self._meet(look)
+        before = self._before or look
         now = _Now(look.at_ms, now_unix_ms, (look.at_ms - before.at_ms) / 1_000)
-        if now.over_s <= 0:  # the first look has nothing to compare with
-            return Decision(self._plan(look, 0.0) if is_enabled else Plan(), [])
-        machine = machine_pace(before.system, look.system, now.over_s)
+        self._meet(look)
+        if not is_enabled:
+            self._before = look
+            return Decision(Plan(), self._end_all())
         bounds = {
             guarded.application: THRESHOLDS[sensitivity]
             for guarded in look.applications
             if (sensitivity := sensitivities.get(guarded.application, "medium")) != "off"
         }
+        if now.over_s < _LEAST_S:  # the first one, or somebody has changed what is wanted: it is no measurement
+            self._before = before
+            return Decision(self._plan(look, 0.0), self._end_all_but(set(bounds)))
+        self._before = look
+        machine = machine_pace(before.system, look.system, now.over_s)
         self._take_in(look, now, machine, bounds)
         self._rules.count(look.rules, now.ms)
-        if not is_enabled:
-            return Decision(Plan(), self._end_all())
         ended = self._end_all_but(set(bounds))
         self._suspect(machine, bounds, now)
-        for application, within in bounds.items():
-            self._defend(self._watched[application], within, now)
-        self._defend_networks(bounds, now)
+        covered = self._defend_networks(bounds, now)
+        for application in sorted(bounds.keys() - covered):
+            self._defend(self._watched[application], bounds[application], look, now)
         self._holds.expire(now.ms)
         ended += self._end_quiet(now)
         self._learn(machine, now)
@@ -156,11 +160,13 @@ class Mitigator:
             if is_over or watched.pace.pressed > _PRESSED_PER_S:
                 self._suspicion.suspect(now.ms)
 
-    def _defend(self, watched: Watched, within: Thresholds, now: _Now) -> None:
+    def _defend(self, watched: Watched, within: Thresholds, look: Look, now: _Now) -> None:
         """One application: whatever there is too much of, and does harm."""
         for vector in list(watched.rates):
             if not watched.is_over(vector, within):
                 continue
+            if vector == "udp" and not watched.recent.get("udp") and look.missing is None:
+                continue  # flows alone say too little; the kernel looks from now on
             is_harmful = watched.symptoms.gate(vector)
             if not is_harmful and not watched.is_over_cap(vector, within):
                 continue
@@ -217,19 +223,22 @@ class Mitigator:
             samples = finding.good_samples
             self._rules.try_out(watched.application, finding.match, attack.id, samples, now.ms, now.unix_ms)
 
-    def _defend_networks(self, bounds: Mapping[str, Thresholds], now: _Now) -> None:
-        """Many applications of which none has too much, but their network has."""
+    def _defend_networks(self, bounds: Mapping[str, Thresholds], now: _Now) -> set[str]:
+        """Many applications of which none has too much, but their network has. Answers which those are."""
         attacked = {name for name, sort in self._attacks if sort != "carpet"}
         rest = [self._watched[name] for name in bounds if name not in attacked]
+        covered: set[str] = set()
         for carpet in carpets(rest, THRESHOLDS["medium"].uninvited.floor):
             self._see_carpet(carpet, now)
+            covered |= carpet.applications.keys()
             for name, vectors in carpet.applications.items():
                 for vector in sorted(vectors):
                     self._hold_little(name, vector, bounds[name], now)
+        return covered
 
     def _see_carpet(self, carpet: Carpet, now: _Now) -> None:
         applications = sorted(carpet.applications)
-        attack = self._begin(applications[0] if len(applications) == 1 else REST, "carpet", now)
+        attack = self._begin(REST, "carpet", now)
         attack.looks = Looks("carpet", f"to {carpet.addresses} addresses of {carpet.network}", False)
         for name in applications[: MOST_EVIDENCE - len(attack.evidence)]:
             attack.evidence += self._watched[name].frames(min(carpet.applications[name]), 1)

@@ -166,9 +166,13 @@ class Watched:
             return True
         return rate > self.threshold(vector, bounds)
 
+    def _usual_newcomers(self) -> float:
+        """What may be learnt: connections that nobody completes train nothing. Some datagrams are never answered."""
+        return min(self.pace.newcomers, self.pace.established) if self.protocol == "tcp" else self.pace.newcomers
+
     def _end_tick(self, over_s: float, bounds: Thresholds) -> None:
         self._tick_s += over_s
-        for name, rate in (*self.rates.items(), ("newcomers", self.pace.newcomers), ("carried", self.pace.carried)):
+        for name, rate in (*self.rates.items(), ("newcomers", self._usual_newcomers()), ("carried", self.pace.carried)):
             self._sums[name] += rate * over_s
         if self._tick_s < _TICK_FROM_S:
             self.tick = None

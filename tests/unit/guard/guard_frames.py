@@ -1,6 +1,6 @@
 """Frames for the guard's tests, from Ethernet on, as the kernel samples them."""
 
-import ipaddress
+import socket
 import struct
 from dataclasses import dataclass
 
@@ -33,13 +33,15 @@ def tcp(
 
 
 def udp(
-    source: str, to: str, *, sport: int = 40_000, dport: int = 7_004, hops: int = 60, payload: bytes = b"", ident: int = 7
+    source: str, to: str, *, sport: int = 40_000, dport: int = 7_004, hops: int = 60, payload: bytes = b"",
+    ident: int = 7,
 ) -> bytes:  # fmt: skip
     return ip(source, to, 17, struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload, hops, ident)
 
 
 def ip(source: str, to: str, protocol: int, data: bytes, hops: int = 60, ident: int = 7, pieces: int = 0x4000) -> bytes:
-    ends = ipaddress.ip_address(source).packed + ipaddress.ip_address(to).packed
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    ends = socket.inet_pton(family, source) + socket.inet_pton(family, to)
     if ":" in to:
         return ETHERNET + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(data), protocol, hops) + ends + data
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), ident, pieces, hops, protocol, 0)

@@ -1,8 +1,8 @@
 """An edge in virtual time: streams of packets come in, the plan in force judges them, looks go out.
 
-The guard's order of verdicts, its sampling and the counts are those of the real one, as far as these tests need them: open
-flows first, then rules, rates, cookies and state. Kernel and engine are not simulated beyond that; tests/attacks has the
-real ones.
+The guard's order of verdicts, its sampling and the counts are those of the real one, as far as these tests need them:
+open flows first, then rules, rates, cookies and state. Kernel and engine are not simulated beyond that; tests/attacks
+has the real ones.
 """
 
 import random
@@ -10,18 +10,27 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from guard_frames import ACK, PSH, STACKS, SYN, tcp, udp
+
 from causeway.guard.match import compiled
 from causeway.guard.mitigator import Decision, Mitigator
 from causeway.guard.packet import UDP, Packet, read
 from causeway.guard.vector import STRAYS, vector_of
 from causeway.model.mitigation import (
-    Attack, Guarded, Look, Plan, RuleCount, Sample, Sensitivity, Signals, System,
+    Attack,
+    Guarded,
+    Look,
+    Plan,
+    RuleCount,
+    Sample,
+    Sensitivity,
+    Signals,
+    System,
 )  # fmt: skip
-from guard_frames import ACK, PSH, STACKS, SYN, tcp, udp
 
 Draw = Callable[[random.Random], bytes]
 EDGE = "198.51.100.10"
-_MOST_DRAWN = 400  # of a stream in a look: the rest is as these
+_MOST_DRAWN = 200  # of a stream in a look: the rest is as these
 
 
 @dataclass(slots=True)
@@ -55,7 +64,7 @@ class Edge:
     ms: int = 1_000_000
     plan: Plan = field(default_factory=Plan)
     streams: list[Stream] = field(default_factory=list)
-    random: random.Random = field(default_factory=lambda: random.Random(1))
+    numbers: random.Random = field(default_factory=lambda: random.Random(1))
     mitigator: Mitigator = field(default_factory=Mitigator)
     sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
     is_enabled: bool = True
@@ -117,8 +126,8 @@ class Edge:
     def _arrive(self, stream: Stream, count: int) -> None:
         self.system["received_packets"] += count
         is_attached, every = self.is_attached, self.plan.sample_every
-        samples = min(count // every if every else 0, _MOST_DRAWN)
-        drawn = [stream.draw(self.random) for _ in range(max(1, min(count, max(samples, 40))))]
+        samples = min(int(count / every + self.numbers.random()) if every else 0, count, _MOST_DRAWN)
+        drawn = [stream.draw(self.numbers) for _ in range(min(count, max(samples, 10)))]
         verdicts = [self._verdict(stream, frame, count / len(drawn)) for frame in drawn] if is_attached else []
         passed = sum(verdict in ("passed", "established", "cookie_sent") for verdict, _ in verdicts)
         for at, (verdict, rule) in enumerate(verdicts):
@@ -129,7 +138,9 @@ class Edge:
             self.reached += weight if not is_good and verdict == "passed" else 0
             if at < samples:
                 frame = drawn[at]
-                one = Sample(self.ms, stream.application, verdict, len(frame), frame[:128].hex(), stream.is_invited, rule)
+                one = Sample(
+                    self.ms, stream.application, verdict, len(frame), frame[:128].hex(), stream.is_invited, rule
+                )
                 self._samples.append(one)
         share = passed / len(verdicts) if verdicts else 1.0
         self._signal(stream, round(count * share), read(drawn[0]))
@@ -141,9 +152,7 @@ class Edge:
             told["packets"] += 2 * count
         elif packet.is_syn or packet.protocol == UDP:
             held = any(hold.application == stream.application and hold.cookies for hold in self.plan.holds)
-            if self.is_fast and not held:
-                told["opened"] += count
-            elif stream.completes:
+            if (self.is_fast and not held) or stream.completes:
                 told["opened"] += count
             elif packet.is_syn and not held:
                 self.system["cookies_sent"] += count
@@ -167,7 +176,7 @@ class Edge:
                 continue
             vector = vector_of(packet)
             most = min((rate.per_s for rate in hold.rates if rate.of == "packets" and rate.ipv4 == 0), default=None)
-            if most is not None and self.random.random() > most / max(stream.per_s, most):
+            if most is not None and self.numbers.random() > most / max(stream.per_s, most):
                 verdict = "rate"
             elif hold.cookies and vector == "syn":
                 verdict = "cookie_sent"
