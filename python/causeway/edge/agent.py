@@ -15,6 +15,7 @@ import msgspec
 from causeway.edge.alarms import Alarms
 from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
 from causeway.exchange.bus import EdgeRefused, EdgeSide
+from causeway.model.mitigation import Look, Plan, PlanReport, decode_look, decode_plan, decode_plan_report
 from causeway.model.report import (
     ApplyReport,
     BlobReport,
@@ -75,8 +76,11 @@ class Agent:
 
     def start(self) -> None:
         """Come onto the exchange, report once, then keep reporting."""
-        for reason in self.observe().rejected_snapshots:
+        report = self.observe()
+        for reason in report.rejected_snapshots:
             log.error("a snapshot on disk was not taken: %s", reason)
+        if report.guard.not_believed:
+            log.warning("the plan of automatic mitigation on disk was not taken up: %s", report.guard.not_believed)
         if self._mitigation:
             self._mitigation.start()
         self._exchange.attach(self)
@@ -131,6 +135,25 @@ class Agent:
 
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
         return msgspec.json.decode(self._engine.explain(application, client, port), type=Explanation | None)
+
+    def guard_look(self, max_samples: int) -> Look:
+        """Look at what the guard has seen, with at most so many of the packets sampled since the last look."""
+        return decode_look(self._engine.guard_look(max_samples))
+
+    def mitigate(self, plan: Plan) -> PlanReport:
+        """Make `plan` all that automatic mitigation asks for; an empty one ends everything automatic.
+
+        Raises:
+            EdgeRefused: it is no plan, or the edge has stopped; the one before stays in force.
+        """
+        try:
+            return decode_plan_report(self._engine.mitigate(msgspec.json.encode(plan)))
+        except NativeError as error:
+            raise EdgeRefused(error.code, error.message) from error
+
+    def mitigation(self) -> Plan:
+        """Tell the plan in force, perhaps one that an earlier process has left."""
+        return decode_plan(self._engine.mitigation())
 
     @property
     def is_stopping(self) -> bool:

@@ -22,9 +22,8 @@ from causeway.guard.rules import Rules
 from causeway.guard.suspicion import Suspicion
 from causeway.guard.vector import STRAYS, Vector
 from causeway.guard.watched import TICK_MS, Watched, by_application, seen
-from causeway.model.mitigation import Attack, Look, MitigationState, Plan, Sensitivity
+from causeway.model.mitigation import REST, Attack, Look, MitigationState, Plan, Sensitivity
 
-REST = "*"  # the application that stands for what belongs to none
 _MOST_GOOD = 100_000  # good packets of all applications
 _OVER_MS = 60_000  # quiet for so long, an attack is over
 _LEAST_S = 0.1  # between two looks, so that a rate means something

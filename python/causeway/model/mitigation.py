@@ -13,6 +13,7 @@ import msgspec
 Sensitivity = Literal["off", "low", "medium", "high"]
 Action = Literal["drop", "pass", "watch"]
 Range = tuple[int, int]  # both ends included
+REST = "*"  # the application of what belongs to none: ICMP, other protocols, ports without a listener, later fragments
 
 
 class Signals(msgspec.Struct, frozen=True):
@@ -29,12 +30,9 @@ class Signals(msgspec.Struct, frozen=True):
 
 
 class Guarded(msgspec.Struct, frozen=True):
-    """Packets to one application that the guard judged, by verdict; `watched`: what would have become of them.
+    """Packets to one application that the guard judged, by verdict; `watched`: what would have become of them."""
 
-    The application `*` is of any protocol: what comes to guarded addresses and belongs to none.
-    """
-
-    application: str
+    application: str  # `REST` for what comes to guarded addresses and belongs to no application
     protocol: Literal["tcp", "udp", "any"]
     packets: dict[str, int] = {}
     bytes: dict[str, int] = {}
