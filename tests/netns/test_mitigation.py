@@ -45,6 +45,7 @@ class Lab:
         self.serve()
 
     def end(self) -> None:
+        self.wire.close()
         self.engine.end()
         self.peer.end()
 
