@@ -104,4 +104,11 @@ int sink(struct xdp_md *context)
     return XDP_DROP;
 }
 
+/// What makes a veth one that takes frames from its peer's XDP_TX.
+SEC("xdp")
+int pass(struct xdp_md *context)
+{
+    return XDP_PASS;
+}
+
 char LICENSE[] SEC("license") = "GPL";
