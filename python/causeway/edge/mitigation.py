@@ -30,6 +30,7 @@ from causeway.model.mitigation import (
 log = logging.getLogger(__name__)
 
 PEACE_LOOK_S, ALERT_LOOK_S = 0.5, 0.25  # an attack is to be answered within a second of its first packet
+_SLOW_LOOK_S, _LOOK_SHARE = 1.0, 50
 MOST_ATTACKS = 1_000
 _MOST_SAMPLES = 4_000  # of a look
 _SILENCE_S = 60.0  # between two complaints
@@ -159,9 +160,14 @@ class Mitigation:
     def _run(self) -> None:
         with self._deciding:
             self._try(self._adopt)
-        while not self._is_over.wait(ALERT_LOOK_S if self._mitigator.is_alert else PEACE_LOOK_S):
+        pause_s = PEACE_LOOK_S
+        while not self._is_over.wait(pause_s):
+            began_s = time.monotonic()
             with self._deciding:
                 self._try_step()
+            # With a thousand busy applications a look costs something: in peace it may take its time.
+            slow_s = min(_SLOW_LOOK_S, _LOOK_SHARE * (time.monotonic() - began_s))
+            pause_s = ALERT_LOOK_S if self._mitigator.is_alert else max(PEACE_LOOK_S, slow_s)
 
     def _try_step(self) -> None:
         self._try(self.step)

@@ -55,6 +55,17 @@ def pace(before: Guarded, after: Guarded, over_s: float) -> Pace:
     def rate(old: int, new: int) -> float:
         return max(0, new - old) / over_s
 
+    if not after.packets and not after.watched:  # nobody judges packets now
+        return Pace(
+            application=after.application,
+            protocol=after.protocol,
+            over_s=over_s,
+            opened=rate(was.opened, now.opened),
+            established=rate(was.established, now.established),
+            pressed=rate(was.pressed, now.pressed),
+            failed=rate(was.failed, now.failed),
+            carried=rate(was.packets, now.packets),
+        )
     verdicts = {name: rate(_judged(before, name), _judged(after, name)) for name in {*after.packets, *after.watched}}
     cookies = verdicts.get("cookie_sent", 0.0)
     return Pace(

@@ -69,6 +69,7 @@ class Watched:
     _before: Guarded | None = None
     _counted: deque[_Counted] = field(default_factory=deque)
     _ticks: dict[Vector, deque[bool]] = field(default_factory=dict)
+    _is_still: bool = False  # nothing came, and nothing is remembered that could have become too old
     _tick_s: float = 0.0  # that have gone by of the tick
     _sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -96,11 +97,16 @@ class Watched:
         """Take in what one look tells of it."""
         before, self._before = self._before or of, of
         self.asked_before = self.asked
+        if self._is_still and of == before and not samples:  # as most are most of the time
+            self._end_tick(over_s, bounds)
+            return
         self.pace = pace(before, of, over_s)
         self._count(samples, at_ms)
         most_open, uninvited = self.threshold("syn", bounds), self.uninvited if self.knows_sessions else None
         self.symptoms = symptoms_of(self.pace, self.asked_before, self.asked, uninvited, machine, most_open)
         self._end_tick(over_s, bounds)
+        is_moving = of != before or self.asked_before or any(self.recent.values())
+        self._is_still = not is_moving
 
     def is_over(self, vector: Vector, bounds: Thresholds) -> bool:
         return self._is_over(vector, self.rates.get(vector, 0.0), self.pace.newcomers, bounds)
@@ -144,6 +150,11 @@ class Watched:
             while line and at_ms - line[0].at_ms > _RECENT_MS:
                 line.popleft()
         here, now = self.pace, len(samples)
+        if not here.judged and not samples:
+            self._counted.clear()
+            self.uninvited, self.rates, self.kept_out = 0.0, {}, {}
+            self._rate_flows()
+            return
         self._counted.append(_Counted(at_ms, here.judged, here.invited, counts, now - counts.total()))
         while len(self._counted) > 1 and at_ms - self._counted[0].at_ms >= TICK_MS:
             self._counted.popleft()
@@ -151,17 +162,23 @@ class Watched:
 
     def _rate(self, is_enough: bool) -> None:
         taken = [self._counted[-1]] if is_enough else list(self._counted)
-        counts = sum((one.samples for one in taken), Counter[tuple[Vector, bool]]())
+        counts = Counter(taken[0].samples)
+        for one in taken[1:]:
+            counts.update(one.samples)
         invited, uninvited = sum(one.invited_samples for one in taken), counts.total()
         # Verdicts are exact, but a guard that is asked for nothing does not look for flows: samples know those too.
         by_verdict = max(0.0, self.pace.judged - self.pace.invited)
         by_sample = self.pace.judged * uninvited / (invited + uninvited) if invited + uninvited else by_verdict
         self.uninvited = min(by_verdict, by_sample)
         self.rates, self.kept_out = {}, {}
-        for vector in {vector for vector, _ in counts}:
+        for vector in sorted({vector for vector, _ in counts}):
             out, through = counts[vector, True], counts[vector, False]
             self.rates[vector] = self.uninvited * (out + through) / uninvited
             self.kept_out[vector] = out / (out + through)
+        self._rate_flows()
+
+    def _rate_flows(self) -> None:
+        """Flows that were begun are known without a look at packets."""
         if self.protocol == "tcp":
             self.rates["syn"] = max(self.rates.get("syn", 0.0), self.pace.newcomers)
         elif self.protocol == "udp":
