@@ -1,6 +1,6 @@
 """One attack on causeway with automatic mitigation, as JSON: what was kept, what it did, and when.
 
-Run by test_mitigation.py; `python mitigated.py spoofed-SYN kernel 400000` is the same by hand.
+Run by test_floods_answered.py; `python mitigated.py spoofed-SYN kernel 400000` is the same by hand.
 """
 
 import json

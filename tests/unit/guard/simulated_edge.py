@@ -69,6 +69,7 @@ class Edge:
     mitigator: Mitigator = field(default_factory=Mitigator)
     sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
     is_enabled: bool = True
+    missing: str | None = None
     packets: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     signals: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     system: Counter[str] = field(default_factory=Counter)
@@ -104,7 +105,7 @@ class Edge:
 
     @property
     def is_attached(self) -> bool:
-        return self.is_guarded or self.plan != Plan()
+        return self.missing is None and (self.is_guarded or self.plan != Plan())
 
     def pass_by(self, ms: int) -> None:
         from_s, self.ms = self.s, self.ms + ms
@@ -122,7 +123,7 @@ class Edge:
         samples, self._samples = self._samples, []
         rules = [RuleCount(rule.id, *self.hits[rule.id]) for rule in self.plan.rules]
         system = System(**self.system, cpu_busy=self.cpu_busy)
-        return Look(self.ms, self.is_attached, None, guarded, system, rules, samples)
+        return Look(self.ms, self.is_attached, self.missing, guarded, system, rules, samples)
 
     def _arrive(self, stream: Stream, count: int) -> None:
         self.system["received_packets"] += count
@@ -135,6 +136,8 @@ class Edge:
         for at, (verdict, rule) in enumerate(verdicts):
             weight = count // len(drawn) + (at < count % len(drawn))
             self.packets[stream.application][verdict] += weight
+            if verdict == "cookie_sent" and stream.completes:
+                self.packets[stream.application]["cookie_taken"] += weight
             is_good = stream.is_invited or stream.completes
             self.lost_good += weight if is_good and verdict not in ("passed", "established", "cookie_sent") else 0
             self.reached += weight if not is_good and verdict == "passed" else 0

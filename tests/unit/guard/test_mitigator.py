@@ -23,7 +23,7 @@ from simulated_edge import (
 )
 
 from causeway.guard.rules import MOST_RULES
-from causeway.model.mitigation import Plan
+from causeway.model.mitigation import Hold, Plan
 
 START_S = 100.0
 LEARNT_S = 400.0  # with a guard that is always there: good packets are known
@@ -260,3 +260,65 @@ def test_there_are_never_more_rules_than_fit() -> None:
     edge = edge_of(Stream("web", tool_syn, 100_000, since_s=START_S), is_guarded=True)
     edge.run(START_S + 30)
     assert all(len(plan.rules) <= MOST_RULES for _, plan in edge.plans)
+
+
+def test_the_same_looks_make_the_same_plans() -> None:
+    def run() -> list[tuple[float, Plan]]:
+        edge = Edge(
+            is_guarded=True,
+            streams=[
+                *people(),
+                *talkers(),
+                Stream("web", spoofed_syn, 50_000, since_s=60),
+                Stream("web", stray_ack, 50_000, since_s=61),
+                Stream("game", tool_datagram, 50_000, since_s=62, protocol="udp"),
+            ],
+        )
+        edge.run(70)
+        return edge.plans
+
+    assert run() == run() != []
+
+
+def test_a_machine_that_cannot_tells_of_attacks_and_is_not_asked_at_every_look() -> None:
+    edge = edge_of(Stream("web", spoofed_syn, 200_000, since_s=START_S))
+    edge.missing = "no CAP_BPF"
+    edge.run(START_S + 30)
+    assert [attack.kind for attack in edge.attacks.values()] == ["spoofed_syn"]
+    assert edge.plan == Plan() and len(edge.plans) <= 2
+    assert edge.mitigator.state().missing == "no CAP_BPF"
+
+
+def test_where_cookies_cannot_be_had_syns_are_limited() -> None:
+    edge = edge_of(Stream("web", spoofed_syn, 200_000, since_s=START_S))
+    edge.run(START_S + 1)
+    assert first(edge, "cookies") <= 1.0
+    edge.mitigator.note_refused({"web": "cookies: only the kernel serves it"})
+    edge.run(START_S + 2)
+    [hold] = edge.plan.holds
+    assert [(rate.of, rate.ipv4) for rate in hold.rates] == [("syns", 32), ("syns", 24), ("syns", 0)]
+
+
+def test_many_connections_of_few_addresses_get_a_share_each_once_the_machine_is_pressed() -> None:
+    def of_few(numbers: random.Random) -> bytes:
+        return tcp(f"203.0.113.{numbers.randint(1, 64)}", EDGE, 2, sport=numbers.randint(1_024, 65_535), hops=50)
+
+    edge = edge_of(Stream("web", of_few, 12_800, completes=True, since_s=START_S))
+    edge.run(START_S + 5)
+    assert edge.attacks == {}, "a crowd, as far as one can tell"
+    edge.cpu_busy = 1.0
+    edge.run(START_S + 10)
+    [attack] = edge.attacks.values()
+    assert attack.kind == "connections"
+    [hold] = edge.plan.holds
+    assert [(rate.of, rate.ipv4, rate.per_s) for rate in hold.rates] == [("syns", 32, 100)]
+
+
+def test_what_an_earlier_process_held_ends_when_it_is_needed_no_more() -> None:
+    edge = Edge(streams=[*people()])
+    edge.plan = Plan(is_watching=True, sample_every=64, holds=[Hold("web", cookies=True)])
+    edge.mitigator.adopt(edge.plan, edge.ms, edge.unix_ms)
+    edge.run(30)
+    assert edge.plan.holds == [Hold("web", cookies=True)]
+    edge.run(70)
+    assert edge.plan == Plan()
