@@ -67,7 +67,22 @@ def field(places: int, flood: Path) -> Iterator[Field]:
              "priority raw; }; add rule ip quiet in ip daddr 198.18.128.0/17 drop")  # fmt: skip
         _run("ip", "-n", made.proxy, "route", "add", "198.18.128.0/17", "via", "198.18.0.2")
         _run(*inside(made.proxy), sys.executable, str(_HERE / "gro.py"), _PROXY)
-        yield Field(made, _mac(made.proxy, _PROXY), flood)
+        with _passing(made.client, _ATTACKER, flood):
+            yield Field(made, _mac(made.proxy, _PROXY), flood)
+
+
+@contextmanager
+def _passing(namespace: str, device: str, flood: Path) -> Iterator[None]:
+    """Let a veth take what its peer sends back at once (XDP_TX), as a wire does: it must have a program for that."""
+    words = [*inside(namespace), str(flood), "pass", "--interface", device]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as standing:
+        assert standing.stdin and standing.stdout
+        try:
+            assert "ready" in standing.stdout.readline()
+            yield
+        finally:
+            standing.stdin.close()
+            standing.wait(10)
 
 
 def _mac(namespace: str, device: str) -> str:

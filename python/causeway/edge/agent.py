@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from causeway.edge.alarms import Alarms
+from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
 from causeway.exchange.bus import EdgeRefused, EdgeSide
 from causeway.model.mitigation import Look, Plan, PlanReport, decode_look, decode_plan, decode_plan_report
 from causeway.model.report import (
@@ -38,7 +39,7 @@ _MANY_SKIPPED = 8_192  # at one look
 _RETRY_S = 2.0  # a port that was taken may be free by then
 
 
-class Engine(Protocol):
+class Engine(GuardEngine, Protocol):
     """What the agent needs of the compiled engine."""
 
     def apply(self, snapshot: bytes) -> bytes: ...
@@ -51,9 +52,6 @@ class Engine(Protocol):
     def has_blob(self, digest: str) -> bool: ...
     def rule_hits(self) -> bytes: ...
     def explain(self, application: str, client: str, port: int) -> bytes: ...
-    def guard_look(self, max_samples: int) -> bytes: ...
-    def mitigate(self, plan: bytes) -> bytes: ...
-    def mitigation(self) -> bytes: ...
 
 
 class EngineFailed(Exception):
@@ -65,9 +63,10 @@ class EngineFailed(Exception):
 class Agent:
     """One edge on the exchange."""
 
-    def __init__(self, engine: Engine, exchange: EdgeSide) -> None:
+    def __init__(self, engine: Engine, exchange: EdgeSide, mitigation: Mitigation | None = None) -> None:
         self._engine = engine
         self._exchange = exchange
+        self._mitigation = mitigation
         self._snapshot: bytes | None = None
         self._applying = threading.Lock()
         self._observing = threading.Lock()  # reports are published in the order in which they were taken
@@ -83,6 +82,8 @@ class Agent:
             log.error("a snapshot on disk was not taken: %s", reason)
         if report.guard.not_believed:
             log.warning("the plan of automatic mitigation on disk was not taken up: %s", report.guard.not_believed)
+        if self._mitigation:
+            self._mitigation.start()
         self._exchange.attach(self)
         self._thread.start()
 
@@ -95,6 +96,8 @@ class Agent:
         with self._applying:
             report = self._apply(snapshot)
             self._snapshot = snapshot
+            if self._mitigation:
+                self._mitigation.set_policy(policy_of(snapshot))
         if report.not_kept:
             log.error("snapshot %d serves, but a restart would not find it: %s", report.version, report.not_kept)
         return report
@@ -105,6 +108,9 @@ class Agent:
             if not self._exchange.has_readers:
                 self._is_skipping = self._engine.skip_events(_KEPT_UNREAD) > _MANY_SKIPPED
             report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
+            if self._mitigation:
+                told = self._mitigation.told
+                report = msgspec.structs.replace(report, attacks=told.attacks, mitigation=told.state)
             self._exchange.publish(report)
             for line in self._alarms.lines(report):
                 log.log(line.level, "%s", line.text)
@@ -169,6 +175,8 @@ class Agent:
             except NativeError as error:
                 raise EdgeRefused(error.code, error.message) from error
             self._is_stopping = True
+        if self._mitigation:
+            self._mitigation.stop()  # the other process decides from now on
         return moved
 
     def open_flows(self) -> int:
@@ -183,6 +191,8 @@ class Agent:
         A second call with a shorter time, while the first one waits, cuts what is left.
         """
         self._is_stopping = True
+        if self._mitigation:
+            self._mitigation.stop()
         cut = self._engine.drain(int(drain_s * 1000))
         self._is_over = True
         self._woken.set()

@@ -39,10 +39,10 @@ struct Trial {
     unused: u32,
 }
 
-/// Drop all that comes in by an interface, until stdin ends.
-pub fn sink(interface: u32) -> io::Result<()> {
+/// Have the program of that name take all that comes in by an interface, until stdin ends.
+pub fn stand(name: &str, interface: u32) -> io::Result<()> {
     let mut object = load()?;
-    let xdp: &mut Xdp = find(&mut object, "sink")?;
+    let xdp: &mut Xdp = find(&mut object, name)?;
     xdp.load().map_err(|error| io::Error::other(format!("{error:?}")))?;
     let _link = xdp.attach_to_if_index(interface, XdpMode::Driver).map_err(io::Error::other)?;
     println!("{{\"ready\":true}}");

@@ -1,7 +1,8 @@
 //! Send a flood, in a network namespace that a test made, for some seconds, at a rate. The last line is JSON:
 //! `{"kind", "sent", "seconds", "rate"}`; packets that the other end had no room for count as sent.
 //!
-//! `causeway-flood sink --interface NAME` drops what comes in there until stdin ends, to measure against.
+//! `causeway-flood sink --interface NAME` drops what comes in there until stdin ends, to measure against; `pass`
+//! lets it through, for a veth takes what its peer sends back at once (XDP_TX) only where a program is.
 //!
 //! It refuses the machine's own network, addresses outside of 198.18.0.0/15, and more than a minute.
 mod frame;
@@ -18,9 +19,11 @@ const SLICE: Duration = Duration::from_millis(2);
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
-    let done = match words.next_if(|word| word == "sink") {
-        Some(_) => options::interface(words).and_then(|index| {
-            kernel::sink(index).map(|()| "{}".to_owned()).map_err(|error| format!("nothing is dropped: {error}"))
+    let done = match words.next_if(|word| word == "sink" || word == "pass") {
+        Some(name) => options::interface(words).and_then(|index| {
+            kernel::stand(&name, index)
+                .map(|()| "{}".to_owned())
+                .map_err(|error| format!("{name} cannot be there: {error}"))
         }),
         None => Options::read(words).and_then(|options| run(&options)),
     };
