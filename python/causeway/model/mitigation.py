@@ -169,6 +169,29 @@ class Attack(msgspec.Struct, frozen=True, omit_defaults=True):
     good_samples: int = 0  # it was proven on
 
 
+class RuleState(msgspec.Struct, frozen=True):
+    """A rule that automatic mitigation has in force, or is watching before it is."""
+
+    rule: Rule
+    attack: str  # the id of the attack that it was made against
+    made_unix_ms: int
+    packets: int = 0  # that it fitted
+    established: int = 0  # of them: of open flows, which it does not touch
+    good_samples: int = 0  # none of these good packets fitted it
+    false_positive_bound: float | None = None  # share of good packets at most, 95 % confidence
+
+
+class MitigationState(msgspec.Struct, frozen=True):
+    """What automatic mitigation does on an edge now."""
+
+    is_enabled: bool
+    is_attached: bool  # the kernel judges packets
+    missing: str | None = None  # why it cannot on this machine
+    rules: list[RuleState] = []
+    holds: list[Hold] = []
+    refused: dict[str, str] = {}  # by the engine: rule id, or application of a hold: why
+
+
 decode_look = msgspec.json.Decoder(Look).decode
 decode_plan = msgspec.json.Decoder(Plan).decode
 decode_plan_report = msgspec.json.Decoder(PlanReport).decode

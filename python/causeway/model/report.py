@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from causeway.model.mitigation import Attack, MitigationState
+
 
 class PortRange(msgspec.Struct, frozen=True):
     first: int
@@ -164,7 +166,7 @@ class Guard(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`events` is the JSON list as it came; `decode_events` reads it."""
+    """`events` is the JSON list as it came; `decode_events` reads it. The last two are added by the agent."""
 
     version: int
     is_draining: bool
@@ -183,6 +185,8 @@ class Report(msgspec.Struct, frozen=True):
     flow_path: FlowPath = FlowPath(is_on=False)
     carriers: list[CarriedAt] = []
     guard: Guard = Guard(is_on=False)
+    attacks: list[Attack] = []  # the newest last; those that go on among them
+    mitigation: MitigationState | None = None
 
     @property
     def has_events(self) -> bool:
