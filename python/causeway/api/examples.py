@@ -132,6 +132,11 @@ APPLICATION: dict[str, Any] = {
                 "on_delete": {"enum": ["drain", "close"], "default": "drain"},
                 "drain_s": _SECONDS | {"default": 30},
                 "limits": {"type": "array", "maxItems": 4, "items": _LIMIT},
+                "mitigation": {
+                    "enum": ["off", "low", "medium", "high"],
+                    "default": "medium",
+                    "description": "how little it takes for attacks to be held off automatically; off: never",
+                },
             },
         },
     },
@@ -155,6 +160,7 @@ _EXAMPLES = {
             "proxy_protocol": "simple",
             "x_causeway": {
                 "udp_idle_timeout_s": 30,
+                "mitigation": "high",
                 "limits": [{"of": "source", "sessions": 20, "datagrams_per_s": 2000, "ban_s": 60}],
             },
         },
