@@ -9,10 +9,13 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from causeway.model.mitigation import Attack, MitigationState
 from causeway.model.report import Memory, PortPressure, Report
+from causeway.model.wording import rule_text
 
 _PORTS_FROM, _PORTS_UNTIL = 0.8, 0.7
 _QUIET_MS = 5_000
+_MOST_LINES = 8  # of attacks and of rules at each look, ten of which may be in a second: logs stay bounded
 _WHAT_TO_DO = "give more source addresses (--source-ip) or widen net.ipv4.ip_local_port_range"
 
 
@@ -31,6 +34,9 @@ class Alarms:
     _short_ms: int = 0
     _shed_seen: int = 0
     _shed_told: int = 0
+    _attacks: set[str] = field(default_factory=set)  # that go on
+    _over: set[str] = field(default_factory=set)
+    _rules: set[str] = field(default_factory=set)  # in force against them
 
     def lines(self, report: Report) -> list[Line]:
         """What this report gives reason to say."""
@@ -38,6 +44,8 @@ class Alarms:
             *self._port_lines(report.port_pressure),
             *self._worker_lines(report.workers_replaced_total),
             *self._memory_lines(report.memory, report.totals.get("shed_total", 0), report.uptime_ms),
+            *self._attack_lines(report.attacks),
+            *self._rule_lines(report.mitigation),
         ]
 
     def _port_lines(self, pressures: list[PortPressure]) -> list[Line]:
@@ -78,6 +86,38 @@ class Alarms:
         return [
             Line(logging.WARNING, f"memory was short: {fresh} connection(s) were refused or cut for it. It is over")
         ]
+
+    def _attack_lines(self, attacks: list[Attack]) -> list[Line]:
+        """Its first second and its last, never a line for a packet. One that came and went between looks has both."""
+        lines = []
+        for attack in attacks:
+            what = f"attack {attack.id} on application {attack.application}"
+            is_over, is_known = attack.ended_unix_ms is not None, attack.id in self._attacks
+            if not is_known and attack.id not in self._over:
+                lines.append(Line(logging.WARNING, f"{what}: {attack.kind}, {attack.vector}"))
+            if is_over and attack.id not in self._over:
+                lines.append(Line(logging.WARNING, f"{what} is over: {_course(attack)}"))
+        self._attacks = {attack.id for attack in attacks if attack.ended_unix_ms is None}
+        self._over = {attack.id for attack in attacks if attack.ended_unix_ms is not None}
+        return _at_most(lines, "causeway attacks")
+
+    def _rule_lines(self, state: MitigationState | None) -> list[Line]:
+        rules = state.rules if state else []
+        fresh = [told for told in rules if told.rule.id not in self._rules]
+        self._rules = {told.rule.id for told in rules}
+        said = (f"attack {told.attack}: rule {told.rule.id} {rule_text(told.rule)}" for told in fresh)
+        return _at_most([Line(logging.WARNING, text) for text in said], "causeway mitigation")
+
+
+def _at_most(lines: list[Line], command: str) -> list[Line]:
+    more = len(lines) - _MOST_LINES
+    return [*lines[:_MOST_LINES], Line(logging.WARNING, f"and {more} lines more: {command}")] if more > 0 else lines
+
+
+def _course(attack: Attack) -> str:
+    seconds = ((attack.ended_unix_ms or attack.started_unix_ms) - attack.started_unix_ms) / 1000
+    counts = f"{attack.packets_dropped:,} packets dropped, {attack.packets_passed:,} let in"
+    return f"{seconds:.0f} s, at most {attack.peak_packets_per_s:,} packets/s, {counts}"
 
 
 def _name(pressure: PortPressure) -> str:
