@@ -15,7 +15,7 @@ from causeway.model.wording import rule_text
 
 _PORTS_FROM, _PORTS_UNTIL = 0.8, 0.7
 _QUIET_MS = 5_000
-_MOST_LINES = 8  # of attacks and of rules at each look, ten of which may be in a second: logs stay bounded
+_MOST_LINES_PER_S = 20  # about attacks and rules: what attacks must not fill the log
 _WHAT_TO_DO = "give more source addresses (--source-ip) or widen net.ipv4.ip_local_port_range"
 
 
@@ -37,6 +37,8 @@ class Alarms:
     _attacks: set[str] = field(default_factory=set)  # that go on
     _over: set[str] = field(default_factory=set)
     _rules: set[str] = field(default_factory=set)  # in force against them
+    _second_ms: int = 0
+    _lines_left: int = _MOST_LINES_PER_S
 
     def lines(self, report: Report) -> list[Line]:
         """What this report gives reason to say."""
@@ -44,8 +46,9 @@ class Alarms:
             *self._port_lines(report.port_pressure),
             *self._worker_lines(report.workers_replaced_total),
             *self._memory_lines(report.memory, report.totals.get("shed_total", 0), report.uptime_ms),
-            *self._attack_lines(report.attacks),
-            *self._rule_lines(report.mitigation),
+            *self._bounded(
+                [*self._attack_lines(report.attacks), *self._rule_lines(report.mitigation)], report.uptime_ms
+            ),
         ]
 
     def _port_lines(self, pressures: list[PortPressure]) -> list[Line]:
@@ -99,19 +102,25 @@ class Alarms:
                 lines.append(Line(logging.WARNING, f"{what} is over: {_course(attack)}"))
         self._attacks = {attack.id for attack in attacks if attack.ended_unix_ms is None}
         self._over = {attack.id for attack in attacks if attack.ended_unix_ms is not None}
-        return _at_most(lines, "causeway attacks")
+        return lines
 
     def _rule_lines(self, state: MitigationState | None) -> list[Line]:
         rules = state.rules if state else []
         fresh = [told for told in rules if told.rule.id not in self._rules]
         self._rules = {told.rule.id for told in rules}
         said = (f"attack {told.attack}: rule {told.rule.id} {rule_text(told.rule)}" for told in fresh)
-        return _at_most([Line(logging.WARNING, text) for text in said], "causeway mitigation")
+        return [Line(logging.WARNING, text) for text in said]
 
-
-def _at_most(lines: list[Line], command: str) -> list[Line]:
-    more = len(lines) - _MOST_LINES
-    return [*lines[:_MOST_LINES], Line(logging.WARNING, f"and {more} lines more: {command}")] if more > 0 else lines
+    def _bounded(self, lines: list[Line], now_ms: int) -> list[Line]:
+        """So many in a second, and one that says so when there were more."""
+        if now_ms - self._second_ms >= 1_000 or now_ms < self._second_ms:
+            self._second_ms, self._lines_left = now_ms, _MOST_LINES_PER_S
+        said = lines[: self._lines_left]
+        if len(said) < len(lines) and self._lines_left:
+            more = "more is to be said than fits into this log: see causeway attacks and causeway mitigation"
+            said = [*said[:-1], Line(logging.WARNING, more)]
+        self._lines_left -= len(said)
+        return said
 
 
 def _course(attack: Attack) -> str:
