@@ -10,7 +10,7 @@ import msgspec
 
 from causeway.cli.lookup import short_id
 from causeway.cli.render import duration_text, hint, print_fields, print_table, say
-from causeway.model.mitigation import Rule
+from causeway.model.mitigation import EVERYTHING, Rule
 from causeway.model.wording import bound_text, rule_text
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _edge_fields(edge: EdgeMitigation) -> list[tuple[str, str]]:
             )
             for rule in edge["rules"]
         ),
-        *((f"application {short_id(hold['application'])}", hold_text(hold)) for hold in edge["holds"]),
+        *((_held(hold), hold_text(hold)) for hold in edge["holds"]),
         *((f"refused {what}", why) for what, why in edge["refused"].items()),
     ]
 
@@ -97,6 +97,11 @@ def automatic_texts(automatic: Automatic) -> list[str]:
         for rule in automatic["rules"]
     ]
     return said + ([f"automatic: {hold_text(hold)}"] if (hold := automatic["hold"]) else [])
+
+
+def _held(hold: Hold) -> str:
+    application = hold["application"]
+    return "what is nobody's" if application == EVERYTHING else f"application {short_id(application)}"
 
 
 def hold_text(hold: Hold) -> str:
@@ -117,6 +122,8 @@ def _rule(rule: MitigationRule) -> str:
 
 
 def _name(attack: Attack) -> str:
+    if attack["application"] == EVERYTHING:
+        return "the whole edge"
     return attack["application_name"] or short_id(attack["application"])
 
 

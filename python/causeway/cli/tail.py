@@ -119,7 +119,7 @@ def line(event: Event | AttackTurn | Lost) -> str:
     if event["kind"] == "lost":
         return f"{event['events']} events were not shown: they came faster than they could be read"
     at = datetime.fromtimestamp(event["time_ms"] / 1000).strftime("%H:%M:%S.%f")[:-3]
-    name = event.get("application_name") or event["application"][:8]
+    name = event.get("application_name") or event["application"][:8]  # `*`: an attack on the whole edge
     if event["kind"] == "attackStarted" or event["kind"] == "attackEnded":
         return f"{at}  {event['kind']:<14}  {printable(str(name))}  {_attack(event)}"
     path = f"{event['client']} -> {event['edge']}/{event['protocol']}"

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from causeway.model.mitigation import Attack, MitigationState
+from causeway.model.mitigation import EVERYTHING, Attack, MitigationState
 from causeway.model.report import Memory, PortPressure, Report
 from causeway.model.wording import rule_text
 
@@ -94,7 +94,7 @@ class Alarms:
         """Its first second and its last, never a line for a packet. One that came and went between looks has both."""
         lines = []
         for attack in attacks:
-            what = f"attack {attack.id} on application {attack.application}"
+            what = f"attack {attack.id} on {_target(attack)}"
             is_over, is_known = attack.ended_unix_ms is not None, attack.id in self._attacks
             if not is_known and attack.id not in self._over:
                 lines.append(Line(logging.WARNING, f"{what}: {attack.kind}, {attack.vector}"))
@@ -105,7 +105,8 @@ class Alarms:
         return lines
 
     def _rule_lines(self, state: MitigationState | None) -> list[Line]:
-        rules = state.rules if state else []
+        """Of those that are in force; one on trial drops nothing."""
+        rules = [told for told in state.rules if told.rule.action != "watch"] if state else []
         fresh = [told for told in rules if told.rule.id not in self._rules]
         self._rules = {told.rule.id for told in rules}
         said = (f"attack {told.attack}: rule {told.rule.id} {rule_text(told.rule)}" for told in fresh)
@@ -121,6 +122,10 @@ class Alarms:
             said = [*said[:-1], Line(logging.WARNING, more)]
         self._lines_left -= len(said)
         return said
+
+
+def _target(attack: Attack) -> str:
+    return "the whole edge" if attack.application == EVERYTHING else f"application {attack.application}"
 
 
 def _course(attack: Attack) -> str:

@@ -92,10 +92,10 @@ def attack(number: int = 1, **changes: object) -> dict[str, object]:
     return {"id": f"{number:032x}", **known, **changes}
 
 
-def held(*ids: str) -> dict[str, object]:
+def held(*ids: str, action: str = "drop") -> dict[str, object]:
     rules = [
         {
-            "rule": {"id": name, "application": "a" * 32, "action": "drop", "match": {"protocol": 17}},
+            "rule": {"id": name, "application": "a" * 32, "action": action, "match": {"protocol": 17}},
             "attack": "b" * 32,
             "made_unix_ms": 1_000,
         }
@@ -135,12 +135,19 @@ def test_one_that_came_and_went_between_two_looks_is_told_whole() -> None:
     assert not alarms.lines(report(attacks=[attack(ended_unix_ms=2_000)]))
 
 
+def test_an_attack_on_no_application_in_particular_is_one_on_the_edge() -> None:
+    [line] = Alarms().lines(report(attacks=[attack(application="*")]))
+    assert line.text == f"attack {1:032x} on the whole edge: udp, UDP to 53"
+
+
 def test_a_rule_is_told_in_words_when_it_comes_into_force() -> None:
     alarms = Alarms()
     [line] = alarms.lines(report(mitigation=held("r1")))
     assert line == Line(logging.WARNING, f"attack {'b' * 32}: rule r1 drops UDP")
     assert [line.text[-11:] for line in alarms.lines(report(mitigation=held("r1", "r2")))] == ["2 drops UDP"]
     assert not alarms.lines(report(mitigation=held()))
+    assert not alarms.lines(report(mitigation=held("r3", action="watch"))), "it is on trial"
+    assert len(alarms.lines(report(mitigation=held("r3")))) == 1
 
 
 def test_however_much_happens_little_is_said_in_a_second() -> None:
