@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from sqlalchemy import Connection
 
 from causeway.control.plane import Plane, Switched
-from causeway.model.mitigation import EVERYTHING, Hold, Match, MitigationState, RuleState
+from causeway.model.mitigation import Hold, Match, MitigationState, RuleState
 from causeway.model.report import Report
 from causeway.store import switches
 
@@ -39,10 +39,7 @@ def rules_about(state: MitigationState, application: str, address: str) -> list[
     """The rules at this application that an address may meet, and of each whether its source is why."""
     found = []
     for rule in state.rules:
-        if (
-            rule.rule.application in (application, EVERYTHING)
-            and (by_source := _meets(rule.rule.match, address)) is not None
-        ):
+        if rule.rule.application == application and (by_source := _meets(rule.rule.match, address)) is not None:
             found.append((rule, by_source))
     return found
 

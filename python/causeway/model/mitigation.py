@@ -13,7 +13,7 @@ import msgspec
 Sensitivity = Literal["off", "low", "medium", "high"]
 Action = Literal["drop", "pass", "watch"]
 Range = tuple[int, int]  # both ends included
-EVERYTHING = "*"  # the application that stands for what belongs to none, and for all together
+EVERYTHING = "*"  # the application that stands for what belongs to none; of an attack: for all
 
 
 class Signals(msgspec.Struct, frozen=True):
