@@ -84,7 +84,7 @@ def show(
 @alone.command(cls=GroupedCommand)
 def mitigation(
     switch: Annotated[
-        Switch | None, typer.Argument(metavar="[on|off]", help="Else it is only told.", show_default=False)
+        Switch | None, typer.Argument(metavar="on|off", help="Else it is only told.", show_default=False)
     ] = None,
     output: Output = Format.TABLE,
     url: Url = None,
