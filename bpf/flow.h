@@ -123,6 +123,12 @@ struct totals {
 };
 SIZE(struct totals, 64);
 
+/* What becomes of first packets to an application, for each processor. */
+struct openings {
+	__u64 opened, two_way, pressed;
+};
+SIZE(struct openings, 24);
+
 /* A segment whose acknowledgement is waited for. */
 struct timing {
 	__u32 since; /* 2^14 ns */

@@ -231,6 +231,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 {
 	struct application *application;
 	struct origin *origin;
+	struct openings *opens;
 	struct totals *sum;
 	S(draft) *draft;
 	__u32 index = 0;
@@ -254,6 +255,9 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 	/* A transparent flow takes no port of ours, and nobody stands behind it. */
 	if (p->is_tcp && origin->source_count && is_pressed(index)) {
 		count(PRESSED);
+		opens = openings_of(index);
+		if (opens)
+			opens->pressed += 1;
 		return PASS;
 	}
 
@@ -305,6 +309,9 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 		return GO_ON;
 	}
 	count(OPENED);
+	opens = openings_of(index);
+	if (opens)
+		opens->opened += 1;
 	if (!p->is_tcp && sum)
 		sum->connections += 1;
 	return GO_ON;

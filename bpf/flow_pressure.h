@@ -17,6 +17,18 @@ struct {
 	__type(value, struct pressure);
 } pressures SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_APPLICATIONS);
+	__type(key, __u32);
+	__type(value, struct openings);
+} openings SEC(".maps");
+
+static __always_inline struct openings *openings_of(__u32 application)
+{
+	return bpf_map_lookup_elem(&openings, &application);
+}
+
 static __always_inline struct pressure *pressure_of(__u32 application)
 {
 	return bpf_map_lookup_elem(&pressures, &application);

@@ -26,9 +26,12 @@ static __always_inline void F(count_drop)(const S(leg) *leg)
 static __noinline void F(promote)(const S(key) *key, S(leg) *client, const S(key) *back, S(leg) *origin, __u32 early)
 {
 	struct totals *sum = totals_of(index_of(&client->tally));
+	struct openings *opens = openings_of(index_of(&client->tally));
 
 	if (__sync_fetch_and_or(&client->tally.state, ESTABLISHED) & ESTABLISHED)
 		return; /* another processor does it */
+	if (opens)
+		opens->two_way += 1;
 	set_bits(&origin->tally, ESTABLISHED);
 	if (key->protocol == IPPROTO_TCP) {
 		if (sum)

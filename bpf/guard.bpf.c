@@ -55,8 +55,8 @@ static __always_inline int judge_rest(struct xdp_md *ctx, struct seen *p, const 
 		if (!(listener->wants & WANTS_OPEN_PORTS) || p->fragment == LATER_FRAGMENT)
 			return GUARD_PASSED;
 		if (protocol == IPPROTO_UDP)
-			return has_udp_socket(ctx, p) || has_flow(p) ? GUARD_PASSED : GUARD_PORT;
-		return tcp_state(ctx, p) || has_flow(p) ? GUARD_PASSED : GUARD_PORT;
+			return has_udp_socket(ctx, p) || has_flow(p, 1) ? GUARD_PASSED : GUARD_PORT;
+		return tcp_state(ctx, p) || has_flow(p, 1) ? GUARD_PASSED : GUARD_PORT;
 	}
 	if (!(listener->wants & WANTS_KNOWN_PROTOCOLS) || protocol == (p->is_ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		return GUARD_PASSED;
@@ -139,7 +139,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 		remember_first(p, verdict < FIRST_DROP || listener->mode != GUARD_PROTECT ? YES : NO);
 	hit(p->tag, verdict == GUARD_ESTABLISHED);
 	if (is_to_sample(p, with))
-		write_sample(ctx, p, verdict, listener->mode);
+		write_sample(ctx, p, verdict, listener->mode, is_two_way(ctx, p));
 	if (verdict == GUARD_COOKIE_SENT && listener->mode == GUARD_PROTECT)
 		verdict = answer_syn(ctx, p, options, with);
 	counts = bpf_map_lookup_elem(&guard_counts, &index);

@@ -206,7 +206,8 @@ struct guard_sample {
 	__u32 interface;
 	__u16 listener, tag;
 	__u8 verdict, mode;
-	__u16 captured; /* bytes of `frame` */
+	__u8 captured;    /* bytes of `frame` */
+	__u8 is_two_way;  /* of something that has gone both ways: its source is real */
 	__u32 length;   /* of the whole frame */
 	__u8 frame[SAMPLE_BYTES];
 };

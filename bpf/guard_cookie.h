@@ -223,10 +223,12 @@ static __noinline int answer_syn(struct xdp_md *ctx, const struct seen *p, struc
 }
 
 /* Does an ACK bring back a cookie of ours, or of the stack? */
-static __noinline int has_cookie(struct xdp_md *ctx, const struct seen *p)
+__noinline int has_cookie(struct xdp_md *ctx, const struct seen *p)
 {
 	struct tcphdr tcp;
 
+	if (!p)
+		return 0;
 	if (bpf_xdp_load_bytes(ctx, p->transport, &tcp, sizeof(tcp)))
 		return 0;
 	if (p->is_ipv6) {

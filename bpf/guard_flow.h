@@ -1,7 +1,8 @@
 /* Is a packet of something that is open: a flow of the kernel path, or a connection of a socket of this machine? */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
-#define TCP_LISTENS 10 /* BPF_TCP_LISTEN */
+#define TCP_LISTENS 10   /* BPF_TCP_LISTEN */
+#define TCP_HALF_OPEN 12 /* BPF_TCP_NEW_SYN_RECV: nobody has answered yet */
 
 struct flows_of4 {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -61,7 +62,7 @@ struct {
 } joined_opening6 SEC(".maps");
 
 /* Of the kernel path. A TCP flow whose SYN went through is open enough for what follows it; a datagram's is not. */
-static __always_inline int has_flow(const struct seen *p)
+static __always_inline int has_flow(const struct seen *p, int or_opening)
 {
 	__u32 slot = 0;
 	void *flows;
@@ -76,7 +77,7 @@ static __always_inline int has_flow(const struct seen *p)
 			return 0;
 		if (bpf_map_lookup_elem(flows, &key))
 			return 1;
-		if (p->protocol != IPPROTO_TCP)
+		if (!or_opening || p->protocol != IPPROTO_TCP)
 			return 0;
 		flows = bpf_map_lookup_elem(&joined_opening4, &slot);
 		return flows && bpf_map_lookup_elem(flows, &key);
@@ -91,7 +92,7 @@ static __always_inline int has_flow(const struct seen *p)
 		return 0;
 	if (bpf_map_lookup_elem(flows, &key))
 		return 1;
-	if (p->protocol != IPPROTO_TCP)
+	if (!or_opening || p->protocol != IPPROTO_TCP)
 		return 0;
 	flows = bpf_map_lookup_elem(&joined_opening6, &slot);
 	return flows && bpf_map_lookup_elem(flows, &key);
@@ -150,17 +151,19 @@ static __always_inline int has_udp_socket(struct xdp_md *ctx, const struct seen 
 
 /* YES or NO. A packet that asks for a connection (SYN) is of none. Asked once for each packet, and only where the answer
  * matters: looking for a socket costs as much as all the rest. */
-static __noinline int is_established(struct xdp_md *ctx, struct seen *p)
+__noinline int is_established(struct xdp_md *ctx, struct seen *p) /* global: the verifier looks at it once */
 {
 	int found = 0;
 
+	if (!p)
+		return NO;
 	if (p->is_established)
 		return p->is_established;
 	if (p->fragment == LATER_FRAGMENT || p->is_malformed || p->is_illegal) {
 	} else if (p->protocol == IPPROTO_UDP) {
-		found = has_flow(p);
+		found = has_flow(p, 1);
 	} else if (p->protocol == IPPROTO_TCP && (p->flags & (SYN_FLAG | ACK_FLAG)) != SYN_FLAG) {
-		found = has_flow(p);
+		found = has_flow(p, 1);
 		if (!found) {
 			int state = tcp_state(ctx, p);
 
@@ -169,4 +172,23 @@ static __noinline int is_established(struct xdp_md *ctx, struct seen *p)
 	}
 	p->is_established = found ? YES : NO;
 	return p->is_established;
+}
+
+/* 1 for a packet of what has gone both ways, so that its source is who it says: stricter than being open. For samples. */
+__noinline int is_two_way(struct xdp_md *ctx, const struct seen *p)
+{
+	int state;
+
+	if (!p)
+		return 0;
+	if (p->is_established == NO || p->fragment == LATER_FRAGMENT || p->is_malformed || p->is_illegal)
+		return 0;
+	if (p->protocol == IPPROTO_UDP)
+		return has_flow(p, 0);
+	if (p->protocol != IPPROTO_TCP || (p->flags & (SYN_FLAG | ACK_FLAG)) == SYN_FLAG)
+		return 0;
+	if (has_flow(p, 0))
+		return 1;
+	state = tcp_state(ctx, p);
+	return state && state != TCP_LISTENS && state != TCP_HALF_OPEN;
 }

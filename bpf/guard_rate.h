@@ -27,13 +27,16 @@ static __always_inline void mask_address(__be32 *out, const __be32 *address, __u
 }
 
 /* Answers if the packet is more than its source may send. */
-static __noinline int is_over(const struct seen *p, __u32 which)
+__noinline int is_over(const struct seen *p, __u32 which)
 {
 	struct rate *rate = bpf_map_lookup_elem(&rates, &which);
 	struct rate_source source = {};
-	__u64 now = p->now << 6, cost, fresh;
+	__u64 now, cost, fresh;
 	__u64 *used;
 
+	if (!p)
+		return 0;
+	now = p->now << 6;
 	if (!rate || !rate->interval)
 		return 0;
 	if (rate->of == RATE_SYNS && (p->protocol != IPPROTO_TCP || (p->flags & (SYN_FLAG | ACK_FLAG)) != SYN_FLAG))

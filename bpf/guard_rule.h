@@ -150,7 +150,7 @@ static __always_inline int fits(struct xdp_md *ctx, const struct seen *p, const 
 	return 1;
 }
 
-static __noinline int is_established(struct xdp_md *ctx, struct seen *p);
+int is_established(struct xdp_md *ctx, struct seen *p);
 
 struct judging {
 	struct xdp_md *ctx;

@@ -20,13 +20,17 @@ struct {
 	__type(value, struct sampling);
 } samplings SEC(".maps");
 
-static __noinline int write_sample(struct xdp_md *ctx, const struct seen *p, __u32 verdict, __u32 mode)
+__noinline int write_sample(struct xdp_md *ctx, const struct seen *p, __u32 verdict, __u32 mode, int two_way)
 {
 	struct guard_sample *sample = bpf_ringbuf_reserve(&guard_samples, sizeof(*sample), 0);
 	__u32 bytes, length;
 
 	if (!sample)
 		return 0;
+	if (!p) {
+		bpf_ringbuf_discard(sample, 0);
+		return 0;
+	}
 	length = bpf_xdp_get_buff_len(ctx);
 	bytes = length > SAMPLE_BYTES ? SAMPLE_BYTES : length;
 	sample->at = p->now;
@@ -37,6 +41,7 @@ static __noinline int write_sample(struct xdp_md *ctx, const struct seen *p, __u
 	sample->mode = mode;
 	sample->length = length;
 	sample->captured = bytes;
+	sample->is_two_way = two_way;
 	if (bytes < 14 || bpf_xdp_load_bytes(ctx, 0, sample->frame, bytes))
 		sample->captured = 0;
 	/* Nobody is woken: who reads comes by itself, every tick. */

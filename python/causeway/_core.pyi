@@ -56,6 +56,18 @@ class Edge:
     def explain(self, application: str, client: str, port: int) -> bytes:
         """What the rules say of this client; `null` where the application has no firewall."""
 
+    def guard_look(self, max_samples: int) -> bytes:
+        """A Look: what guard, engine and fast path have seen, and samples since the last look."""
+
+    def mitigate(self, plan: bytes) -> bytes:
+        """Make this Plan all that automatic mitigation asks for; answers a PlanReport.
+
+        Raises NativeError if it is no plan, or the edge has stopped: the plan before stays in force.
+        """
+
+    def mitigation(self) -> bytes:
+        """The Plan in force; of an earlier process, if that has left one and none came since."""
+
     def drain(self, deadline_ms: int) -> int:
         """Close listeners, wait for flows of the engine, cut what is left; answers how many were cut."""
 

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(birth: Birth, line: Line, arguments: Sequence[str] | None) -> None:
     from causeway.edge.agent import Agent
     from causeway.edge.engine import die_with, pulse, start_engine, take_over
+    from causeway.edge.mitigation import Mitigation
     from causeway.exchange.local import LocalExchange
     from causeway.premises import root_token
     from causeway.settings import read_settings
@@ -64,7 +65,7 @@ def _serve(birth: Birth, line: Line, arguments: Sequence[str] | None) -> None:
     def begin(start: Callable[[], Engine]) -> Agent:
         engine = start()
         pulse(engine, line)
-        agent = Agent(engine, exchange)
+        agent = Agent(engine, exchange, Mitigation(engine))
         agent.start()
         return agent
 

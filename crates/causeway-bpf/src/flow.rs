@@ -17,7 +17,7 @@ mod table;
 pub use application::{
     CHOICES, Carried, CarriedOrigin, HeaderKind, MAX_APPLICATIONS, MAX_ORIGINS, MAX_SLOTS, MAX_SOURCES,
 };
-pub use counts::{FlowTotals, FlowVerdicts, Verdict};
+pub use counts::{FlowOpenings, FlowTotals, FlowVerdicts, Verdict};
 pub use events::{FlowEvent, FlowEventKind, FlowEvents};
 pub use ports::PortTable;
 pub use table::{Cursor, Family, Flow, FlowKey, Leg, Side, Table};
@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use crate::dispatch::possible_processors;
 use crate::{Spot, Unavailable, call};
 use kernel::Kernel;
-use shared::{Clock, Key, RawApplication, RawLeg, RawTotals, Tally};
+use shared::{Clock, Key, RawApplication, RawLeg, RawOpenings, RawTotals, Tally};
 
 /// Legs that one call of `sweep` visits, about.
 const SWEEP: usize = 2048;
@@ -245,6 +245,15 @@ impl FlowPath {
             ports_exhausted: sum(|totals| totals.exhausted),
             table_full: sum(|totals| totals.table_full),
         })
+    }
+
+    /// # Errors
+    /// The kernel's.
+    pub fn openings(&self, index: u16) -> io::Result<FlowOpenings> {
+        let mut of_each = vec![RawOpenings::default(); possible_processors()?];
+        call::lookup(self.kernel.maps.openings.as_fd(), &u32::from(index), of_each.as_mut_slice())?;
+        let sum = |of: fn(&RawOpenings) -> u64| of_each.iter().map(of).sum();
+        Ok(FlowOpenings { opened: sum(|of| of.opened), two_way: sum(|of| of.two_way), pressed: sum(|of| of.pressed) })
     }
 
     /// # Errors

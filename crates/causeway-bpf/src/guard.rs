@@ -121,6 +121,19 @@ impl Guard {
         Ok(Guard { kernel: kernel::load(options)?, sets: Mutex::default() })
     }
 
+    /// Let the rules outlive this process. Attaching does that too.
+    ///
+    /// # Errors
+    /// Why there is no place for them.
+    pub fn keep(&self) -> io::Result<()> {
+        self.kernel.keep()
+    }
+
+    /// Adopted or attached once, and not released: the rules outlive this process.
+    pub fn is_kept(&self) -> bool {
+        self.kernel.is_kept()
+    }
+
     /// Judge what comes in by `interface` (of the calling thread's network namespace): in its driver if that can, else
     /// behind it. Attached already: fine.
     ///
@@ -132,6 +145,14 @@ impl Guard {
 
     pub fn attached(&self) -> Vec<(u32, Attachment)> {
         self.kernel.links().iter().map(|(interface, link)| (*interface, link.attachment)).collect()
+    }
+
+    /// Detach from everything and leave nothing behind: what it knows is this process's alone until it is attached again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn release(&self) -> io::Result<()> {
+        self.kernel.release()
     }
 
     /// # Errors
@@ -239,6 +260,26 @@ impl Guard {
             Some(index) => call::update(map, &spot, &index_of("listener", index, MAX_GUARDED)?),
             None => call::delete(map, &spot),
         }
+    }
+
+    /// Addresses that have a listener of their own for what belongs to no port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn addresses(&self) -> io::Result<Vec<(IpAddr, u16)>> {
+        let map = self.kernel.maps.guarded_addresses.as_fd();
+        let (mut found, mut last) = (Vec::new(), None);
+        let room = Spot::tcp(std::net::Ipv4Addr::UNSPECIFIED.into());
+        while let Some(spot) = call::next_key(map, last.as_ref(), room)? {
+            let mut index = 0u32;
+            match call::lookup(map, &spot, &mut index) {
+                Ok(()) => found.push((spot.address(), index as u16)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+            last = Some(spot);
+        }
+        Ok(found)
     }
 
     /// Put a set in place of the one of its slot, in one step: each packet is judged by one or the other. An empty set

@@ -5,7 +5,7 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use causeway_bpf::flow::{Answer, FlowEventKind, HeaderKind, Options, Verdict};
+use causeway_bpf::flow::{Answer, FlowEventKind, FlowOpenings, HeaderKind, Options, Verdict};
 use support::packet::{ACK, SYN, Tcp, ends, tcp, udp};
 use support::*;
 
@@ -57,7 +57,10 @@ fn syns_that_nobody_follows_up_are_left_to_the_stack_until_clients_finish_theirs
         assert!((MOST_HALF_OPEN..3 * MOST_HALF_OPEN).contains(&carried), "{carried}");
         let more = flood(4 * MOST_HALF_OPEN, 2 * MOST_HALF_OPEN);
         assert!(more <= 4 * SAMPLES, "{more}");
-        assert!(world.path.verdicts().unwrap().get(Verdict::Pressed) as usize > MOST_HALF_OPEN);
+        let (verdicts, of_it) = (world.path.verdicts().unwrap(), world.path.openings(1).unwrap());
+        assert!(verdicts.get(Verdict::Pressed) as usize > MOST_HALF_OPEN);
+        assert_eq!((of_it.pressed, of_it.opened), (verdicts.get(Verdict::Pressed), (carried + more) as u64));
+        assert_eq!(of_it.two_way, 0, "nobody has answered");
         // Others' applications know nothing of it.
         let other = tcp("[2001:db8:1::2]:5".parse().unwrap(), at(EDGE6, 1000), &Tcp::new(SYN, 1, 0, b""));
         assert_eq!(world.path.ask(&other).unwrap().0, Answer::Sent);
@@ -75,6 +78,8 @@ fn any_number_of_handshakes_that_are_finished_are_carried() {
     // More than the table holds, so that none has to be taken out.
     world.edge.run(|| assert!((0..3 * MOST_HALF_OPEN).all(|n| shakes_hands(&world, n))));
     assert_eq!(world.path.verdicts().unwrap().get(Verdict::Pressed), 0);
+    let all = 3 * MOST_HALF_OPEN as u64;
+    assert_eq!(world.path.openings(1).unwrap(), FlowOpenings { opened: all, two_way: all, pressed: 0 });
 }
 
 #[test]

@@ -359,8 +359,8 @@ impl Trial {
         let sample = self.samples.next();
         let what = || format!("packet {n}, {frame:02x?}");
         assert_eq!(
-            sample.as_ref().map(|sample| (sample.listener, sample.verdict, sample.tag, sample.mode)),
-            judgement.map(|judged| (judged.listener, judged.verdict, judged.tag, judged.mode)),
+            sample.as_ref().map(|it| (it.listener, it.verdict, it.tag, it.mode, it.is_two_way)),
+            judgement.map(|it| (it.listener, it.verdict, it.tag, it.mode, it.is_two_way)),
             "{}: {judgement:?}",
             what()
         );

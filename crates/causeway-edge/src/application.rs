@@ -121,6 +121,14 @@ impl Active {
         totals
     }
 
+    /// What the engine has served itself.
+    pub fn engine_totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        let workers = self.counters.split_last().map_or(&[][..], |(_, workers)| workers);
+        workers.iter().for_each(|counters| totals.add(counters));
+        totals
+    }
+
     /// Without what the kernel has carried and counts itself.
     pub fn own_totals(&self) -> Totals {
         let mut totals = Totals::default();

@@ -4,6 +4,7 @@
 //! the rest goes live. What did not change is not touched, so no connection notices.
 
 mod fates;
+mod mitigation;
 mod preparation;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -143,6 +144,9 @@ impl Running {
         // Switch: one batch to each worker, then wait for all.
         let is_unchanged = change.is_empty() && has_changed.is_empty() && order == self.order && is_same_policy;
         self.most_files = files::for_flows(open_files, change.places.len() * workers.len());
+        let without_engine = wanted.values().filter(|active| active.spec.transparent);
+        self.guarding.know_without_engine(without_engine.map(|active| active.spec.id.clone()).collect());
+        self.carry.leave_to_engine(self.guarding.by_cookies());
         let plan = self.carry.plan(order.iter().map(|id| &wanted[id]), &snapshot.settings);
         self.carry.shrink(&plan);
         change.send(workers, self.most_files, &mut self.dispatching, routes);
@@ -202,10 +206,14 @@ impl Running {
             return;
         }
         self.carry.look(&self.settings);
+        self.replan();
+        self.guarding.follow(&self.listeners, self.carry.tables_at());
+    }
+
+    fn replan(&mut self) {
         let plan = self.carry.plan(self.order.iter().map(|id| &self.applications[id]), &self.settings);
         self.carry.shrink(&plan);
         self.carry.switch(plan, &mut self.listeners);
-        self.guarding.follow(&self.listeners, self.carry.tables_at());
         self.note_refused();
     }
 

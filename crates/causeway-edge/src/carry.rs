@@ -12,7 +12,7 @@ mod keeper;
 mod life;
 mod tell;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use crate::firewall::Firewall;
 use crate::report::{CarriedBy, CarrierReport, FlowPathReport, ListenerReport, ListenerState, Reason};
 use crate::snapshot::{Carrier, OnDelete, Protocol, Settings};
 use crate::sys::Wake;
+pub use book::Begun;
 use book::{Book, Leaving};
 pub use choice::why_refused;
 use choice::{Carriage, why};
@@ -101,6 +102,9 @@ pub struct Carry {
     is_held: bool,
     /// What was chosen for applications that have not changed since.
     chosen: HashMap<(String, IpAddr), (Arc<Active>, Choice)>,
+    /// Applications whose new flows are the engine's, because their SYNs are answered by cookies: whoever brings one back
+    /// is the stack's.
+    left_to_engine: BTreeSet<String>,
     /// When addresses and ways were looked at, on the monotonic clock; none: not yet.
     looked_ms: Option<u64>,
 }
@@ -141,6 +145,11 @@ impl Carry {
             }
             let mut reports = Vec::new();
             for edge in &active.spec.edge_addresses {
+                if self.left_to_engine.contains(&active.spec.id) {
+                    let reason = why("cookies", "its SYNs are answered by cookies while it is under attack".into());
+                    reports.push(CarrierReport::new(&active.spec, *edge, Some(reason)));
+                    continue;
+                }
                 let key = (active.spec.id.clone(), *edge);
                 let chosen = match before.get(&key) {
                     Some((same, chosen)) if Arc::ptr_eq(same, active) => chosen.clone(),
@@ -157,6 +166,14 @@ impl Carry {
             self.reports.insert(active.spec.id.clone(), reports);
         }
         plan
+    }
+
+    /// New flows of these applications, and of no others on this account, are left to the engine from the next plan on.
+    /// Answers whether that is a change.
+    pub fn leave_to_engine(&mut self, applications: BTreeSet<String>) -> bool {
+        let is_new = self.left_to_engine != applications;
+        self.left_to_engine = applications;
+        is_new
     }
 
     /// See this machine as it is now.
@@ -355,6 +372,14 @@ impl Carry {
             if entries.of.len() <= FEW && !self.is_held {
                 entries.count(path);
             }
+        }
+    }
+
+    /// Of applications that the kernel carries, or has carried.
+    pub fn begun(&self) -> BTreeMap<u128, Begun> {
+        match &self.kernel {
+            Kernel::Has(path) if !self.is_held => self.book.open().begun(path).clone(),
+            _ => BTreeMap::new(),
         }
     }
 

@@ -43,6 +43,7 @@ counters!(
     datagrams_ingress,
     datagrams_egress,
     datagrams_dropped,
+    sessions_answered_total,
     sessions_evicted_total,
     ports_exhausted_total,
     shed_total,

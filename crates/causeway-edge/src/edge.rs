@@ -2,6 +2,7 @@
 
 mod cut;
 mod firewalls;
+mod guarding;
 mod handing;
 mod succession;
 
@@ -254,7 +255,7 @@ impl Edge {
             state.running.recarry();
         }
         state.running.carry.count();
-        state.running.guarding.look();
+        state.running.attend_guard();
         state.running.settle_drained();
         let applications =
             state.running.applications().map(|(id, totals)| ApplicationReport { id: id.to_string(), totals }).collect();
@@ -340,7 +341,9 @@ impl Edge {
         }
         let left = self.open_flows();
         self.state().everywhere(|| vec![Step::Retire { application: None, policy: OnDelete::Close, drain_ms: 0 }]);
-        self.state().running.carry.abandon();
+        let mut state = self.state();
+        state.running.carry.abandon();
+        state.running.guarding.abandon();
         left
     }
 

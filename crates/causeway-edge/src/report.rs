@@ -88,6 +88,8 @@ pub struct GuardReport {
     pub is_on: bool,
     /// Why it is not at work, or what the kernel refused at the last change.
     pub missing: Option<String>,
+    /// Why the plan of automatic mitigation that was left on disk was not taken up, if so.
+    pub not_believed: Option<String>,
     pub interfaces: Vec<GuardedInterface>,
     /// Listeners for which the kernel's tables have no room.
     pub left_out: usize,

@@ -474,3 +474,18 @@ pub fn local_addresses() -> Vec<IpAddr> {
     }
     found
 }
+
+/// Of the kernel's monotonic clock, which all processes share.
+pub fn monotonic_ms() -> u64 {
+    // SAFETY: plain numbers, for which zeroes are a value.
+    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: room for the answer; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Let all others go first from now on, on the calling thread.
+pub fn give_way() {
+    // SAFETY: no pointers; 0 is the calling thread. Refused: then it goes on as it is.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}

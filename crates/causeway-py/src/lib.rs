@@ -120,6 +120,21 @@ impl Edge {
         json(py, &told)
     }
 
+    fn guard_look<'py>(&self, py: Python<'py>, max_samples: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let look = py.detach(|| self.engine.guard_look(max_samples));
+        json(py, &look)
+    }
+
+    fn mitigate<'py>(&self, py: Python<'py>, plan: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let report = py.detach(|| self.engine.mitigate(plan)).map_err(|error| raise(py, error))?;
+        json(py, &report)
+    }
+
+    fn mitigation<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let plan = py.detach(|| self.engine.mitigation());
+        json(py, &plan)
+    }
+
     fn drain(&self, py: Python<'_>, deadline_ms: u64) -> usize {
         py.detach(|| self.engine.drain(Duration::from_millis(deadline_ms)))
     }

@@ -10,7 +10,7 @@ import msgspec
 
 from causeway.cli.lookup import short_id
 from causeway.cli.render import duration_text, hint, print_fields, print_table, say
-from causeway.model.mitigation import EVERYTHING, Rule
+from causeway.model.mitigation import REST, Rule
 from causeway.model.wording import bound_text, rule_text
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def automatic_texts(automatic: Automatic) -> list[str]:
 
 def _held(hold: Hold) -> str:
     application = hold["application"]
-    return "what is nobody's" if application == EVERYTHING else f"application {short_id(application)}"
+    return "what is nobody's" if application == REST else f"application {short_id(application)}"
 
 
 def hold_text(hold: Hold) -> str:
@@ -122,7 +122,7 @@ def _rule(rule: MitigationRule) -> str:
 
 
 def _name(attack: Attack) -> str:
-    if attack["application"] == EVERYTHING:
+    if attack["application"] == REST:
         return "the whole edge"
     return attack["application_name"] or short_id(attack["application"])
 

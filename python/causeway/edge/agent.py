@@ -13,7 +13,9 @@ from typing import Protocol
 import msgspec
 
 from causeway.edge.alarms import Alarms
+from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
 from causeway.exchange.bus import EdgeRefused, EdgeSide
+from causeway.model.mitigation import Look, Plan, PlanReport, decode_look, decode_plan, decode_plan_report
 from causeway.model.report import (
     ApplyReport,
     BlobReport,
@@ -36,7 +38,7 @@ _SKIPPING_LOOK_S = 0.25  # nobody watches, but the rings must not run over
 _RETRY_S = 2.0  # a port that was taken may be free by then
 
 
-class Engine(Protocol):
+class Engine(GuardEngine, Protocol):
     """What the agent needs of the compiled engine."""
 
     def apply(self, snapshot: bytes) -> bytes: ...
@@ -60,9 +62,10 @@ class EngineFailed(Exception):
 class Agent:
     """One edge on the exchange."""
 
-    def __init__(self, engine: Engine, exchange: EdgeSide) -> None:
+    def __init__(self, engine: Engine, exchange: EdgeSide, mitigation: Mitigation | None = None) -> None:
         self._engine = engine
         self._exchange = exchange
+        self._mitigation = mitigation
         self._snapshot: bytes | None = None
         self._applying = threading.Lock()
         self._observing = threading.Lock()  # reports are published in the order in which they were taken
@@ -73,8 +76,13 @@ class Agent:
 
     def start(self) -> None:
         """Come onto the exchange, report once, then keep reporting."""
-        for reason in self.observe().rejected_snapshots:
+        report = self.observe()
+        for reason in report.rejected_snapshots:
             log.error("a snapshot on disk was not taken: %s", reason)
+        if report.guard.not_believed:
+            log.warning("the plan of automatic mitigation on disk was not taken up: %s", report.guard.not_believed)
+        if self._mitigation:
+            self._mitigation.start()
         self._exchange.attach(self)
         self._thread.start()
 
@@ -87,6 +95,8 @@ class Agent:
         with self._applying:
             report = self._apply(snapshot)
             self._snapshot = snapshot
+            if self._mitigation:
+                self._mitigation.set_policy(policy_of(snapshot))
         if report.not_kept:
             log.error("snapshot %d serves, but a restart would not find it: %s", report.version, report.not_kept)
         return report
@@ -97,6 +107,9 @@ class Agent:
             if not self._exchange.has_readers:
                 self._is_skipping = self._engine.skip_events(_KEPT_UNREAD) > 0
             report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
+            if self._mitigation:
+                told = self._mitigation.told
+                report = msgspec.structs.replace(report, attacks=told.attacks, mitigation=told.state)
             self._exchange.publish(report)
             for line in self._alarms.lines(report):
                 log.log(line.level, "%s", line.text)
@@ -123,6 +136,25 @@ class Agent:
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
         return msgspec.json.decode(self._engine.explain(application, client, port), type=Explanation | None)
 
+    def guard_look(self, max_samples: int) -> Look:
+        """Look at what the guard has seen, with at most so many of the packets sampled since the last look."""
+        return decode_look(self._engine.guard_look(max_samples))
+
+    def mitigate(self, plan: Plan) -> PlanReport:
+        """Make `plan` all that automatic mitigation asks for; an empty one ends everything automatic.
+
+        Raises:
+            EdgeRefused: it is no plan, or the edge has stopped; the one before stays in force.
+        """
+        try:
+            return decode_plan_report(self._engine.mitigate(msgspec.json.encode(plan)))
+        except NativeError as error:
+            raise EdgeRefused(error.code, error.message) from error
+
+    def mitigation(self) -> Plan:
+        """Tell the plan in force, perhaps one that an earlier process has left."""
+        return decode_plan(self._engine.mitigation())
+
     @property
     def is_stopping(self) -> bool:
         return self._is_stopping
@@ -142,6 +174,8 @@ class Agent:
             except NativeError as error:
                 raise EdgeRefused(error.code, error.message) from error
             self._is_stopping = True
+        if self._mitigation:
+            self._mitigation.stop()  # the other process decides from now on
         return moved
 
     def open_flows(self) -> int:
@@ -156,6 +190,8 @@ class Agent:
         A second call with a shorter time, while the first one waits, cuts what is left.
         """
         self._is_stopping = True
+        if self._mitigation:
+            self._mitigation.stop()
         cut = self._engine.drain(int(drain_s * 1000))
         self._is_over = True
         self._woken.set()

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from causeway.model.mitigation import EVERYTHING, Attack, MitigationState
+from causeway.model.mitigation import REST, Attack, MitigationState
 from causeway.model.report import Memory, PortPressure, Report
 from causeway.model.wording import rule_text
 
@@ -125,7 +125,7 @@ class Alarms:
 
 
 def _target(attack: Attack) -> str:
-    return "the whole edge" if attack.application == EVERYTHING else f"application {attack.application}"
+    return "the whole edge" if attack.application == REST else f"application {attack.application}"
 
 
 def _course(attack: Attack) -> str:

@@ -13,7 +13,7 @@ import msgspec
 Sensitivity = Literal["off", "low", "medium", "high"]
 Action = Literal["drop", "pass", "watch"]
 Range = tuple[int, int]  # both ends included
-EVERYTHING = "*"  # the application that stands for what belongs to none; of an attack: for all
+REST = "*"  # the application of what belongs to none: ICMP, other protocols, ports without a listener, later fragments
 
 
 class Signals(msgspec.Struct, frozen=True):
@@ -32,8 +32,8 @@ class Signals(msgspec.Struct, frozen=True):
 class Guarded(msgspec.Struct, frozen=True):
     """Packets to one application that the guard judged, by verdict; `watched`: what would have become of them."""
 
-    application: str
-    protocol: Literal["tcp", "udp"]
+    application: str  # `REST` for what comes to guarded addresses and belongs to no application
+    protocol: Literal["tcp", "udp", "any"]
     packets: dict[str, int] = {}
     bytes: dict[str, int] = {}
     watched: dict[str, int] = {}

@@ -159,6 +159,7 @@ class Guard(msgspec.Struct, frozen=True):
 
     is_on: bool
     missing: str | None = None
+    not_believed: str | None = None  # why a plan that was left on disk was not taken up
     interfaces: list[GuardedInterface] = []
     left_out: int = 0
     verdicts: dict[str, int] = {}

@@ -26,6 +26,7 @@ class MemoryEngine:
         self.applied: list[int] = []
         self.events: list[dict[str, Any]] = []
         self.is_draining = False
+        self.plan = b"{}"
 
     def apply(self, snapshot: bytes) -> bytes:
         offered = json.loads(snapshot)
@@ -75,6 +76,16 @@ class MemoryEngine:
                 "rejected_snapshots": [],
             }
         ).encode()
+
+    def guard_look(self, max_samples: int) -> bytes:
+        return b'{"at_ms":1,"is_attached":false}'
+
+    def mitigate(self, plan: bytes) -> bytes:
+        self.plan = plan
+        return b'{"is_attached":true}'
+
+    def mitigation(self) -> bytes:
+        return self.plan
 
     def drain(self, deadline_ms: int) -> int:
         self.is_draining = True

@@ -11,6 +11,7 @@ from causeway.edge import agent as agent_module
 from causeway.edge.agent import Agent
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.local import BACKLOG_EVENTS, LocalExchange, LocalReader
+from causeway.model.mitigation import Match, Plan, PlanReport, Rule
 from causeway.model.report import decode_events
 from causeway.native import NativeError
 
@@ -32,6 +33,7 @@ class FakeEngine:
         self.drains: list[int] = []
         self.released = threading.Event()
         self.error: NativeError | None = None
+        self.plan = b"{}"
 
     def apply(self, snapshot: bytes) -> bytes:
         if self.error:
@@ -67,6 +69,18 @@ class FakeEngine:
                 "rejected_snapshots": [],
             }
         ).encode()
+
+    def guard_look(self, max_samples: int) -> bytes:
+        return b'{"at_ms":7,"is_attached":false,"missing":"switched off (--guard off)"}'
+
+    def mitigate(self, plan: bytes) -> bytes:
+        if self.error:
+            raise self.error
+        self.plan = plan
+        return b'{"is_attached":true,"refused":{"r":"hops 300"}}'
+
+    def mitigation(self) -> bytes:
+        return self.plan
 
     def drain(self, deadline_ms: int) -> int:
         self.drains.append(deadline_ms)
@@ -175,6 +189,19 @@ def test_a_refused_snapshot_is_told_with_its_code(engine: FakeEngine) -> None:
     with pytest.raises(EdgeRefused) as refused:
         Agent(engine, LocalExchange()).apply(b"")
     assert refused.value.code == "snapshot_invalid"
+
+
+def test_a_plan_goes_to_the_engine_and_its_answer_comes_back(engine: FakeEngine) -> None:
+    agent = Agent(engine, LocalExchange())
+    plan = Plan(is_watching=True, rules=[Rule("r", "a" * 32, "drop", Match(protocol=6))])
+    assert agent.mitigate(plan) == PlanReport(is_attached=True, refused={"r": "hops 300"})
+    assert agent.mitigation() == plan
+    assert agent.guard_look(10).missing == "switched off (--guard off)"
+    engine.error = NativeError("no")
+    engine.error.code, engine.error.side, engine.error.message = "refused", "operator", "this is no plan"
+    with pytest.raises(EdgeRefused, match="no plan"):
+        agent.mitigate(Plan())
+    assert agent.mitigation() == plan, "the one before stays in force"
 
 
 def test_the_second_stop_cuts_what_the_first_waits_for(engine: FakeEngine) -> None:

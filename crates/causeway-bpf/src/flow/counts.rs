@@ -18,6 +18,17 @@ pub struct FlowTotals {
     pub table_full: u64,
 }
 
+/// What becomes of first packets to one application index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowOpenings {
+    /// Flows that a first packet has begun.
+    pub opened: u64,
+    /// Of them: those that became two-way.
+    pub two_way: u64,
+    /// SYNs that were left to the stack, because too many came to nothing.
+    pub pressed: u64,
+}
+
 /// What became of packets that were not plainly carried; the index of its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

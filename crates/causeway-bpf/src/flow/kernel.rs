@@ -17,7 +17,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fl
 /// One-way flows at a time, of a family; a flood has its own oldest ones evicted.
 const MOST_OPENING: u32 = 32_768;
 
-pub(super) const MAPS: [&str; 15] = [
+pub(super) const MAPS: [&str; 16] = [
     "flows4",
     "flows6",
     "opening4",
@@ -30,6 +30,7 @@ pub(super) const MAPS: [&str; 15] = [
     "totals",
     "flow_verdicts",
     "pressures",
+    "openings",
     "timings4",
     "timings6",
     "events",
@@ -47,6 +48,7 @@ pub(super) struct Maps {
     pub applications: OwnedFd,
     pub balances: OwnedFd,
     pub totals: OwnedFd,
+    pub openings: OwnedFd,
     pub flow_verdicts: OwnedFd,
     pub events: OwnedFd,
 }
@@ -103,6 +105,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
         applications: map("applications")?,
         balances: map("balances")?,
         totals: map("totals")?,
+        openings: map("openings")?,
         flow_verdicts: map("flow_verdicts")?,
         events: map("events")?,
     };

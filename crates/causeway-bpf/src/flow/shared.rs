@@ -117,6 +117,16 @@ pub(super) struct RawTotals {
 
 const _: () = assert!(size_of::<RawTotals>() == 64);
 
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct RawOpenings {
+    pub opened: u64,
+    pub two_way: u64,
+    pub pressed: u64,
+}
+
+const _: () = assert!(size_of::<RawOpenings>() == 24);
+
 pub(super) fn address_of(bytes: &[u8]) -> IpAddr {
     match <[u8; 4]>::try_from(bytes) {
         Ok(v4) => IpAddr::from(v4),

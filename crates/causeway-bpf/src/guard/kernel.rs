@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::programs::Xdp;
@@ -16,7 +17,7 @@ use crate::{Unavailable, built, call};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 /// Of `bpf/guard.h`: maps of another layout are not adopted. Count up with every change there.
-const LAYOUT: &str = "maps-2";
+const LAYOUT: &str = "maps-3";
 const GENERIC: &str = "-generic";
 
 macro_rules! maps {
@@ -31,6 +32,10 @@ macro_rules! maps {
         impl Maps {
             fn of(object: &aya::Ebpf) -> Result<Maps, Unavailable> {
                 Ok(Maps { $($name: descriptor(object, stringify!($name))?),* })
+            }
+
+            fn all(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+                vec![$((stringify!($name), self.$name.as_fd())),*]
             }
         }
     };
@@ -70,6 +75,8 @@ pub(super) struct Kernel {
     pub maps: Maps,
     pub program: OwnedFd,
     pins: Option<PathBuf>,
+    /// Until it is attached nothing is left behind.
+    is_pinned: AtomicBool,
     /// By interface.
     links: Mutex<BTreeMap<u32, Link>>,
 }
@@ -96,8 +103,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
     let is_adopted = layout.as_ref().is_some_and(|layout| layout.exists());
     let mut loader = aya::EbpfLoader::new();
     loader.map_max_entries("rate_sources", options.sources.max(1024));
-    if let Some(layout) = &layout {
-        pins::prepare(layout).map_err(|error| Unavailable::refused("no place to pin the guard", error))?;
+    if let Some(layout) = layout.as_ref().filter(|_| is_adopted) {
         MAPS.iter().for_each(|name| _ = loader.map_pin_path(name, layout.join(name)));
     }
     let mut object = loader
@@ -111,11 +117,12 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
     let program = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
     let program = program.map_err(|error| Unavailable::refused("out of descriptors", error))?;
     let links = match &options.pins {
-        Some(directory) => adopt(directory, &program, is_adopted),
-        None => Ok(BTreeMap::new()),
+        Some(directory) if directory.exists() => adopt(directory, &program, is_adopted),
+        _ => Ok(BTreeMap::new()),
     };
     let links = links.map_err(|error| Unavailable::refused("pinned links could not be adopted", error))?;
-    Ok(Kernel { maps, program, pins: options.pins.clone(), links: Mutex::new(links) })
+    let is_pinned = AtomicBool::new(is_adopted);
+    Ok(Kernel { maps, program, pins: options.pins.clone(), is_pinned, links: Mutex::new(links) })
 }
 
 /// This build's program in the place of the last one's, interface by interface: at once if it has the maps that the
@@ -187,6 +194,7 @@ impl Kernel {
     }
 
     pub fn attach(&self, interface: u32) -> io::Result<Attachment> {
+        self.keep()?; // what hangs on an interface must be found by the next process
         let mut links = self.links();
         if let Some(link) = links.get_mut(&interface) {
             if !link.is_ours {
@@ -207,6 +215,46 @@ impl Kernel {
         }
         links.insert(interface, Link { link, attachment, is_ours: true });
         Ok(attachment)
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.is_pinned.load(Ordering::Relaxed)
+    }
+
+    /// Let the maps outlive this process.
+    pub fn keep(&self) -> io::Result<()> {
+        let Some(directory) = self.pins.as_ref().filter(|_| !self.is_pinned.load(Ordering::Relaxed)) else {
+            return Ok(());
+        };
+        let layout = directory.join(LAYOUT);
+        pins::prepare(&layout)?;
+        for (name, map) in self.maps.all() {
+            let path = layout.join(name);
+            if path.exists() {
+                std::fs::remove_file(&path)?; // of a process that ended in the middle of this
+            }
+            call::pin(map, &path)?;
+        }
+        self.is_pinned.store(true, Ordering::Relaxed);
+        // Of an earlier layout, which a program still at work holds by itself.
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() && path != layout {
+                pins::flush(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leave nothing behind any more: links, then pins. The maps are this process's alone again.
+    pub fn release(&self) -> io::Result<()> {
+        let mut links = self.links();
+        if let Some(directory) = &self.pins {
+            flush(directory)?;
+        }
+        links.clear();
+        self.is_pinned.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     pub fn detach(&self, interface: u32) -> io::Result<()> {

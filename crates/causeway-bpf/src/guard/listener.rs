@@ -134,6 +134,12 @@ pub struct Rate {
 const UNITS_OF_SECOND: u64 = 1_000_000_000 << 6;
 
 impl Rate {
+    /// # Errors
+    /// Why it makes no sense.
+    pub fn check(&self) -> io::Result<()> {
+        self.raw().map(drop)
+    }
+
     pub(super) fn raw(&self) -> io::Result<RawRate> {
         if self.length_v4 > 32 || self.length_v6 > 128 {
             return Err(refused(format!(

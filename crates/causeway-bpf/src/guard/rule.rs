@@ -119,6 +119,12 @@ fn covered(prefix: Prefix) -> ([u8; 16], [u8; 16]) {
 }
 
 impl Rule {
+    /// # Errors
+    /// Why no packet can fit it, or why it cannot be said to the kernel.
+    pub fn check(&self) -> io::Result<()> {
+        self.raw().map(drop)
+    }
+
     pub(super) fn raw(&self) -> io::Result<RawRule> {
         let families = [self.source, self.destination].into_iter().flatten().map(|p| p.address().is_ipv6());
         let mut families: Vec<bool> = families.chain(self.is_ipv6).collect();

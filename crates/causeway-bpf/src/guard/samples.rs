@@ -20,6 +20,8 @@ pub struct Sample {
     pub verdict: Verdict,
     /// With `Watch` the packet passed whatever the verdict is.
     pub mode: Mode,
+    /// Of a connection or flow that has gone both ways: its source is real.
+    pub is_two_way: bool,
     /// Of the whole frame.
     pub length: u32,
     /// Its first bytes, from the Ethernet header on.
@@ -65,6 +67,7 @@ fn read(bytes: &[u8]) -> Option<Sample> {
         tag: raw.tag,
         verdict: Verdict::of(raw.verdict)?, // none: of a newer program
         mode: Mode::of(raw.mode)?,
+        is_two_way: raw.is_two_way != 0,
         length: raw.length,
         frame: raw.frame[..usize::from(raw.captured).min(SAMPLE_BYTES)].to_vec(),
     })

@@ -131,7 +131,8 @@ pub(super) struct RawSample {
     pub tag: u16,
     pub verdict: u8,
     pub mode: u8,
-    pub captured: u16,
+    pub captured: u8,
+    pub is_two_way: u8,
     pub length: u32,
     pub frame: [u8; SAMPLE_BYTES],
 }

@@ -75,6 +75,8 @@ pub struct Judgement {
     pub mode: Mode,
     pub verdict: Verdict,
     pub tag: u16,
+    /// Of something that has gone both ways, as far as the surroundings know.
+    pub is_two_way: bool,
 }
 
 impl Judgement {
@@ -129,7 +131,8 @@ impl<S: Surroundings> Twin<S> {
         self.hit(tag, verdict == Verdict::Established);
         let counts = self.counts.entry(index).or_default();
         counts.add(verdict, seen.length.into(), listener.mode == Mode::Watch);
-        Some(Judgement { listener: index, mode: listener.mode, verdict, tag })
+        let is_two_way = !seen.is_malformed && !seen.is_illegal && self.is_open(&seen);
+        Some(Judgement { listener: index, mode: listener.mode, verdict, tag, is_two_way })
     }
 
     /// The port's, else the address's (`true`).

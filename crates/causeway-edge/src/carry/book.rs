@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use causeway_bpf::flow::{Carried, FlowPath, FlowTotals, MAX_APPLICATIONS};
+use causeway_bpf::flow::{Carried, FlowOpenings, FlowPath, FlowTotals, MAX_APPLICATIONS};
 
 use super::choice::choices;
 use crate::application::Active;
@@ -29,6 +29,7 @@ pub struct Entry {
     slots: Vec<u8>,
     shunned_until_ms: Vec<u64>,
     counted: FlowTotals,
+    begun: (FlowOpenings, FlowTotals),
     /// Flows that are not over, by the last sweep and the events since.
     pub open: u64,
     /// It opens no flows any more. When those it has are cut, if ever.
@@ -42,10 +43,20 @@ pub struct Leaving {
     pub cut_at_ms: Option<u64>,
 }
 
+/// Of an application: what it has had of the kernel so far, on all its addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    pub opened: u64,
+    pub two_way: u64,
+    pub pressed: u64,
+    pub packets: u64,
+}
+
 #[derive(Debug, Default)]
 pub struct Entries {
     pub of: BTreeMap<u16, Entry>,
     last: u16,
+    begun: BTreeMap<u128, Begun>,
 }
 
 #[derive(Debug, Default)]
@@ -138,6 +149,21 @@ impl Entries {
             entry.counted = now;
         }
         self.count_open();
+    }
+
+    /// First packets and what became of them, by application. Never goes back, whatever indices come and go.
+    pub fn begun(&mut self, path: &FlowPath) -> &BTreeMap<u128, Begun> {
+        for (index, entry) in &mut self.of {
+            let (Ok(now), Ok(totals)) = (path.openings(*index), path.totals(*index)) else { continue };
+            let (before, totals_before) = std::mem::replace(&mut entry.begun, (now, totals));
+            let packets = |of: &FlowTotals| of.client_packets + of.origin_packets;
+            let sum = self.begun.entry(entry.id).or_default();
+            sum.opened += now.opened.saturating_sub(before.opened);
+            sum.two_way += now.two_way.saturating_sub(before.two_way);
+            sum.pressed += now.pressed.saturating_sub(before.pressed);
+            sum.packets += packets(&totals).saturating_sub(packets(&totals_before));
+        }
+        &self.begun
     }
 
     /// Counters of an application are those of all its entries.

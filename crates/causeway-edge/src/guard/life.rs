@@ -2,24 +2,45 @@
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use causeway_bpf::guard::{Attachment, Guard, Options};
 
-use super::{Guarding, Kernel, Mode};
+use super::{Guarding, Kernel, Mode, kept, syncookies};
 use crate::carry::here;
 use crate::report::GuardedInterface;
+use crate::sys;
+
+/// For how long it stays attached when nothing wants that any more: attacks come back.
+const IDLE: Duration = Duration::from_secs(60);
 
 impl Guarding {
+    /// What an earlier process has left in force stays so; without a word of it on disk it goes after a while.
+    ///
     /// # Errors
     /// Why this machine cannot, if it must.
     pub fn start(mode: Mode, state_dir: Option<&Path>) -> Result<Guarding, String> {
-        let pins = state_dir.and_then(pins);
-        let mut it = Guarding { mode, pins, ..Guarding::default() };
-        if !it.is_wanted() && it.pins.as_ref().is_some_and(|pins| pins.exists()) {
-            let _ = Guard::flush(&it.options()); // nobody looks after it any more
+        let (pins, kept_at) = (state_dir.and_then(pins), state_dir.map(kept::path));
+        let mut it = Guarding { mode, pins, kept_at, ..Guarding::default() };
+        let is_left = it.pins.as_ref().is_some_and(|pins| pins.exists());
+        it.remember();
+        match mode {
+            Mode::Off => {
+                it.forget();
+                if is_left {
+                    let _ = Guard::flush(&it.options()); // nobody looks after it any more
+                }
+            }
+            Mode::Auto if !is_left => {}
+            Mode::Auto => it.open(),
+            Mode::On => {
+                it.open();
+                it.settle(true);
+            }
         }
-        if mode == Mode::On {
-            it.open();
+        if let (Mode::On, Kernel::Has(guard)) = (mode, &it.kernel) {
+            guard.keep().map_err(|error| format!("there is no place to pin it: {error}"))?;
         }
         match &it.kernel {
             Kernel::Without(reason) if mode == Mode::On => Err(reason.clone()),
@@ -27,17 +48,29 @@ impl Guarding {
         }
     }
 
-    /// A tenth of the fast path's rate on veth, for what the stack drops anyway: `auto` leaves it out (decision 9).
-    pub(super) fn is_wanted(&self) -> bool {
-        self.mode == Mode::On
+    /// A tenth of the fast path's rate on veth, for what the stack drops anyway (decision 9): not without a reason.
+    pub(super) fn is_wanting(&self) -> bool {
+        match self.mode {
+            Mode::On => true,
+            Mode::Off => false,
+            Mode::Auto => self.plan.is_wanting() || self.fixed.values().any(|fixed| fixed.is_wanting),
+        }
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        matches!(&self.kernel, Kernel::Has(guard) if !guard.attached().is_empty())
     }
 
     pub(super) fn missing(&self) -> String {
         match (&self.kernel, self.mode) {
             (_, Mode::Off) => "switched off (--guard off)".into(),
-            (_, Mode::Auto) => "only if it is asked for (--guard on)".into(),
             (Kernel::Without(reason), _) => reason.clone(),
-            _ => "no listener on an address that others can reach".into(),
+            _ if !self.is_wanting() => "nothing to hold: it is attached when there is (--guard auto)".into(),
+            _ if self.entries.is_empty() => "no listener on an address that others can reach".into(),
+            _ => {
+                let reasons: Vec<&str> = self.unguarded.values().map(String::as_str).collect();
+                format!("no interface takes it: {}", reasons.first().unwrap_or(&"there is none"))
+            }
         }
     }
 
@@ -45,40 +78,71 @@ impl Guarding {
         Options { pins: self.pins.clone(), ..Options::default() }
     }
 
-    /// Load the program and adopt what is pinned, if that was not tried yet.
+    /// Load the program and adopt what is pinned, if that was not tried yet. It takes the kernel a second of thinking, so
+    /// that is done beside: see `settle`.
     pub(super) fn open(&mut self) {
-        if !matches!(self.kernel, Kernel::Untried) || !self.is_wanted() {
+        if !matches!(self.kernel, Kernel::Untried) || self.mode == Mode::Off {
             return;
         }
-        self.kernel = match self.try_open() {
-            Ok(guard) => Kernel::Has(guard),
-            Err(reason) => Kernel::Without(reason),
+        if self.pins.is_none() {
+            let reason = "without a state directory its rules would end with the process";
+            self.kernel = Kernel::Without(reason.into());
+            return;
+        }
+        let (options, is_urgent) = (self.options(), self.mode == Mode::On);
+        let load = move || {
+            if !is_urgent {
+                sys::give_way(); // nobody waits for it
+            }
+            Guard::open(&options).map_err(|error| error.to_string())
+        };
+        self.kernel = match thread::Builder::new().name("guard-load".into()).spawn(load) {
+            Ok(loading) => Kernel::Coming(loading),
+            Err(error) => Kernel::Without(format!("no thread to load it: {error}")),
         };
     }
 
-    fn try_open(&mut self) -> Result<Guard, String> {
-        if self.pins.is_none() {
-            return Err("without a state directory its rules would end with the process".into());
+    /// Take up the program that was loaded; `wait` for it if need be. Answers whether it has come just now.
+    pub fn settle(&mut self, wait: bool) -> bool {
+        if !matches!(&self.kernel, Kernel::Coming(loading) if wait || loading.is_finished()) {
+            return false;
         }
-        let guard = Guard::open(&self.options()).map_err(|error| error.to_string())?;
+        let Kernel::Coming(loading) = std::mem::take(&mut self.kernel) else { return false };
+        let loaded = loading.join().unwrap_or_else(|_| Err("it could not be loaded".into()));
+        self.kernel = match loaded.and_then(|guard| self.adopt(guard)) {
+            Ok(guard) => Kernel::Has(guard),
+            Err(reason) => Kernel::Without(reason),
+        };
+        matches!(self.kernel, Kernel::Has(_))
+    }
+
+    fn adopt(&mut self, guard: Guard) -> Result<Guard, String> {
         let left = |error: std::io::Error| format!("what an earlier process has left cannot be read: {error}");
         for spot in guard.spots().map_err(left)? {
-            self.tables.insert(spot, guard.ports(spot).map_err(left)?);
+            self.written.tables.insert(spot, guard.ports(spot).map_err(left)?);
         }
+        self.written.addresses.extend(guard.addresses().map_err(left)?);
+        self.samples = guard.samples().ok(); // without it there are none
         Ok(guard)
     }
 
-    /// Interfaces come and go: guard those that are there. Cheap if none has.
-    pub fn look(&mut self) {
+    /// Interfaces come and go: guard those that are there, while anything wants that. Cheap if nothing has changed.
+    pub fn attend(&mut self) {
         let Kernel::Has(guard) = &self.kernel else { return };
+        if !self.is_wanting() || self.written.tables.is_empty() {
+            let is_patient = self.idle_since.get_or_insert_with(Instant::now).elapsed() < IDLE;
+            if !is_patient && guard.is_kept() {
+                self.trouble = guard.release().err().map(|error| error.to_string());
+                self.unguarded.clear();
+            }
+            return;
+        }
+        self.idle_since = None;
         let (there, guarded) = (here::interfaces(), guard.attached());
         for (gone, _) in guarded.iter().filter(|(interface, _)| !there.contains(interface)) {
             let _ = guard.detach(*gone);
         }
         self.unguarded.retain(|interface, _| there.contains(interface));
-        if self.tables.is_empty() {
-            return; // nothing to judge: packets need not come by
-        }
         for interface in there {
             match guard.attach(interface) {
                 Ok(_) => drop(self.unguarded.remove(&interface)),
@@ -105,6 +169,16 @@ impl Guarding {
             reason: Some(reason.clone()),
         });
         guarded.chain(not).collect()
+    }
+
+    /// As a process ends: what holds nothing is not left behind.
+    pub fn abandon(&mut self) {
+        if let Kernel::Has(guard) = &self.kernel
+            && !self.is_wanting()
+            && guard.is_kept()
+        {
+            let _ = guard.release();
+        }
     }
 
     /// It is another process's: touch nothing of it any more. What is in the kernel stays in force.
@@ -134,6 +208,7 @@ fn pins(state_dir: &Path) -> Option<PathBuf> {
 /// # Errors
 /// The kernel's.
 pub fn flush(state_dir: &Path) -> std::io::Result<usize> {
+    forget(&kept::path(state_dir));
     let pins = pins(state_dir);
     let parent = pins.as_ref().and_then(|pins| pins.parent().map(Path::to_path_buf));
     let count = Guard::flush(&Options { pins, ..Options::default() })?;
@@ -141,6 +216,16 @@ pub fn flush(state_dir: &Path) -> std::io::Result<usize> {
         let _ = std::fs::remove_dir(parent); // not empty: the fast path's are there
     }
     Ok(count)
+}
+
+/// No plan holds any more.
+pub(super) fn forget(kept_at: &Path) {
+    if let Ok(Some(kept)) = kept::read(kept_at)
+        && let Some(before) = kept.syncookies
+    {
+        let _ = syncookies::put_back(before);
+    }
+    kept::remove(kept_at);
 }
 
 /// Has an edge with this state directory left rules in the kernel?

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use causeway_bpf::Spot;
 use causeway_bpf::flow::PortTable;
 
+use super::policy::Subject;
 use crate::dispatch;
 use crate::report::{ListenerReport, ListenerState};
 use crate::snapshot::Ports;
@@ -61,6 +62,14 @@ impl Wanted {
     pub fn applications(&self) -> impl Iterator<Item = &str> {
         let mut seen = HashSet::new();
         self.ports.iter().map(|claim| claim.application.as_str()).filter(move |application| seen.insert(*application))
+    }
+
+    pub fn subject(&self, application: &str) -> Subject {
+        let claims = || self.ports.iter().filter(|claim| claim.application == application);
+        let mut ports: Vec<Ports> = claims().map(|claim| claim.ports).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        Subject { is_tcp: claims().next().map(|claim| claim.spot.is_tcp()), ports }
     }
 
     pub fn tables(&self, index_of: impl Fn(&str) -> u16) -> BTreeMap<Spot, PortTable> {

@@ -27,7 +27,7 @@ fn wanted(listeners: &[ListenerReport]) -> Wanted {
 }
 
 fn given(wanted: &Wanted, before: &HashMap<String, Entry>, left: &BTreeMap<Spot, PortTable>) -> HashMap<String, Entry> {
-    indices(wanted, before, left, |_| Ok(Counts::default())).unwrap()
+    indices(wanted, before, left, &BTreeSet::new(), |_| Ok(Counts::default())).unwrap()
 }
 
 #[test]
@@ -53,11 +53,15 @@ fn applications_keep_their_index_and_a_new_one_gets_one_that_nobody_has_had() {
     let none = HashMap::new();
     let first = wanted(&[listener("a", "198.18.1.1", 1, 1), listener("b", "198.18.1.1", 2, 2)]);
     let entries = given(&first, &none, &BTreeMap::new());
-    assert_eq!((entries["a"].index, entries["b"].index), (1, 2));
+    assert_eq!((entries["a"].index, entries["b"].index, entries[REST].index), (1, 2, 3));
     let left = first.tables(|application| entries[application].index);
     let second = wanted(&[listener("b", "198.18.1.1", 2, 2), listener("c", "198.18.1.1", 1, 1)]);
     let entries = given(&second, &entries, &left);
-    assert_eq!((entries["b"].index, entries["c"].index), (2, 3), "packets on their way still mean 1");
+    assert_eq!(
+        (entries["b"].index, entries["c"].index, entries[REST].index),
+        (2, 4, 3),
+        "packets on their way still mean 1"
+    );
 }
 
 #[test]

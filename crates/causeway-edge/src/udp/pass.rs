@@ -237,6 +237,7 @@ impl UdpPlane {
             if let Some(origin) = session.origin {
                 self.refusals.forget(origin);
             }
+            counters.sessions_answered_total.add(1);
             self.table.promote(slot);
         }
         false

@@ -114,7 +114,7 @@ impl<S: Surroundings> Twin<S> {
         (verdict, 0)
     }
 
-    fn is_open(&self, seen: &Seen) -> bool {
+    pub(super) fn is_open(&self, seen: &Seen) -> bool {
         let has_ends = (seen.is_tcp() && !seen.asks_for_connection()) || seen.protocol == IPPROTO_UDP;
         has_ends && seen.fragment != Fragment::Later && self.surroundings.is_open(seen.is_tcp(), seen.from(), seen.to())
     }

@@ -1,0 +1,93 @@
+"""What is held of an application beyond rules: each part for as long as it is needed, and a while longer. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from causeway.guard.rules import HOLD_MS, HoldTimes
+from causeway.model.mitigation import Hold, Rate
+
+Part = Literal["cookies", "state", "no_fragments", "rates"]
+
+
+@dataclass(slots=True)
+class _Needed:
+    last_ms: int
+    hold_ms: int
+    rates: tuple[Rate, ...] = ()
+
+
+@dataclass(slots=True)
+class Holds:
+    """Of all applications of an edge."""
+
+    _needed: dict[tuple[str, Part], _Needed] = field(default_factory=dict)
+    _times: HoldTimes = field(default_factory=HoldTimes)
+
+    def need(self, application: str, part: Part, now_ms: int, rates: tuple[Rate, ...] = ()) -> None:
+        """It is needed now. Rates that are held stay as they are until they end."""
+        held = self._needed.get((application, part))
+        if held is not None:
+            held.last_ms = now_ms
+            return
+        hold_ms = self._times.begin(f"{application} {part}".encode(), now_ms)
+        self._needed[application, part] = _Needed(now_ms, hold_ms, rates)
+
+    def has(self, application: str, part: Part) -> bool:
+        return (application, part) in self._needed
+
+    def expire(self, now_ms: int) -> None:
+        for key, held in list(self._needed.items()):
+            if now_ms - held.last_ms >= held.hold_ms:
+                del self._needed[key]
+
+    def adopt(self, holds: Iterable[Hold], now_ms: int) -> None:
+        """Go on with what another process has put in force."""
+        for hold in holds:
+            parts: list[tuple[Part, bool]] = [
+                ("cookies", hold.cookies),
+                ("state", hold.state),
+                ("no_fragments", hold.no_fragments),
+                ("rates", bool(hold.rates)),
+            ]
+            for part in (part for part, is_held in parts if is_held):
+                rates = tuple(hold.rates) if part == "rates" else ()
+                self._needed[hold.application, part] = _Needed(now_ms, HOLD_MS, rates)
+
+    def forget(self, applications: set[str]) -> None:
+        """End what is held of all other applications."""
+        self._needed = {key: held for key, held in self._needed.items() if key[0] in applications}
+
+    def clear(self) -> None:
+        self._needed.clear()
+
+    def planned(self) -> list[Hold]:
+        applications = sorted({application for application, _ in self._needed})
+        return [self._hold(application) for application in applications]
+
+    def _hold(self, application: str) -> Hold:
+        rates = self._needed.get((application, "rates"))
+        return Hold(
+            application,
+            cookies=self.has(application, "cookies"),
+            state=self.has(application, "state"),
+            no_fragments=self.has(application, "no_fragments"),
+            rates=list(rates.rates) if rates else [],
+        )
+
+
+def datagram_rates(most_per_s: float) -> tuple[Rate, ...]:
+    """So much from all together that nobody has answered yet, less from a network, still less from an address."""
+
+    def rate(ipv4: int, ipv6: int, per_s: float) -> Rate:
+        return Rate("packets", ipv4, ipv6, max(10, int(per_s)), max(20, int(per_s)))
+
+    return rate(32, 64, most_per_s / 20), rate(24, 48, most_per_s / 5), rate(0, 0, most_per_s)
+
+
+def connection_rates(most_per_s: float) -> tuple[Rate, ...]:
+    """A share for each address: for floods of few addresses that do complete their connections."""
+    per_s = max(10, int(most_per_s / 10))
+    return (Rate("syns", 32, 64, per_s, 2 * per_s),)

@@ -1,0 +1,231 @@
+"""Whole attacks in virtual time: what is decided, how soon, and what must not be."""
+
+import random
+import socket
+
+import pytest
+from simulated_edge import (
+    Draw,
+    Edge,
+    Stream,
+    good_data,
+    good_datagram,
+    good_syn,
+    people,
+    random_datagram,
+    spoofed_syn,
+    stray_ack,
+    talkers,
+    tool_datagram,
+    tool_syn,
+)
+
+from causeway.guard.rules import MOST_RULES
+from causeway.model.mitigation import Plan
+
+START_S = 100.0
+LEARNT_S = 400.0  # with a guard that is always there: good packets are known
+
+
+def edge_of(*streams: Stream, **more: object) -> Edge:
+    edge = Edge(streams=[*people(), *talkers(), *streams], **more)  # type: ignore[arg-type]
+    edge.run(START_S)
+    return edge
+
+
+def first(edge: Edge, wanted: str) -> float:
+    """Seconds from the start of the attack to the first plan that has it."""
+    for at_s, plan in edge.plans:
+        parts = ("cookies", "state", "no_fragments", "rates")
+        held = {name for hold in plan.holds for name in parts if getattr(hold, name)}
+        if wanted in held or wanted in {rule.action for rule in plan.rules}:
+            return at_s - START_S
+    return float("inf")
+
+
+def to_address(draw: Draw, destination: str) -> Draw:
+    def drawn(numbers: random.Random) -> bytes:
+        frame = draw(numbers)
+        return frame[:30] + socket.inet_aton(destination) + frame[34:]
+
+    return drawn
+
+
+def drop_rules(edge: Edge) -> list[str]:
+    return [rule.id for _, plan in edge.plans for rule in plan.rules if rule.action == "drop"]
+
+
+def test_nothing_is_planned_in_peace() -> None:
+    edge = edge_of()
+    edge.run(300)
+    assert edge.plans == [] and edge.attacks == {}
+
+
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast path", "engine"])
+@pytest.mark.parametrize("rate", [5_000, 1_000_000])
+def test_a_spoofed_syn_flood_meets_cookies_within_a_second(rate: float, is_fast: bool) -> None:
+    edge = edge_of(Stream("web", spoofed_syn, rate, since_s=START_S), is_fast=is_fast)
+    edge.run(START_S + 10)
+    assert first(edge, "cookies") <= 1.0
+    assert edge.lost_good == 0 and drop_rules(edge) == []
+    [attack] = edge.attacks.values()
+    assert (attack.application, attack.kind) == ("web", "spoofed_syn")
+    assert attack.detected_after_ms <= 1_000 and attack.mitigated_after_ms <= 1_500
+    assert attack.ended_unix_ms is None and attack.evidence
+
+
+def test_a_flood_of_one_tool_gets_a_rule_where_good_packets_are_known() -> None:
+    edge = edge_of(Stream("web", tool_syn, 1_000_000, since_s=700), is_guarded=True)
+    edge.run(710)
+    assert any(hold.cookies for hold in edge.plan.holds)
+    [attack] = edge.attacks.values()
+    [rule] = attack.rules
+    assert rule.action == "drop" and rule.application == "web" and rule.match.flags == (0x12, 2)
+    assert attack.good_samples >= 3_000 and attack.false_positive_bound == 3 / attack.good_samples
+    assert edge.lost_good == 0
+
+
+def test_a_flood_of_one_tool_meets_cookies_alone_where_too_few_good_packets_are_known() -> None:
+    edge = edge_of(Stream("web", tool_syn, 1_000_000, since_s=START_S))
+    edge.run(START_S + 30)
+    assert first(edge, "cookies") <= 2.0
+    assert drop_rules(edge) == []
+
+
+def test_random_datagrams_are_limited_within_two_seconds_and_sessions_go_on() -> None:
+    edge = edge_of(Stream("game", random_datagram, 1_000_000, since_s=START_S, protocol="udp"))
+    edge.run(START_S + 10)
+    assert first(edge, "rates") <= 2.0
+    assert drop_rules(edge) == []
+    [attack] = edge.attacks.values()
+    assert (attack.kind, attack.application) == ("udp", "game")
+
+
+def test_packets_of_no_connection_are_dropped_at_once() -> None:
+    edge = edge_of(Stream("web", stray_ack, 1_000_000, since_s=START_S))
+    edge.run(START_S + 5)
+    assert first(edge, "state") <= 1.0
+    assert edge.lost_good == 0
+
+
+def test_a_crowd_is_not_an_attack() -> None:
+    edge = edge_of(
+        Stream("web", good_syn, 1_800, completes=True, since_s=START_S),
+        Stream("web", good_data, 18_000, is_invited=True, since_s=START_S),
+        Stream("game", good_datagram, 180, completes=True, protocol="udp", since_s=START_S),
+        Stream("game", good_datagram, 9_000, is_invited=True, protocol="udp", since_s=START_S),
+    )
+    edge.run(START_S + 60)
+    assert edge.attacks == {}
+    assert all(not plan.holds and not plan.rules for _, plan in edge.plans)
+    assert edge.lost_good == 0
+
+
+def test_an_attacker_who_looks_like_a_good_client_gets_no_rule() -> None:
+    edge = edge_of(Stream("web", good_syn, 50_000, since_s=LEARNT_S), is_guarded=True)
+    edge.run(LEARNT_S + 30)
+    assert drop_rules(edge) == []
+    assert any(hold.cookies for hold in edge.plan.holds)
+    assert edge.lost_good == 0
+
+
+def test_a_carpet_over_one_application_of_many_addresses() -> None:
+    carpet = [
+        Stream("game", to_address(random_datagram, f"198.51.100.{at}"), 2_000, since_s=START_S, protocol="udp")
+        for at in range(256)
+    ]
+    edge = edge_of(*carpet)
+    edge.run(START_S + 6)
+    [attack] = edge.attacks.values()
+    assert attack.kind == "carpet" and attack.detected_after_ms <= 2_000
+    assert first(edge, "rates") <= 3.0
+
+
+def test_a_carpet_over_many_applications_that_have_little_each() -> None:
+    carpet = [
+        Stream(f"a{at:03}", to_address(random_datagram, f"198.51.100.{at}"), 2_000, since_s=START_S, protocol="udp")
+        for at in range(256)
+    ]
+    edge = edge_of(*carpet)
+    edge.run(START_S + 3)
+    held = {hold.application for hold in edge.plan.holds if hold.rates}
+    assert len(held) == 256
+    [attack] = edge.attacks.values()
+    assert (attack.kind, attack.application) == ("carpet", "*")
+    assert attack.detected_after_ms <= 2_000 and "198.51.100.0/24" in attack.vector
+
+
+def test_the_second_pulse_finds_the_door_shut() -> None:
+    pulses = [
+        Stream("web", spoofed_syn, 200_000, since_s=START_S + 30 * at, until_s=START_S + 30 * at + 5) for at in range(6)
+    ]
+    edge = edge_of(*pulses)
+    edge.run(START_S + 6)
+    reached = edge.reached
+    edge.run(START_S + 180)
+    assert edge.reached == reached
+    assert len(edge.attacks) == 1
+    edge.run(START_S + 300)
+    assert edge.plan == Plan() and [attack.ended_unix_ms for attack in edge.attacks.values()] != [None]
+
+
+def test_what_comes_again_is_held_longer() -> None:
+    edge = edge_of(
+        Stream("web", spoofed_syn, 200_000, since_s=START_S, until_s=START_S + 5),
+        Stream("web", spoofed_syn, 200_000, since_s=START_S + 200, until_s=START_S + 205),
+    )
+    edge.run(START_S + 500)
+    spells = [(at_s - START_S, bool(plan.holds)) for at_s, plan in edge.plans]
+    ends = [at_s for (at_s, now), (_, before) in zip(spells[1:], spells, strict=False) if before and not now]
+    assert len(ends) == 2 and 60 <= ends[0] - 5 <= 62 and 120 <= ends[1] - 205 <= 122
+
+
+def test_several_attacks_at_once_are_answered_each_in_its_way() -> None:
+    edge = edge_of(
+        Stream("web", spoofed_syn, 300_000, since_s=START_S),
+        Stream("web", stray_ack, 200_000, since_s=START_S),
+        Stream("game", random_datagram, 300_000, since_s=START_S, protocol="udp"),
+    )
+    edge.run(START_S + 5)
+    assert max(first(edge, "cookies"), first(edge, "state"), first(edge, "rates")) <= 2.0
+    assert {attack.kind for attack in edge.attacks.values()} == {"spoofed_syn", "ack", "udp"}
+
+
+def test_the_switch_ends_everything_at_once() -> None:
+    edge = edge_of(Stream("web", spoofed_syn, 500_000, since_s=START_S))
+    edge.run(START_S + 5)
+    assert edge.plan.holds
+    edge.is_enabled = False
+    decided = edge.step()
+    assert decided.plan == Plan()
+    assert all(attack.ended_unix_ms is not None for attack in decided.attacks) and decided.attacks
+    edge.run(START_S + 20)
+    assert edge.plan == Plan()
+
+
+def test_an_application_that_is_off_is_left_alone_and_others_are_not() -> None:
+    edge = edge_of(
+        Stream("web", spoofed_syn, 500_000, since_s=START_S),
+        Stream("game", random_datagram, 500_000, since_s=START_S, protocol="udp"),
+        sensitivities={"web": "off"},
+    )
+    edge.run(START_S + 5)
+    assert {hold.application for hold in edge.plan.holds} == {"game"}
+
+
+def test_a_datagram_tool_gets_a_rule_by_its_payload() -> None:
+    edge = Edge(
+        is_guarded=True,
+        streams=[*talkers(per_s=50), Stream("game", tool_datagram, 500_000, since_s=LEARNT_S, protocol="udp")],
+    )
+    edge.run(LEARNT_S + 10)
+    [attack] = edge.attacks.values()
+    assert attack.rules and attack.rules[0].match.payload is not None
+    assert attack.rules[0].match.payload.bytes.startswith(b"\xff\xff\xff\xffgetstatus".hex()[:28])
+    assert edge.lost_good == 0
+
+
+def test_there_are_never_more_rules_than_fit() -> None:
+    edge = edge_of(Stream("web", tool_syn, 100_000, since_s=START_S), is_guarded=True)
+    edge.run(START_S + 30)
+    assert all(len(plan.rules) <= MOST_RULES for _, plan in edge.plans)
