@@ -110,6 +110,7 @@ class GuardedApplication(TypedDict):
 class Guard(TypedDict):
     is_on: bool
     missing: str | None
+    not_believed: str | None
     interfaces: list[GuardedInterface]
     left_out: int
     verdicts: dict[str, int]

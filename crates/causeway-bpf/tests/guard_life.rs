@@ -235,6 +235,31 @@ fn tcp_info(stream: &TcpStream) -> (u8, u8) {
 }
 
 #[test]
+fn a_sample_tells_what_has_gone_both_ways_from_what_may_be_forged() {
+    let Some(wire) = wire(&Options::default()) else { return };
+    wire.edge.set("ipv4/tcp_syncookies", "1"); // so that half-open connections are remembered
+    wire.guard.set_settings(&Settings { sample_every: 1, ..Settings::default() }).unwrap();
+    let listener = wire.listen(EDGE, 1000);
+    let (mut near, mut far) = wire.joined(CLIENT, EDGE, &listener);
+    say(&mut near, &mut far, b"hello");
+    let stranger = at("198.19.0.1", 5000);
+    let frames = [(SYN, 1, 0), (ACK, 2, 77)].map(|(flags, sequence, acknowledged)| {
+        tcp(stranger, at(EDGE, 1000), &Tcp::new(flags, sequence, acknowledged, b""))
+    });
+    wire.send(frames.into_iter());
+    let mut samples = wire.guard.samples().unwrap();
+    let mut told = Vec::new();
+    eventually("all are sampled", || {
+        told.extend(samples.by_ref().map(|it| (it.frame[26..30].to_vec(), it.frame[47] & (SYN | ACK), it.is_two_way)));
+        told.iter().any(|(source, flags, _)| source[..2] == [198, 19] && *flags == ACK).then_some(())
+    });
+    let of = |net: u8| told.iter().filter(move |(source, _, _)| source[1] == net).map(|(_, flags, is)| (*flags, *is));
+    assert!(of(18).any(|(flags, is)| flags == ACK && is), "{told:?}");
+    assert!(of(18).all(|(flags, is)| flags == ACK || !is), "a SYN is of nothing yet: {told:?}");
+    assert!(of(19).all(|(_, is)| !is), "half-open is not both ways: {told:?}");
+}
+
+#[test]
 fn a_port_that_nobody_has_is_refused_or_silent_as_it_is_set() {
     let Some(wire) = wire(&Options::default()) else { return };
     let ask = || wire.connect(CLIENT, at(EDGE, 5000), SILENCE).unwrap_err().kind();

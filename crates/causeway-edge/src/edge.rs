@@ -59,6 +59,8 @@ pub struct Config {
     pub fast_path_flows: u32,
     /// Judge packets before the stack sees them?
     pub guard: guard::Mode,
+    /// For how long it stays attached when nothing wants that any more: attacks come back.
+    pub guard_idle_ms: u64,
 }
 
 impl Default for Config {
@@ -74,6 +76,7 @@ impl Default for Config {
             fast_path: carry::Mode::Auto,
             fast_path_flows: 131_072,
             guard: guard::Mode::Auto,
+            guard_idle_ms: 60_000,
         }
     }
 }
@@ -173,7 +176,7 @@ impl Edge {
         running.blobs = Blobs::new(config.state_dir.as_deref());
         running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, recarry, workers_given)
             .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
-        running.guarding = Guarding::start(config.guard, config.state_dir.as_deref())
+        running.guarding = Guarding::start(config.guard, config.guard_idle_ms, config.state_dir.as_deref())
             .map_err(|missing| EdgeError::Config(format!("the guard is on, but {missing}")))?;
         let patients = workers.iter().map(Patient::of).collect();
         let state = State {

@@ -23,7 +23,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use causeway_bpf::Spot;
 use causeway_bpf::flow::PortTable;
@@ -83,11 +83,14 @@ struct Written {
     rules: Option<RuleSet>,
     rates: RateSlots,
     settings: Option<Settings>,
+    /// The tables of the fast path that it looks at.
+    joined: Option<PathBuf>,
 }
 
 #[derive(Default)]
 pub struct Guarding {
     mode: Mode,
+    idle: Duration,
     pins: Option<PathBuf>,
     kernel: Kernel,
     entries: HashMap<String, Entry>,
@@ -149,8 +152,10 @@ impl Guarding {
     /// Rules first, then the ports that they are for, then what nobody has any more: no packet meets a port without rules.
     fn write(&mut self, wanted: &Wanted, flows: Option<&Path>) -> io::Result<()> {
         let Kernel::Has(guard) = &self.kernel else { return Ok(()) };
-        if let Some(flows) = flows {
+        // The kernel waits for all processors at each of these: tens of milliseconds.
+        if let Some(flows) = flows.filter(|flows| self.written.joined.as_deref() != Some(*flows)) {
             guard.join_flows(flows)?;
+            self.written.joined = Some(flows.to_path_buf());
         }
         let left: BTreeSet<u16> = self.written.addresses.values().copied().collect();
         let entries = indices(wanted, &self.entries, &self.written.tables, &left, |index| guard.counts(index))?;

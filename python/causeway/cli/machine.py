@@ -79,7 +79,7 @@ def up(
     ] = None,
     guard: Annotated[
         GuardMode | None,
-        typer.Option("--guard", help="Judge packets before the stack sees them (XDP). Default: auto, which is off."),
+        typer.Option("--guard", help="Judge packets before the stack sees them (XDP). Default: auto, on demand."),
     ] = None,
     drain_s: Annotated[
         int | None,

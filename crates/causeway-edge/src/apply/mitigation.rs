@@ -50,6 +50,7 @@ impl Running {
     }
 
     pub fn guard_look(&mut self, max_samples: usize) -> Look {
+        self.attend_guard();
         self.carry.count();
         let begun = self.carry.begun();
         let known = self.order.iter().map(|id| {

@@ -12,17 +12,14 @@ use crate::carry::here;
 use crate::report::GuardedInterface;
 use crate::sys;
 
-/// For how long it stays attached when nothing wants that any more: attacks come back.
-const IDLE: Duration = Duration::from_secs(60);
-
 impl Guarding {
     /// What an earlier process has left in force stays so; without a word of it on disk it goes after a while.
     ///
     /// # Errors
     /// Why this machine cannot, if it must.
-    pub fn start(mode: Mode, state_dir: Option<&Path>) -> Result<Guarding, String> {
+    pub fn start(mode: Mode, idle_ms: u64, state_dir: Option<&Path>) -> Result<Guarding, String> {
         let (pins, kept_at) = (state_dir.and_then(pins), state_dir.map(kept::path));
-        let mut it = Guarding { mode, pins, kept_at, ..Guarding::default() };
+        let mut it = Guarding { mode, idle: Duration::from_millis(idle_ms), pins, kept_at, ..Guarding::default() };
         let is_left = it.pins.as_ref().is_some_and(|pins| pins.exists());
         it.remember();
         match mode {
@@ -66,6 +63,7 @@ impl Guarding {
             (_, Mode::Off) => "switched off (--guard off)".into(),
             (Kernel::Without(reason), _) => reason.clone(),
             _ if !self.is_wanting() => "nothing to hold: it is attached when there is (--guard auto)".into(),
+            (Kernel::Coming(_), _) => "it is being loaded".into(),
             _ if self.entries.is_empty() => "no listener on an address that others can reach".into(),
             _ => {
                 let reasons: Vec<&str> = self.unguarded.values().map(String::as_str).collect();
@@ -130,7 +128,7 @@ impl Guarding {
     pub fn attend(&mut self) {
         let Kernel::Has(guard) = &self.kernel else { return };
         if !self.is_wanting() || self.written.tables.is_empty() {
-            let is_patient = self.idle_since.get_or_insert_with(Instant::now).elapsed() < IDLE;
+            let is_patient = self.idle_since.get_or_insert_with(Instant::now).elapsed() < self.idle;
             if !is_patient && guard.is_kept() {
                 self.trouble = guard.release().err().map(|error| error.to_string());
                 self.unguarded.clear();
