@@ -73,7 +73,9 @@ def print_mitigation(told: Mitigation) -> None:
 
 def _edge_fields(edge: EdgeMitigation) -> list[tuple[str, str]]:
     state = "on" if edge["is_enabled"] else "off"
-    judged = "packets are judged by the kernel" if edge["is_attached"] else f"nothing is judged: {edge['missing']}"
+    judged = "the kernel judges packets" if edge["is_attached"] else "the kernel judges packets when it has to"
+    if edge["missing"]:
+        judged = f"nothing can be held off: {edge['missing']}"
     return [
         (f"edge {edge['name']}", f"{state}, {judged}"),
         *(

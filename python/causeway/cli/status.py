@@ -127,10 +127,11 @@ def _guard_text(guard: Guard) -> str:
 def mitigation_text(told: MitigationSummary) -> str:
     if not told["is_enabled"]:
         return f"off: {told['missing']}" if told["missing"] else "off: switch it on with causeway mitigation on"
-    if not told["is_attached"]:
-        return f"on, but nothing can be held off: {told['missing'] or 'the kernel does not judge packets here'}"
-    held = f"{told['rules']} rules and {told['holds']} applications held" if told["rules"] or told["holds"] else "idle"
-    return f"on, {held}, {told['attacks']} attacks going on"
+    if told["missing"]:
+        return f"on, but nothing can be held off: {told['missing']}"
+    judged = "the kernel judges packets" if told["is_attached"] else "the kernel judges packets when it has to"
+    held = f"{told['rules']} rules, {told['holds']} applications held, " if told["rules"] or told["holds"] else ""
+    return f"on, {judged}, {held}{told['attacks']} attacks going on"
 
 
 def _memory_text(memory: dict[str, int]) -> str:

@@ -34,7 +34,7 @@ class Alarms:
     _short_ms: int = 0
     _shed_seen: int = 0
     _shed_told: int = 0
-    _attacks: set[str] = field(default_factory=set)  # that go on
+    _attacks: dict[str, bool] = field(default_factory=dict)  # that go on: are they answered
     _over: set[str] = field(default_factory=set)
     _rules: set[str] = field(default_factory=set)  # in force against them
     _second_ms: int = 0
@@ -95,12 +95,15 @@ class Alarms:
         lines = []
         for attack in attacks:
             what = f"attack {attack.id} on {_target(attack)}"
-            is_over, is_known = attack.ended_unix_ms is not None, attack.id in self._attacks
-            if not is_known and attack.id not in self._over:
+            if attack.id in self._over:
+                continue
+            if attack.id not in self._attacks:
                 lines.append(Line(logging.WARNING, f"{what}: {attack.kind}, {attack.vector}"))
-            if is_over and attack.id not in self._over:
+            if attack.mitigated_after_ms is not None and not self._attacks.get(attack.id, False):
+                lines.append(Line(logging.WARNING, f"{what} is answered, after {attack.mitigated_after_ms} ms"))
+            if attack.ended_unix_ms is not None:
                 lines.append(Line(logging.WARNING, f"{what} is over: {_course(attack)}"))
-        self._attacks = {attack.id for attack in attacks if attack.ended_unix_ms is None}
+        self._attacks = {a.id: a.mitigated_after_ms is not None for a in attacks if a.ended_unix_ms is None}
         self._over = {attack.id for attack in attacks if attack.ended_unix_ms is not None}
         return lines
 

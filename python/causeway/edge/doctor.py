@@ -37,7 +37,7 @@ def mitigation(capabilities: Sequence[Capability]) -> Capability:
     """Say whether attacks could be held off automatically, which rests on the guard."""
     guard = next((found for found in capabilities if found["name"] == "guard"), None)
     if guard and guard["available"]:
-        how = "by causeway up --guard on; causeway mitigation tells whether it does, and switches it on and off."
+        how = "unless causeway up has --guard off; causeway mitigation tells what it does, and switches it on and off."
         return Capability(name="mitigation", available=True, detail=f"Attacks can be held off automatically, {how}")
     why = "the guard cannot judge packets, see there: limits and IP access rules hold all the same."
     return Capability(name="mitigation", available=False, detail=f"Attacks cannot be held off automatically: {why}")

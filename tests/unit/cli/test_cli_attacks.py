@@ -150,7 +150,7 @@ def test_the_switch_tells_what_is_done(server: Server) -> None:
     shown = run("mitigation")
     for part in (
         "automatic mitigation is on",
-        "packets are judged by the kernel",
+        "the kernel judges packets",
         "drops UDP, source port 53, 512-1500 bytes; 1,000,000 packets, for attack 1234abcd",
         "SYNs are answered by cookies, TCP of no connection is dropped, each /32 (IPv6: /64) may send 1,000 syns",
         "refused r2",
@@ -164,8 +164,8 @@ def test_the_switch_tells_what_is_done(server: Server) -> None:
 
 
 STATES = [  # enabled, attached, why not, rules, attacks            said
-    ((True, True, None, 0, 0), "on, idle, 0 attacks going on"),
-    ((True, True, None, 2, 1), "on, 2 rules and 0 applications held, 1 attacks going on"),
+    ((True, False, None, 0, 0), "on, the kernel judges packets when it has to, 0 attacks going on"),
+    ((True, True, None, 2, 1), "on, the kernel judges packets, 2 rules, 0 applications held, 1 attacks going on"),
     ((True, False, "no XDP here", 0, 0), "on, but nothing can be held off: no XDP here"),
     ((False, True, None, 0, 0), "off: switch it on with causeway mitigation on"),
     ((False, False, "the agent is old", 0, 0), "off: the agent is old"),

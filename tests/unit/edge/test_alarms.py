@@ -112,6 +112,8 @@ def test_an_attack_is_told_when_it_begins_and_when_it_ends() -> None:
             [],
             [attack()],
             [attack(packets_dropped=7)],
+            [attack(mitigated_after_ms=1_800)],
+            [attack(mitigated_after_ms=1_800)],
             [attack(ended_unix_ms=13_000, packets_dropped=9_000, packets_passed=3, peak_packets_per_s=2_000)],
             [attack(ended_unix_ms=13_000)],
             [],
@@ -121,6 +123,8 @@ def test_an_attack_is_told_when_it_begins_and_when_it_ends() -> None:
     assert said == [
         [],
         [f"{name}: udp, UDP to 53"],
+        [],
+        [f"{name} is answered, after 1800 ms"],
         [],
         [f"{name} is over: 12 s, at most 2,000 packets/s, 9,000 packets dropped, 3 let in"],
         [],
