@@ -140,6 +140,7 @@ class Mitigation:
             if self._refused.get(what) != why:
                 log.warning("mitigation: %s is not held: %s", what, why)
         self._refused = answer.refused
+        self._mitigator.note_refused(answer.refused)
 
     def _note(self, attack: Attack) -> None:
         """Keep what is known of an attack; `alarms` says it in the log."""

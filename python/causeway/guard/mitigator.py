@@ -14,7 +14,7 @@ from causeway.guard.attacks import MOST_EVIDENCE, Looks, Ongoing, Sort, looks_of
 from causeway.guard.carpet import Carpet, carpets
 from causeway.guard.fingerprint import find, sentence
 from causeway.guard.history import THRESHOLDS, Thresholds
-from causeway.guard.holds import Holds, connection_rates, datagram_rates
+from causeway.guard.holds import Holds, connection_rates, fair_rates
 from causeway.guard.pace import MachinePace, machine_pace
 from causeway.guard.packet import read
 from causeway.guard.reservoir import MOST, Reservoir
@@ -26,6 +26,7 @@ from causeway.model.mitigation import REST, Attack, Look, MitigationState, Plan,
 
 _MOST_GOOD = 100_000  # good packets of all applications
 _OVER_MS = 60_000  # quiet for so long, an attack is over
+_MISSING_MS = 60_000  # what this machine could not do is tried again after that
 _LEAST_S = 0.1  # between two looks, so that a rate means something
 _PRESSED_PER_S = 100.0
 _SEARCH_MS, _NEXT_RULE_MS = 5_000, 2_000
@@ -53,6 +54,8 @@ class Mitigator:
         self._before: Look | None = None
         self._quiet_unix_ms: int | None = None  # the last look at which nothing was wrong
         self._is_enabled = True
+        self._missing: tuple[str, int] | None = None  # why nothing can be judged here, and until when that is believed
+        self._without_cookies: frozenset[str] = frozenset()  # applications
         self._tick_s = self._received = 0.0  # of the second that goes on
 
     def adopt(self, plan: Plan, at_ms: int, now_unix_ms: int) -> None:
@@ -71,6 +74,10 @@ class Mitigator:
         before = self._before or look
         now = _Now(look.at_ms, now_unix_ms, (look.at_ms - before.at_ms) / 1_000)
         self._meet(look)
+        if look.missing is not None:
+            self._missing = look.missing, now.ms + _MISSING_MS
+        elif self._missing and now.ms >= self._missing[1]:
+            self._missing = None
         if not is_enabled:
             self._before = look
             return Decision(Plan(), self._end_all())
@@ -81,7 +88,8 @@ class Mitigator:
         }
         if now.over_s < _LEAST_S:  # the first one, or somebody has changed what is wanted: it is no measurement
             self._before = before
-            return Decision(self._plan(look, 0.0), self._end_all_but(set(bounds)))
+            ended = self._end_all_but(set(bounds))
+            return Decision(self._plan(look, 0.0), ended)
         self._before = look
         machine = machine_pace(before.system, look.system, now.over_s)
         self._take_in(look, now, machine, bounds)
@@ -99,13 +107,18 @@ class Mitigator:
         going_on = [ongoing.told(is_over=False) for ongoing in self._attacks.values()]
         return Decision(self._plan(look, machine.received), going_on + ended)
 
+    def note_refused(self, refused: Mapping[str, str]) -> None:
+        """What the engine said of the last plan: where cookies cannot be had, SYNs are to be limited instead."""
+        cookies = {hold.application for hold in self._holds.planned() if hold.cookies}
+        self._without_cookies |= cookies & refused.keys()
+
     def state(self, refused: Mapping[str, str] | None = None) -> MitigationState:
         """What people are told of it; `refused` is the engine's word on the last plan."""
         look = self._before
         return MitigationState(
             is_enabled=self._is_enabled,
             is_attached=look is not None and look.is_attached,
-            missing=look.missing if look else None,
+            missing=self._missing[0] if self._missing else None,
             rules=[living.state() for living in self._rules],
             holds=self._holds.planned(),
             refused=dict(refused or {}),
@@ -194,14 +207,16 @@ class Mitigator:
         """The cheapest answer that is right whatever the packets look like."""
         name, need = watched.application, self._holds.need
         if name == REST or vector in ("icmp", "other"):
-            need(name, "rates", now.ms, datagram_rates(within.uninvited.floor))
+            need(name, "rates", now.ms, fair_rates("packets", within.uninvited.floor))
         elif vector == "udp":
-            need(name, "rates", now.ms, datagram_rates(watched.threshold("udp", within)))
+            need(name, "rates", now.ms, fair_rates("packets", watched.threshold("udp", within)))
         elif vector in STRAYS:
             need(name, "state", now.ms)
         elif vector == "fragment":
             if not any(packet.is_fragment for packet in watched.good):  # who gets some in peace needs them
                 need(name, "no_fragments", now.ms)
+        elif name in self._without_cookies:
+            need(name, "rates", now.ms, fair_rates("syns", watched.threshold("syn", within)))
         else:
             need(name, "cookies", now.ms)
             if looks.kind == "connections" and looks.is_of_few:
@@ -251,7 +266,7 @@ class Mitigator:
             self._holds.need(name, "cookies", now.ms)
         else:
             most = self._watched[name].threshold("udp", within) / _CARPET_SHARE
-            self._holds.need(name, "rates", now.ms, datagram_rates(most))
+            self._holds.need(name, "rates", now.ms, fair_rates("packets", most))
 
     def _end_quiet(self, now: _Now) -> list[Attack]:
         over = [key for key, ongoing in self._attacks.items() if now.unix_ms - ongoing.last_ms >= _OVER_MS]
@@ -282,7 +297,7 @@ class Mitigator:
             self._tick_s = self._received = 0.0
 
     def _plan(self, look: Look, received_per_s: float) -> Plan:
-        if look.missing is not None:
+        if self._missing:
             return Plan()
         holds, rules = self._holds.planned(), self._rules.planned()
         judged = sum(watched.pace.judged for watched in self._watched.values())
