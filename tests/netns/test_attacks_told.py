@@ -96,6 +96,7 @@ def lab(
     try:
         yield made
     finally:
+        made.wire.close()
         made.edge.close()
         made.edge.stop()
         made.flush()
