@@ -66,7 +66,9 @@ def field(places: int, flood: Path) -> Iterator[Field]:
         _run(*inside(made.client), "nft", "add table ip quiet; add chain ip quiet in { type filter hook prerouting "
              "priority raw; }; add rule ip quiet in ip daddr 198.18.128.0/17 drop")  # fmt: skip
         _run("ip", "-n", made.proxy, "route", "add", "198.18.128.0/17", "via", "198.18.0.2")
-        _run(*inside(made.proxy), sys.executable, str(_HERE / "gro.py"), _PROXY)
+        # Both ends: a veth takes what its peer sends back at once (XDP_TX) only by such a queue.
+        for namespace, device in ((made.proxy, _PROXY), (made.client, _ATTACKER)):
+            _run(*inside(namespace), sys.executable, str(_HERE / "gro.py"), device)
         yield Field(made, _mac(made.proxy, _PROXY), flood)
 
 

@@ -69,13 +69,12 @@ class BareEngine:
         """SIGKILL: what is in the kernel is all that is left."""
         assert self._process
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # and closes its pipes
 
     def end(self) -> None:
         """End it, and take out of the kernel what it left there."""
         if self._process and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
         flush = f"from causeway._core import flush; flush({str(self.state_dir)!r})"
         with self.inside or nullcontext():
             subprocess.run([sys.executable, "-c", flush], check=True, env=environment())

@@ -29,6 +29,7 @@ _NAMES: dict[Vector, str] = {
     "fragment": "fragments",
     "icmp": "ICMP",
     "other": "other protocols",
+    "broken": "packets that no stack sends",
 }
 
 
@@ -76,7 +77,13 @@ def looks_of(vector: Vector, packets: Sequence[Packet], is_unfinished: bool) -> 
     return Looks(kind, ", ".join(said), is_of_few)
 
 
-_PLAIN: dict[Vector, str] = {"rst": "rst", "fragment": "fragments", "icmp": "icmp", "other": "protocol"}
+_PLAIN: dict[Vector, str] = {
+    "rst": "rst",
+    "fragment": "fragments",
+    "icmp": "icmp",
+    "other": "protocol",
+    "broken": "malformed",
+}
 
 
 def is_carpet(destinations: Counter[int]) -> bool:

@@ -206,10 +206,14 @@ class Mitigator:
     def _hold(self, watched: Watched, vector: Vector, within: Thresholds, looks: Looks, now: _Now) -> None:
         """The cheapest answer that is right whatever the packets look like."""
         name, need = watched.application, self._holds.need
+        if vector == "broken":
+            return  # dropped as it is
         if name == REST or vector in ("icmp", "other"):
             need(name, "rates", now.ms, fair_rates("packets", within.uninvited.floor))
         elif vector == "udp":
-            need(name, "rates", now.ms, fair_rates("packets", watched.threshold("udp", within)))
+            # What all may send together is only for strangers: sessions that the kernel does not know would share it.
+            rates = fair_rates("packets", watched.threshold("udp", within))
+            need(name, "rates", now.ms, rates if watched.knows_sessions else rates[:1])
         elif vector in STRAYS:
             need(name, "state", now.ms)
         elif vector == "fragment":
@@ -265,8 +269,9 @@ class Mitigator:
         elif vector == "syn":
             self._holds.need(name, "cookies", now.ms)
         else:
-            most = self._watched[name].threshold("udp", within) / _CARPET_SHARE
-            self._holds.need(name, "rates", now.ms, fair_rates("packets", most))
+            watched = self._watched[name]
+            rates = fair_rates("packets", watched.threshold("udp", within) / _CARPET_SHARE)
+            self._holds.need(name, "rates", now.ms, rates if watched.knows_sessions else rates[:1])
 
     def _end_quiet(self, now: _Now) -> list[Attack]:
         over = [key for key, ongoing in self._attacks.items() if now.unix_ms - ongoing.last_ms >= _OVER_MS]

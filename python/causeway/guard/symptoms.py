@@ -33,19 +33,20 @@ class Symptoms:
             return self.unfinished or self.failing_origins or self.pressed_machine
         if vector == "udp":
             return self.one_way or self.pressed_machine
-        return vector in STRAYS or vector == "fragment" or self.pressed_machine
+        return vector in STRAYS or vector in ("fragment", "broken") or self.pressed_machine
 
 
 def symptoms_of(
-    now: Pace, asked_before: float, asked: float, uninvited: float, machine: MachinePace, bound: float
+    now: Pace, asked_before: float, asked: float, uninvited: float | None, machine: MachinePace, bound: float
 ) -> Symptoms:
     """`asked_before`: connections asked for per second one look earlier, for a handshake takes its time; `bound`: how
-    many may stay open without more ado; `uninvited`: packets per second of no flow.
+    many may stay open without more ado; `uninvited`: packets per second of no flow, None if flows cannot be told.
     """
-    missing = min(1.0, uninvited / now.judged) if now.judged else 0.0
+    missing = min(1.0, uninvited / now.judged) if now.judged and uninvited is not None else 0.0
+    is_told = now.judged > 0 and uninvited is not None
     return Symptoms(
         unfinished=_is_unfinished(now, asked_before, asked, bound) or _cookies_fail(now, machine),
-        one_way=missing > MOST_ONE_WAY if now.judged else _is_one_way(now, asked_before),
+        one_way=missing > MOST_ONE_WAY if is_told else _is_one_way(now, asked_before),
         failing_origins=now.failed > max(_LEAST_FAILED_PER_S, _MOST_FAILING_ORIGINS * now.opened),
         pressed_machine=is_pressed(machine) and missing > _MOSTLY,
     )

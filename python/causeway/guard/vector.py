@@ -7,7 +7,7 @@ from typing import Literal
 from causeway.guard.history import Bounds, Thresholds
 from causeway.guard.packet import ACK, ICMP, ICMP6, RST, SYN, TCP, UDP, Packet
 
-Vector = Literal["syn", "syn_ack", "rst", "ack", "udp", "fragment", "icmp", "other"]
+Vector = Literal["syn", "syn_ack", "rst", "ack", "udp", "fragment", "icmp", "other", "broken"]
 STRAYS: frozenset[Vector] = frozenset(("syn_ack", "rst", "ack"))  # TCP that has to belong to a connection
 
 # The reflectors that are used most; with them a flood is called by its name. What they send is dropped by fixed rules.

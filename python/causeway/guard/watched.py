@@ -20,6 +20,7 @@ _TICK_FROM_S = 0.95  # a look that comes a little early ends a tick all the same
 _RECENT_MS = 3_000
 _MOST_RECENT = 2_000
 _TICKS, _TICKS_OVER = 3, 2
+_BROKEN = ("malformed", "illegal")  # dropped whatever is held
 _ENOUGH_SAMPLES = 50  # of one look; with fewer, those of the last second are taken too
 
 
@@ -36,7 +37,8 @@ class Seen(NamedTuple):
 
 def seen(at_ms: int, packet: Packet, frame: str, verdict: str, is_established: bool) -> Seen:
     is_kept_out = verdict in DROPS or verdict == "cookie_sent"
-    return Seen(at_ms, packet, frame, vector_of(packet), is_established or verdict in INVITED, is_kept_out)
+    vector: Vector = "broken" if verdict in _BROKEN else vector_of(packet)
+    return Seen(at_ms, packet, frame, vector, is_established or verdict in INVITED, is_kept_out)
 
 
 class _Counted(NamedTuple):
@@ -79,6 +81,11 @@ class Watched:
         """Connections, or first datagrams, that somebody asked for."""
         return self.rates.get("syn", 0.0) if self.protocol == "tcp" else self.pace.newcomers
 
+    @property
+    def knows_sessions(self) -> bool:
+        """The kernel knows which packets are of open flows; sessions that only the engine has look like strangers."""
+        return self.protocol != "udp" or bool(self.good.of("udp"))
+
     def threshold(self, vector: Vector, thresholds: Thresholds) -> float:
         history = {"syn": self.newcomers, "udp": self.carried}.get(vector)
         return bounds_of(vector, thresholds).threshold(history.usual() if history else None)
@@ -91,9 +98,8 @@ class Watched:
         self.asked_before = self.asked
         self.pace = pace(before, of, over_s)
         self._count(samples, at_ms)
-        self.symptoms = symptoms_of(
-            self.pace, self.asked_before, self.asked, self.uninvited, machine, self.threshold("syn", bounds)
-        )
+        most_open, uninvited = self.threshold("syn", bounds), self.uninvited if self.knows_sessions else None
+        self.symptoms = symptoms_of(self.pace, self.asked_before, self.asked, uninvited, machine, most_open)
         self._end_tick(over_s, bounds)
 
     def is_over(self, vector: Vector, bounds: Thresholds) -> bool:

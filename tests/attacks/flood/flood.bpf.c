@@ -60,6 +60,9 @@ static __always_inline __u32 put32(void *frame, void *end, __u32 at, __u32 value
 SEC("xdp")
 int flood(struct xdp_md *context)
 {
+    /* The kernel takes a frame up again as it is, also one that was sent back shorter (XDP_TX): only a context that has
+     * changed has its length written anew. */
+    bpf_xdp_adjust_meta(context, -8);
     void *frame = (void *)(long)context->data, *end = (void *)(long)context->data_end;
     __u32 zero = 0;
     struct job *job = bpf_map_lookup_elem(&jobs, &zero);

@@ -41,6 +41,7 @@ class Stream:
     draw: Draw
     per_s: float
     is_invited: bool = False
+    is_hidden: bool = False  # invited, but the kernel does not know: a session of the engine
     completes: bool = False
     protocol: str = "tcp"
     since_s: float = 0.0
@@ -125,6 +126,7 @@ class Edge:
 
     def _arrive(self, stream: Stream, count: int) -> None:
         self.system["received_packets"] += count
+        is_known = stream.is_invited and not stream.is_hidden
         is_attached, every = self.is_attached, self.plan.sample_every
         samples = min(int(count / every + self.numbers.random()) if every else 0, count, _MOST_DRAWN)
         drawn = [stream.draw(self.numbers) for _ in range(min(count, max(samples, 10)))]
@@ -138,9 +140,7 @@ class Edge:
             self.reached += weight if not is_good and verdict == "passed" else 0
             if at < samples:
                 frame = drawn[at]
-                one = Sample(
-                    self.ms, stream.application, verdict, len(frame), frame[:128].hex(), stream.is_invited, rule
-                )
+                one = Sample(self.ms, stream.application, verdict, len(frame), frame[:128].hex(), is_known, rule)
                 self._samples.append(one)
         share = passed / len(verdicts) if verdicts else 1.0
         self._signal(stream, round(count * share), read(drawn[0]))
@@ -162,6 +162,8 @@ class Edge:
         packet = read(frame)
         assert packet is not None
         verdict, decided = "passed", None
+        if packet.flags is not None and packet.flags & 0x29 == 0x29:
+            return "illegal", None
         for rule in self.plan.rules:
             if rule.application != stream.application or not compiled(rule.match)(packet):
                 continue
@@ -169,7 +171,7 @@ class Edge:
             self.hits[rule.id][1] += round(weight) if stream.is_invited else 0
             if rule.action == "drop":
                 return ("established" if stream.is_invited else "rule_dropped"), rule.id
-        if stream.is_invited:
+        if stream.is_invited and not stream.is_hidden:
             return "established", decided
         for hold in self.plan.holds:
             if hold.application != stream.application:

@@ -4,7 +4,9 @@ import random
 import socket
 
 import pytest
+from guard_frames import tcp
 from simulated_edge import (
+    EDGE,
     Draw,
     Edge,
     Stream,
@@ -119,6 +121,35 @@ def test_a_crowd_is_not_an_attack() -> None:
     assert edge.attacks == {}
     assert all(not plan.holds and not plan.rules for _, plan in edge.plans)
     assert edge.lost_good == 0
+
+
+def test_a_crowd_in_sessions_of_the_engine_is_not_an_attack() -> None:
+    """The guard of the kernel takes them for strangers; flows that are answered say otherwise."""
+    crowd = [
+        Stream("voice", good_datagram, 200, completes=True, protocol="udp", since_s=START_S),
+        Stream("voice", good_datagram, 40_000, True, is_hidden=True, protocol="udp", since_s=START_S),
+    ]
+    edge = edge_of(*crowd)
+    edge.run(START_S + 20)
+    assert edge.plan.is_watching and edge.attacks == {}
+    assert all(not plan.holds and not plan.rules for _, plan in edge.plans)
+
+
+def test_sessions_that_the_kernel_does_not_know_share_no_budget_with_a_flood() -> None:
+    edge = edge_of(
+        Stream("voice", good_datagram, 1_000, True, is_hidden=True, protocol="udp"),
+        Stream("voice", random_datagram, 300_000, protocol="udp", since_s=START_S),
+    )
+    edge.run(START_S + 5)
+    [hold] = [hold for hold in edge.plan.holds if hold.application == "voice"]
+    assert [rate.ipv4 for rate in hold.rates] == [32]
+
+
+def test_what_no_stack_sends_is_told_and_needs_nothing() -> None:
+    edge = edge_of(Stream("web", lambda numbers: tcp("192.0.2.1", EDGE, 0x29), 50_000, since_s=START_S))
+    edge.run(START_S + 5)
+    assert [attack.kind for attack in edge.attacks.values()] == ["malformed"]
+    assert all(not plan.holds for _, plan in edge.plans)
 
 
 def test_an_attacker_who_looks_like_a_good_client_gets_no_rule() -> None:

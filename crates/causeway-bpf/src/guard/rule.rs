@@ -201,6 +201,8 @@ pub(super) fn lay(rules: &RuleSet) -> io::Result<Vec<RawRule>> {
     let nothing = Rule::default().raw()?;
     let mut laid = vec![RawRule { hops: [0; 2], length: [0; 2], ..nothing }; RANGE_RULES];
     let mut ranges = vec![[0u16; 2]; RANGE_RULES * RANGES_OF_RULE];
+    // Listeners with the same rules share them.
+    let mut distinct: Vec<(&[Rule], [u16; 2])> = Vec::new();
     for (listener, rules) in rules {
         if *listener == 0 || *listener >= MAX_GUARDED {
             return Err(refused(format!("listener {listener}: an index is 1 to {}", MAX_GUARDED - 1)));
@@ -209,10 +211,16 @@ pub(super) fn lay(rules: &RuleSet) -> io::Result<Vec<RawRule>> {
             let count = rules.len();
             return Err(refused(format!("listener {listener} has {count} rules, at most {MAX_RULES_OF_LISTENER} fit")));
         }
+        if let Some((_, range)) = distinct.iter().find(|(same, _)| same == rules) {
+            ranges[usize::from(*listener)] = *range;
+            continue;
+        }
         if laid.len() + rules.len() > usize::from(u16::MAX) {
             return Err(refused(format!("more than {} rules in all", usize::from(u16::MAX) - RANGE_RULES)));
         }
-        ranges[usize::from(*listener)] = [laid.len() as u16, rules.len() as u16];
+        let range = [laid.len() as u16, rules.len() as u16];
+        ranges[usize::from(*listener)] = range;
+        distinct.push((rules, range));
         for rule in rules {
             laid.push(rule.raw()?);
         }
@@ -248,6 +256,12 @@ mod tests {
         }
         let many = RuleSet::from([(1, vec![Rule::default(); 129])]);
         assert!(lay(&many).unwrap_err().to_string().contains("at most 128"));
+    }
+
+    #[test]
+    fn all_listeners_may_have_the_same_rules() {
+        let rules: RuleSet = (1..MAX_GUARDED).map(|listener| (listener, vec![Rule::default(); 100])).collect();
+        assert_eq!(lay(&rules).unwrap().len(), RANGE_RULES + 100);
     }
 
     #[test]

@@ -87,10 +87,12 @@ impl Guarding {
             self.kernel = Kernel::Without(reason.into());
             return;
         }
-        let (options, is_urgent) = (self.options(), self.mode == Mode::On);
+        // What is in force goes on without us, but somebody has to be able to change it.
+        let is_left = self.pins.as_ref().is_some_and(|pins| pins.exists());
+        let (options, is_urgent) = (self.options(), is_left || self.mode == Mode::On);
         let load = move || {
             if !is_urgent {
-                sys::give_way(); // nobody waits for it
+                sys::give_way();
             }
             Guard::open(&options).map_err(|error| error.to_string())
         };
