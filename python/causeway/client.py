@@ -123,6 +123,15 @@ class Guard(TypedDict):
     applications: list[GuardedApplication]
 
 
+class MitigationSummary(TypedDict):
+    is_enabled: bool
+    is_attached: bool
+    missing: str | None
+    rules: int
+    holds: int
+    attacks: int
+
+
 class EdgeStatus(TypedDict):
     name: str
     version: int
@@ -134,6 +143,7 @@ class EdgeStatus(TypedDict):
     workers_replaced_total: NotRequired[int]
     flow_path: NotRequired[FlowPath]
     guard: NotRequired[Guard]
+    mitigation: NotRequired[MitigationSummary]
     memory: NotRequired[dict[str, int] | None]
     port_pressure: NotRequired[list[PortPressure]]
 
@@ -198,6 +208,83 @@ class GeoDatabase(TypedDict):
     keys: int
 
 
+class MitigationRule(TypedDict):
+    """A rule that automatic mitigation made; `match` is what has to hold of a packet."""
+
+    id: str
+    application: str
+    action: str
+    match: dict[str, object]
+
+
+class MitigationRuleState(MitigationRule):
+    """One in force. `by`, in explanations: `address` if its source names the address, else `form`."""
+
+    attack: str
+    made_on: str
+    packets: int
+    established: int
+    false_positive_bound: float | None
+    good_samples: int
+    by: NotRequired[str]
+
+
+class Rate(TypedDict):
+    of: str
+    ipv4: int
+    ipv6: int
+    per_s: int
+    burst: int
+
+
+class Hold(TypedDict):
+    application: str
+    cookies: bool
+    state: bool
+    no_fragments: bool
+    rates: list[Rate]
+
+
+class EdgeMitigation(TypedDict):
+    name: str
+    is_enabled: bool
+    is_attached: bool
+    missing: str | None
+    rules: list[MitigationRuleState]
+    holds: list[Hold]
+    refused: dict[str, str]
+
+
+class Mitigation(TypedDict):
+    enabled: bool
+    edges: list[EdgeMitigation]
+
+
+class Attack(TypedDict):
+    id: str
+    application: str
+    application_name: str | None
+    kind: str
+    vector: str
+    is_active: bool
+    started_on: str
+    ended_on: str | None
+    detected_after_ms: int
+    mitigated_after_ms: int | None
+    peak_packets_per_s: int
+    packets_dropped: int
+    packets_passed: int
+    false_positive_bound: float | None
+    good_samples: int
+    rules: NotRequired[list[MitigationRule]]
+    evidence: NotRequired[list[str]]
+
+
+class Automatic(TypedDict):
+    rules: list[MitigationRuleState]
+    hold: Hold | None
+
+
 class Explained(TypedDict):
     """What the rules say of an address at one application."""
 
@@ -212,6 +299,7 @@ class Explained(TypedDict):
     asn: int | None
     country: str | None
     banned_s: float
+    automatic: Automatic
 
 
 class Explanation(TypedDict):
@@ -224,6 +312,21 @@ class Lost(TypedDict):
 
     kind: Literal["lost"]
     events: int
+
+
+class AttackTurn(TypedDict):
+    """An attack begins or ends."""
+
+    kind: Literal["attackStarted", "attackEnded"]
+    time_ms: int
+    application: str
+    application_name: NotRequired[str | None]
+    attack: str
+    attack_kind: str
+    vector: str
+    peak_packets_per_s: int
+    packets_dropped: int
+    packets_passed: int
 
 
 class Event(TypedDict):
@@ -377,7 +480,23 @@ class Client:
     def explain_address(self, address: str) -> Explanation:
         return cast(Explanation, self._request("GET", "/api/v1/firewall/explain", params={"address": address}))
 
-    def tail(self, application_id: str | None = None, *, is_following: bool = True) -> Iterator[Event | Lost]:
+    def mitigation(self) -> Mitigation:
+        return cast(Mitigation, self._request("GET", "/api/v1/mitigation"))
+
+    def switch_mitigation(self, *, is_on: bool) -> Mitigation:
+        return cast(Mitigation, self._request("PUT", "/api/v1/mitigation", body={"enabled": is_on}))
+
+    def attacks(self, query: Mapping[str, str], most: int) -> list[Attack]:
+        """The newest that the query is about."""
+        params = {**query, "page": "1", "per_page": str(most)}
+        return cast("list[Attack]", self._request("GET", "/api/v1/attacks", params=params))
+
+    def attack(self, attack_id: str) -> Attack:
+        return cast(Attack, self._request("GET", f"/api/v1/attacks/{attack_id}"))
+
+    def tail(
+        self, application_id: str | None = None, *, is_following: bool = True
+    ) -> Iterator[Event | AttackTurn | Lost]:
         """Yield events as the edge reports them; ends when the server ends the stream."""
         params = {"follow": "true" if is_following else "false"}
         if application_id:
@@ -389,7 +508,7 @@ class Client:
                     self._result(answer)
                 for line in answer.iter_lines():
                     if line.strip():
-                        yield cast("Event | Lost", json.loads(line))
+                        yield cast("Event | AttackTurn | Lost", json.loads(line))
         except httpx.HTTPError as error:
             raise Unreachable(self.url, _reason(error)) from error
         except ValueError as error:

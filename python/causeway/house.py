@@ -19,6 +19,7 @@ import uvicorn
 from causeway import __version__
 from causeway.api.server import build
 from causeway.control import access_rules, zones
+from causeway.control.attacks import Chronicle
 from causeway.control.plane import Plane, Site
 from causeway.control.tokens import Keyring
 from causeway.edge.agent import Agent
@@ -74,6 +75,7 @@ class House:
         self._settings, self._plane, self._keyring, self._agent = settings, plane, keyring, agent
         self._line = line
         self._stops: list[asyncio.Task[None]] = []
+        self._chronicle = Chronicle()
 
     def open_control(self) -> None:
         """Bring control up; if that fails, the edge goes on with what it has and the API says why."""
@@ -207,3 +209,4 @@ class House:
                 await asyncio.to_thread(access_rules.expire, self._plane)
             except Problem as error:
                 log.error("rules whose time has passed are still in force: %s", error.message)
+            await asyncio.to_thread(self._chronicle.keep, self._plane)

@@ -75,6 +75,9 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
         {"x_causeway": {"balance": "hash", "weights": [1, 3]}},
     ),
+    ({"x_causeway": {"mitigation": "off"}}, {"x_causeway": {"mitigation": "off"}}),
+    ({"x_causeway": {"mitigation": "High"}}, {"x_causeway": {"mitigation": "high"}}),
+    ({"x_causeway": {"mitigation": "medium"}}, {"x_causeway": {"mitigation": "medium"}}),
     ({"x_causeway": {"transparent": False}}, {"x_causeway": {"transparent": False}}),
     ({"x_causeway": {"idle_timeout_s": 3600}}, {"x_causeway": {"idle_timeout_s": 3600}}),
     (

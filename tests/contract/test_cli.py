@@ -300,7 +300,23 @@ def test_status_and_doctor_answer_for_people_and_programs(server: Server) -> Non
     assert "ready" in server.ok("status").out
     assert server.ok("status", "-o", "json").json["ready"] is True
     assert "open_files" in server.ok("doctor").out
-    assert {"name", "available", "detail"} == set(server.ok("doctor", "-o", "json").json[0])
+    told = {found["name"]: found for found in server.ok("doctor", "-o", "json").json}
+    assert all(set(found) == {"name", "available", "detail"} for found in told.values())
+    assert told["mitigation"]["available"] is told["guard"]["available"]
+    assert "mitigation" in server.ok("status").out
+
+
+def test_mitigation_is_told_and_switched_and_attacks_are_listed(server: Server) -> None:
+    assert "automatic mitigation is on" in server.ok("mitigation").out
+    assert "automatic mitigation is off" in server.ok("mitigation", "off").out
+    assert server.ok("mitigation", "-o", "json").json["enabled"] is False
+    assert server.ok("mitigation", "on", "-o", "json").json["enabled"] is True
+    assert server.run("mitigation", "perhaps").code == 2
+    assert server.ok("attacks", "-o", "json").json == []
+    assert "no attack goes on" in server.ok("attacks", "--active").err
+    assert server.run("attacks", "show", "f" * 32).code == 1
+    assert server.run("attacks", "show", "feed").code == 1
+    assert server.run("attacks", "--app", "nowhere").code == 1
 
 
 class Tail:

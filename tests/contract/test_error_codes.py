@@ -84,6 +84,8 @@ CASES: list[tuple[str, dict[str, Any], int, int, str]] = [
     ("worker id", {"origin_worker_id": "w"}, 19001, 400, "/origin_worker_id"),
     ("SRV", {**NAMED, "origin_dns": {"type": "SRV", "name": "_x._tcp.example.org"}}, 19001, 400, "/origin_dns/type"),
     ("carrier unknown", {"x_causeway": {"carrier": "pigeon"}}, 19002, 400, "/x_causeway/carrier"),
+    ("mitigation unknown", {"x_causeway": {"mitigation": "max"}}, 19002, 400, "/x_causeway/mitigation"),
+    ("mitigation no text", {"x_causeway": {"mitigation": True}}, 19002, 400, "/x_causeway/mitigation"),
     ("balance unknown", {"x_causeway": {"balance": "dice"}}, 19002, 400, "/x_causeway/balance"),
     ("hash of a name", {**NAMED, "x_causeway": {"balance": "hash"}}, 19002, 400, "/x_causeway/balance"),
     ("weights in order", {"x_causeway": {"weights": [1]}}, 19002, 400, WEIGHTS),

@@ -127,6 +127,12 @@ def test_ten_million_prefixes_are_refused_before_they_are_read(wall: Wall) -> No
     assert wall.lists() == []
 
 
+def test_ten_million_prefixes_of_which_nobody_said_how_many_are_refused_on_the_way(wall: Wall) -> None:
+    answer = wall.http.put(f"{BASE}/lists/huge", content=(b"1.2.3.4\n" * 131_072 for _ in range(77)))
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (413, 19006)
+    assert wall.lists() == []
+
+
 def test_rules_by_country_and_as_number_hold_by_the_operators_files(alone: Callable[..., Server]) -> None:
     server = alone().start()
     api = server.api()

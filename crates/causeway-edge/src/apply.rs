@@ -85,6 +85,7 @@ impl Running {
         if snapshot.version < self.version {
             return Err(EdgeError::Stale { offered: snapshot.version, running: self.version });
         }
+        let snapshot = snapshot.for_engine();
         let is_same_policy = snapshot.settings == self.settings;
         let names = self.names_for(&snapshot)?;
         let policy = match (is_same_policy, self.applications.values().next()) {

@@ -39,6 +39,11 @@ impl Files {
         files
     }
 
+    /// How many share it.
+    pub fn workers(&self) -> usize {
+        self.ledger.0.len()
+    }
+
     pub fn has_room(&self, count: usize) -> bool {
         let used: usize = self.ledger.0.iter().map(|count| count.0.load(Ordering::Relaxed)).sum();
         used + sys::pipe_descriptors() + count <= self.most

@@ -98,6 +98,26 @@ pub struct Settings {
     /// a snapshot that an older engine kept still starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_addresses: Vec<IpAddr>,
+    /// Automatic mitigation is the agent's: see [`Snapshot::for_engine`].
+    #[serde(default, skip_serializing_if = "Switch::is_on")]
+    pub mitigation: Switch,
+}
+
+/// On where nothing is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Switch(bool);
+
+impl Switch {
+    fn is_on(&self) -> bool {
+        self.0
+    }
+}
+
+impl Default for Switch {
+    fn default() -> Switch {
+        Switch(true)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -181,6 +201,23 @@ pub enum Balance {
     Hash,
 }
 
+/// How soon automatic mitigation acts for an application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sensitivity {
+    Off,
+    Low,
+    #[default]
+    Medium,
+    High,
+}
+
+impl Sensitivity {
+    fn is_medium(&self) -> bool {
+        *self == Sensitivity::Medium
+    }
+}
+
 impl Balance {
     fn is_order(&self) -> bool {
         *self == Balance::Order
@@ -229,6 +266,8 @@ pub struct Application {
     pub firewall: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
+    #[serde(default, skip_serializing_if = "Sensitivity::is_medium")]
+    pub mitigation: Sensitivity,
 }
 
 /// How much all clients together, or those of one source, may have. 0: no limit.
@@ -331,6 +370,13 @@ impl Snapshot {
         let snapshot: Snapshot = serde_json::from_slice(json).map_err(malformed)?;
         snapshot.check()?;
         Ok(snapshot)
+    }
+
+    /// Without what the agent alone acts on, so that a change of that touches no listener and no flow.
+    pub fn for_engine(mut self) -> Snapshot {
+        self.settings.mitigation = Switch::default();
+        self.applications.iter_mut().for_each(|application| application.mitigation = Sensitivity::default());
+        self
     }
 
     fn check(&self) -> Result<(), EdgeError> {

@@ -111,7 +111,7 @@ pub struct UdpPlane {
     icmp: Icmp,
     refusals: Refusals,
     /// Since when, and how many records of blocked clients were written.
-    refused_records: (u64, u32),
+    refused_records: (u64, usize),
     /// Kept for its room: replies that are passed on together.
     picks: Vec<batch::Pick>,
     /// Sessions in `Resolving`, and the bytes that they hold.

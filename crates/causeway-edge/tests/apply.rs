@@ -36,6 +36,21 @@ fn the_same_snapshot_twice_is_a_no_op() {
 }
 
 #[test]
+fn automatic_mitigation_is_the_agents_and_a_change_of_it_touches_nothing() {
+    let world = world(1);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    let app = |more| application(1, "tcp", edge, &[origin], more);
+    assert_eq!(states(&world.apply(&[app(json!({}))])), ["running"]);
+    let changes = [("off", true), ("high", true), ("high", false), ("medium", false), ("medium", true)];
+    for (sensitivity, is_on) in changes {
+        let mut told = support::settings();
+        told["mitigation"] = json!(is_on);
+        let report = world.apply_with(told, &[app(json!({"mitigation": sensitivity}))]);
+        assert_eq!(states(&report), ["unchanged"], "{sensitivity} {is_on}");
+    }
+}
+
+#[test]
 fn an_unrelated_change_cuts_no_connection() {
     let world = world(2);
     let (first, second) = (free_address("127.0.0.1"), free_address("127.0.0.1"));

@@ -5,11 +5,11 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
-use support::udp::{address, echo as udp_echo, hears_nothing, round_trip};
+use support::udp::{address, client, echo as udp_echo, hears_nothing, round_trip};
 use support::{DEADLINE, World, application, echo, eventually, free_address, origin, settings, world};
 
 const FIREWALL: &str = "f0000000000000000000000000000000";
@@ -147,6 +147,32 @@ fn datagrams_of_a_blocked_client_are_dropped_and_a_session_is_cut_if_asked_for()
     live.send(b"out").unwrap();
     assert!(hears_nothing(&live));
     assert_eq!(world.record("firewall_cut")["client"], address(&live).to_string());
+}
+
+#[test]
+fn a_flood_that_is_refused_is_counted_has_few_records_and_pushes_out_no_others() {
+    let world = world(2);
+    let edge = free_address("127.0.0.1");
+    let plain = application(1, "udp", edge, &[udp_echo("127.0.0.1")], json!({}));
+    apply(&world, 1, plain, json!({"block": ["127.0.0.2/32"]}));
+    let begin = Instant::now();
+    let sockets: Vec<UdpSocket> = (0..64).map(|_| UdpSocket::bind("127.0.0.2:0").unwrap()).collect();
+    for _ in 0..500 {
+        sockets.iter().for_each(|socket| drop(socket.send_to(b"flood", edge)));
+        std::thread::sleep(Duration::from_millis(1)); // so that no queue runs over
+    }
+    assert!(round_trip(&client(edge), b"still there"));
+    let counted = eventually("the flood is counted", || {
+        let totals = world.totals();
+        let refused = totals["firewall_refused_total"].as_u64()?;
+        (refused > 10_000 && totals["filtered_total"] == refused).then_some(refused)
+    });
+    let seconds = begin.elapsed().as_secs() + 2; // those that have begun
+    let report = serde_json::to_value(world.edge.observe(100_000)).unwrap();
+    let causes: Vec<&Value> = report["events"].as_array().unwrap().iter().map(|event| &event["cause"]).collect();
+    let refused = causes.iter().filter(|cause| **cause == "firewall_blocked").count() as u64;
+    assert!((1..=100 * seconds).contains(&refused), "{refused} records of {counted} datagrams in {seconds} s");
+    assert!(causes.contains(&&json!("opened")) && report["events_lost"] == 0, "{causes:?}");
 }
 
 #[test]

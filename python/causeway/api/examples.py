@@ -137,6 +137,11 @@ APPLICATION: dict[str, Any] = {
                 "on_delete": {"enum": ["drain", "close"], "default": "drain"},
                 "drain_s": _SECONDS | {"default": 30},
                 "limits": {"type": "array", "maxItems": 4, "items": _LIMIT},
+                "mitigation": {
+                    "enum": ["off", "low", "medium", "high"],
+                    "default": "medium",
+                    "description": "how little it takes for attacks to be held off automatically; off: never",
+                },
             },
         },
     },
@@ -160,6 +165,7 @@ _EXAMPLES = {
             "proxy_protocol": "simple",
             "x_causeway": {
                 "udp_idle_timeout_s": 30,
+                "mitigation": "high",
                 "limits": [{"of": "source", "sessions": 20, "datagrams_per_s": 2000, "ban_s": 60}],
             },
         },
@@ -215,7 +221,7 @@ IDEMPOTENCY: dict[str, Any] = {
     "schema": {"type": "string", "maxLength": 255},
     "description": "a repeat with the same key within 24 hours makes nothing twice: it answers what the first made",
 }
-_PAGING = [
+PAGING = [
     query("page", {"type": "integer", "minimum": 1, "default": 1}, "past the end the list is empty"),
     query("per_page", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}, "items on a page"),
 ]
@@ -227,7 +233,7 @@ LIST_QUERY: dict[str, Any] = {
             {"type": "integer", "minimum": 1, "default": 1},
             "result_info is answered only if this is sent; past the end the list is empty",
         ),
-        _PAGING[1],
+        PAGING[1],
         query(
             "order",
             {"enum": ["protocol", "app_id", "created_on", "modified_on", "dns"], "default": "created_on"},
@@ -237,12 +243,12 @@ LIST_QUERY: dict[str, Any] = {
     ]
 }
 PAGE_QUERY: dict[str, Any] = {
-    "parameters": [*_PAGING, query("name", {"type": "string"}, "of this name only"), _DIRECTION]
+    "parameters": [*PAGING, query("name", {"type": "string"}, "of this name only"), _DIRECTION]
 }
 _SEVERAL = {"type": "array", "items": {"type": "string"}}
 ZONE_QUERY: dict[str, Any] = {
     "parameters": [
-        *_PAGING,
+        *PAGING,
         query("name", _SEVERAL, "zones of these names only; repeat the key or join with commas"),
         query("account.id", _SEVERAL, "zones of these accounts only"),
         query("account.name", _SEVERAL, "zones of accounts with these names only"),

@@ -22,11 +22,13 @@ from causeway.api.body import FileBody, JsonBody
 from causeway.api.envelope import Json, answer, page_info
 from causeway.api.query import choice, is_descending, page_of
 from causeway.api.reach import AskingOf, PlaneOf
-from causeway.control import access_rules, firewall
+from causeway.control import access_rules, firewall, mitigation
 from causeway.control.plane import Plane
 from causeway.model.access_rule import AccessRule, GeoDatabase, Level, List, Owner, Target
 from causeway.model.document.access_rule import change_rule, list_name, parse_rule, show_extension, show_rule
+from causeway.model.document.attack import show_hold, show_rule_state
 from causeway.model.document.reading import as_choice, as_object, invalid, shown
+from causeway.model.mitigation import MitigationState
 from causeway.model.timestamps import rfc3339
 from causeway.store import access_rules as stored
 from causeway.store import firewall_lists
@@ -155,6 +157,7 @@ def explain(request: Request, plane: PlaneOf) -> Json:
         raise invalid("port", f"query parameter port must be an edge port, not {shown(asked)}")
     applications = {piece.application.id: piece.application for piece in plane.pieces.values()}
     told = firewall.explain(plane, address, int(asked) if asked else None)
+    automatic = mitigation.state_of(plane.exchange.report())
     with plane.reading() as connection:
         rules = {
             rule_id: show_rule(found)
@@ -180,12 +183,25 @@ def explain(request: Request, plane: PlaneOf) -> Json:
                     "asn": said.asn if said else None,
                     "country": said.country if said else None,
                     "banned_s": said.banned_ms / 1000 if said else 0,
+                    "automatic": _automatic(automatic, id_, address),
                 }
                 for id_, port, said in told
                 if id_ in applications
             ],
         }
     )
+
+
+def _automatic(state: MitigationState, application: str, address: str) -> dict[str, object]:
+    """What automatic mitigation has in force that packets of an address may meet."""
+    hold = mitigation.hold_of(state, application)
+    return {
+        "rules": [
+            {**show_rule_state(rule), "by": "address" if is_by_source else "form"}
+            for rule, is_by_source in mitigation.rules_about(state, application, address)
+        ],
+        "hold": show_hold(hold) if hold else None,
+    }
 
 
 def _geo(target: str) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from fastapi import Request
 
@@ -44,6 +45,22 @@ def is_descending(request: Request) -> bool:
 
 def flag(request: Request, name: str) -> bool:
     return choice(request, name, ("true", "false", "1", "0"), "false") in ("true", "1")
+
+
+def moment(request: Request, name: str) -> int | None:
+    """Unix time in ms of a time with a zone."""
+    text = request.query_params.get(name)
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text.replace(" ", "+"))  # what '+' becomes in a query that was not escaped
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise invalid(
+            name, f"query parameter {name} must be a time with a zone such as 2026-12-31T23:59:00Z, not {shown(text)}"
+        )
+    return int(found.timestamp() * 1000)
 
 
 def values(request: Request, name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`/api/v1/tail`: events as JSON lines, those that are kept or all that come.
+"""`/api/v1/tail`: events as JSON lines, those that are kept or all that come; attacks begin and end among them.
 
 A reader that is too slow loses events and is told how many: {"kind":"lost","events":N}.
 """
@@ -17,6 +17,7 @@ from causeway.api.examples import TAIL_QUERY
 from causeway.api.query import flag, values
 from causeway.api.reach import PlaneOf
 from causeway.control.plane import Plane
+from causeway.model.document.attack import Turn, turns
 from causeway.model.report import Event
 
 router = APIRouter(prefix="/api/v1", tags=["causeway"])
@@ -34,7 +35,8 @@ async def tail(request: Request, plane: PlaneOf) -> StreamingResponse:
 
 async def _kept(plane: Plane, wanted: frozenset[str]) -> AsyncIterator[bytes]:
     await asyncio.to_thread(plane.exchange.fresh_report)
-    yield _lines(plane, plane.exchange.recent(), wanted)
+    everything: list[Event | Turn] = [*plane.exchange.recent(), *_turns(plane)]
+    yield _lines(plane, sorted(everything, key=lambda one: one.time_ms), wanted)
 
 
 async def _follow(plane: Plane, wanted: frozenset[str], stopping: asyncio.Event) -> AsyncIterator[bytes]:
@@ -47,6 +49,7 @@ async def _follow(plane: Plane, wanted: frozenset[str], stopping: asyncio.Event)
     stopped.add_done_callback(lambda _: arrived.set())
     try:
         with plane.exchange.events(notify) as reader:
+            told = {turn.key for turn in _turns(plane)}
             yield b"\n"  # the headers go out now: the reader knows that it listens
             while not stopping.is_set():
                 try:
@@ -57,19 +60,24 @@ async def _follow(plane: Plane, wanted: frozenset[str], stopping: asyncio.Event)
                 events, lost = reader.take()
                 if lost:
                     yield _encode({"kind": "lost", "events": lost}) + b"\n"
-                if lines := _lines(plane, events, wanted):
+                now = _turns(plane)
+                if lines := _lines(plane, [*events, *(turn for turn in now if turn.key not in told)], wanted):
                     yield lines
+                told = {turn.key for turn in now}
     finally:
         stopped.cancel()
 
 
-def _lines(plane: Plane, events: Iterable[Event], wanted: frozenset[str]) -> bytes:
+def _turns(plane: Plane) -> list[Turn]:
+    report = plane.exchange.report()
+    return [turn for attack in report.attacks for turn in turns(attack)] if report else []
+
+
+def _lines(plane: Plane, events: Iterable[Event | Turn], wanted: frozenset[str]) -> bytes:
     chosen = (event for event in events if not wanted or event.application in wanted)
     return b"".join(_line(plane, event) for event in chosen)
 
 
-def _line(plane: Plane, event: Event) -> bytes:
+def _line(plane: Plane, event: Event | Turn) -> bytes:
     """The event with the name that its application has now."""
-    piece = plane.pieces.get(event.application)
-    name = (piece.application.extension.name or piece.application.dns.name) if piece else None
-    return _encode({**msgspec.structs.asdict(event), "application_name": name}) + b"\n"
+    return _encode({**msgspec.structs.asdict(event), "application_name": plane.name_of(event.application)}) + b"\n"

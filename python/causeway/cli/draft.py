@@ -204,6 +204,7 @@ def _extensions(flags: ApplicationFlags) -> Body:
         balance=flags.balance,
         weights=flags.weights,
         transparent=flags.transparent,
+        mitigation=flags.mitigation,
         on_delete=flags.on_delete,
     )
 

@@ -278,10 +278,18 @@ def _narrowed(rule: FirewallRule) -> str:
 
 
 def _verdict(one: Explained) -> str:
+    if any(rule["action"] == "drop" and rule.get("by") == "address" for rule in one["automatic"]["rules"]):
+        return "dropped"
     return "banned" if one["banned_s"] else "blocked" if one["verdict"] == "block" else "let in"
 
 
 def _why(one: Explained) -> str:
+    from causeway.cli.attacks_view import automatic_texts
+
+    return "; ".join([_by_rules(one), *automatic_texts(one["automatic"])])
+
+
+def _by_rules(one: Explained) -> str:
     if one["banned_s"]:
         return f"it went over a limit (x_causeway.limits); {one['banned_s']:.0f} s are left"
     if not one["ip_firewall"]:

@@ -203,6 +203,15 @@ class ApplicationFlags:
             text="The origin sees the client's own address; it routes back through the edge.",
         ),
     ] = None
+    mitigation: Annotated[
+        str | None,
+        option(
+            "--mitigation",
+            panel="Edge",
+            metavar="off|low|medium|high",
+            text="How little it takes for attacks to be held off automatically. Default: medium.",
+        ),
+    ] = None
     connect_timeout: Annotated[
         str | None, _duration("--connect-timeout", "Per origin, then the next is tried. Default: 3s.")
     ] = None

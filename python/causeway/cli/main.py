@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from causeway import __version__
-from causeway.cli import apps, bench, firewall, machine, status, tail, tokens, upgrade, zones
+from causeway.cli import apps, attacks, bench, firewall, machine, status, tail, tokens, upgrade, zones
 from causeway.cli.command import Group
 
 app = typer.Typer(
@@ -27,12 +27,14 @@ app.registered_commands += [
     *status.app.registered_commands,
     *tail.app.registered_commands,
     *firewall.alone.registered_commands,
+    *attacks.alone.registered_commands,
     *bench.app.registered_commands,
 ]
 app.add_typer(apps.app)
 app.add_typer(zones.app)
 app.add_typer(firewall.app)
 app.add_typer(firewall.geo)
+app.add_typer(attacks.app)
 app.add_typer(tokens.app)
 
 

@@ -22,7 +22,7 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import EdgeStatus, FlowPath, Guard, PortPressure, Status
+    from causeway.client import EdgeStatus, FlowPath, Guard, MitigationSummary, PortPressure, Status
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -92,6 +92,7 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
         ("open files", f"{files.get('used', 0)} of {files.get('limit', 0)}"),
         *([("fast path", _fast_path_text(path))] if (path := edge.get("flow_path")) else []),
         *([("guard", _guard_text(guard))] if (guard := edge.get("guard")) else []),
+        *([("mitigation", mitigation_text(told))] if (told := edge.get("mitigation")) else []),
         *([("memory", _memory_text(memory))] if (memory := edge.get("memory")) else []),
         *([("workers", _workers_text(edge))] if edge.get("workers_replaced_total") else []),
         *(("source ports", _ports_text(pressure)) for pressure in edge.get("port_pressure", ())),
@@ -121,6 +122,16 @@ def _guard_text(guard: Guard) -> str:
     trouble = f", refused: {guard['missing']}" if guard["missing"] else ""
     dropped = f"dropped {', '.join(drops)}" if drops else "dropped none"
     return f"on ({', '.join(places) or 'no interface'}), {passed} packets passed, {dropped}{left_out}{trouble}"
+
+
+def mitigation_text(told: MitigationSummary) -> str:
+    if not told["is_enabled"]:
+        return f"off: {told['missing']}" if told["missing"] else "off: switch it on with causeway mitigation on"
+    if told["missing"]:
+        return f"on, but nothing can be held off: {told['missing']}"
+    judged = "the kernel judges packets" if told["is_attached"] else "the kernel judges packets when it has to"
+    held = f"{told['rules']} rules, {told['holds']} applications held, " if told["rules"] or told["holds"] else ""
+    return f"on, {judged}, {held}{told['attacks']} attacks going on"
 
 
 def _memory_text(memory: dict[str, int]) -> str:

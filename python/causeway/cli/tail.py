@@ -27,11 +27,14 @@ from causeway.cli.render import Format, Output, bytes_text, console, duration_te
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import Client, Event, Lost
+    from causeway.client import AttackTurn, Client, Event, Lost
 
 BACK_OFF_FIRST_S = 0.5
 BACK_OFF_MAX_S = 15.0
-STYLES = {"connect": "green", "originError": "red", "clientFiltered": "yellow", "resolveOrigin": "red"}
+STYLES = {
+    "connect": "green", "originError": "red", "clientFiltered": "yellow", "resolveOrigin": "red",
+    "attackStarted": "bold red", "attackEnded": "bold",
+}  # fmt: skip
 NORMAL_CLOSE = 200
 
 app = typer.Typer(rich_markup_mode=None)
@@ -85,7 +88,7 @@ def _end(*_: object) -> None:
 
 def events(
     client: Client, application_id: str | None, *, is_following: bool, sleep: Callable[[float], None]
-) -> Iterator[Event | Lost]:
+) -> Iterator[Event | AttackTurn | Lost]:
     """Yield events; a server that was there is waited for, for as long as it takes."""
     from causeway.client import Refused, Unreachable
 
@@ -111,16 +114,24 @@ def events(
         back_off_s = min(back_off_s * 2, BACK_OFF_MAX_S)
 
 
-def line(event: Event | Lost) -> str:
+def line(event: Event | AttackTurn | Lost) -> str:
     """Return one event as a sentence in columns."""
     if event["kind"] == "lost":
         return f"{event['events']} events were not shown: they came faster than they could be read"
     at = datetime.fromtimestamp(event["time_ms"] / 1000).strftime("%H:%M:%S.%f")[:-3]
-    name = event.get("application_name") or event["application"][:8]
+    name = event.get("application_name") or event["application"][:8]  # `*`: an attack on the whole edge
+    if event["kind"] == "attackStarted" or event["kind"] == "attackEnded":
+        return f"{at}  {event['kind']:<14}  {printable(str(name))}  {_attack(event)}"
     path = f"{event['client']} -> {event['edge']}/{event['protocol']}"
     if event.get("origin"):
         path += f" -> {event['origin']}"
     return f"{at}  {event['kind']:<14}  {printable(str(name))}  {printable(path)}{_outcome(event)}"
+
+
+def _attack(turn: AttackTurn) -> str:
+    what = f"{turn['attack'][:8]}  {printable(turn['attack_kind'])}: {printable(turn['vector'])}"
+    is_over = turn["kind"] == "attackEnded"
+    return f"{what}  {turn['packets_dropped']} dropped, {turn['packets_passed']} let in" if is_over else what
 
 
 def _outcome(event: Event) -> str:
@@ -136,14 +147,14 @@ def _outcome(event: Event) -> str:
     return "  " + "  ".join(parts) if parts else ""
 
 
-def _printer(output: Format) -> Callable[[Event | Lost], None]:
+def _printer(output: Format) -> Callable[[Event | AttackTurn | Lost], None]:
     if output is Format.JSON:
         return lambda event: print(json.dumps(event), flush=True)  # ASCII: no control character gets out
     from rich.text import Text
 
     out = console()
 
-    def show(event: Event | Lost) -> None:
+    def show(event: Event | AttackTurn | Lost) -> None:
         out.print(Text(line(event), style=STYLES.get(event["kind"], "")), soft_wrap=True)
 
     return show

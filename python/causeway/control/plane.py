@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport
 from causeway.model.snapshot import Settings, encode_application, encode_firewall, encode_snapshot
-from causeway.store import access_rules, firewall_lists, sequences
+from causeway.store import access_rules, firewall_lists, sequences, switches
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
 
@@ -60,10 +60,17 @@ class NewRules(NamedTuple):
     """IP Access Rules were changed."""
 
 
+class Switched(NamedTuple):
+    """Automatic mitigation was switched on or off."""
+
+    is_on: bool
+
+
 @dataclass(slots=True)
 class Plane:
     """Everything that control knows. One change at a time; reading waits for nobody.
 
+    `mitigates`: automatic mitigation is on.
     `unavailable` says why control cannot work, `out_of_step` why the edge does not serve what is stored.
     """
 
@@ -75,6 +82,7 @@ class Plane:
     pieces: dict[str, Piece] = field(default_factory=dict)
     firewalls: dict[str, bytes] = field(default_factory=dict)  # encoded, by zone: where an application has it on
     claims: Claims = field(default_factory=Claims)
+    mitigates: bool = True
     version: int = 0
     next_expiry: datetime | None = None  # of a rule
     _changing: threading.Lock = field(default_factory=threading.Lock)
@@ -92,6 +100,7 @@ class Plane:
                 self._take_up(everything)
                 self.firewalls = self._firewalls(connection, self.pieces, are_new=True)
                 self.next_expiry = access_rules.next_expiry(connection)
+                self.mitigates = switches.is_mitigation_on(connection)
             self._settle()
             with database.write() as connection:
                 sequences.set_snapshot_version(connection, self.version)
@@ -116,8 +125,13 @@ class Plane:
         with self._changing, told(), self._open().write() as connection:
             yield connection
 
-    def change(self, write: Callable[[Connection], Edit | NewRules | None]) -> None:
-        """Change one application, or the rules of the firewall, everywhere or nowhere.
+    def name_of(self, application_id: str) -> str | None:
+        """What people call an application; nothing if it is gone."""
+        piece = self.pieces.get(application_id)
+        return (piece.application.extension.name or piece.application.dns.name) if piece else None
+
+    def change(self, write: Callable[[Connection], Edit | NewRules | Switched | None]) -> None:
+        """Change one application, the rules of the firewall or the switch of mitigation, everywhere or nowhere.
 
         `write` changes the rows and answers what became of the application, or nothing if nothing changed.
 
@@ -137,10 +151,11 @@ class Plane:
                     after = self._edited(edit) if isinstance(edit, Edit) else before
                     firewalls = self._firewalls(connection, after, are_new=isinstance(edit, NewRules))
                     next_expiry = access_rules.next_expiry(connection)
+                    mitigates = edit.is_on if isinstance(edit, Switched) else self.mitigates
                     if isinstance(edit, Edit):
-                        _refuse_if_not_running(self._deliver(after, firewalls), edit.application_id)
-                    elif firewalls != self.firewalls:
-                        self._deliver(after, firewalls)
+                        _refuse_if_not_running(self._deliver(after, firewalls, mitigates), edit.application_id)
+                    elif (firewalls, mitigates) != (self.firewalls, self.mitigates):
+                        self._deliver(after, firewalls, mitigates)
                     sequences.set_snapshot_version(connection, self.version)
             except BaseException:
                 if is_begun:
@@ -148,6 +163,7 @@ class Plane:
                     self._settle()
                 raise
             self.pieces, self.firewalls, self.next_expiry = after, firewalls, next_expiry
+            self.mitigates = mitigates
 
     def _take_up(self, everything: Iterable[Application]) -> None:
         """Start the books anew; who came first keeps its ports."""
@@ -215,17 +231,18 @@ class Plane:
             kind, content = found
             self.exchange.put_blob(kind, content, overlaps=True, private=True)
 
-    def _deliver(self, pieces: dict[str, Piece], firewalls: dict[str, bytes]) -> ApplyReport:
+    def _deliver(self, pieces: dict[str, Piece], firewalls: dict[str, bytes], mitigates: bool) -> ApplyReport:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
         report = self.exchange.report()
         self.version = max(self.version, report.version if report else 0) + 1
         served = (piece.encoded for piece in pieces.values() if not piece.unserved)
-        return self.exchange.deliver(encode_snapshot(self.version, self.site.settings, served, firewalls.values()))
+        settings = replace(self.site.settings, mitigation=mitigates)
+        return self.exchange.deliver(encode_snapshot(self.version, settings, served, firewalls.values()))
 
     def _settle(self) -> None:
         """Deliver what is stored."""
         try:
-            self._deliver(self.pieces, self.firewalls)
+            self._deliver(self.pieces, self.firewalls, self.mitigates)
             self.out_of_step = None
         except Exception as error:  # whatever it is, nobody may think that the edge agrees
             code = error.code if isinstance(error, EdgeRefused) else type(error).__name__

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import msgspec
 
+from causeway.control.mitigation import state_of
 from causeway.control.plane import Piece, Plane
 from causeway.model.application import Address
-from causeway.model.report import CarriedAt, Listener, PortRange, Reason
+from causeway.model.report import CarriedAt, Listener, PortRange, Reason, Report
 
 
 def readiness(plane: Plane) -> str | None:
@@ -41,12 +42,25 @@ def edge_states(plane: Plane) -> list[dict[str, object]]:
             "open_files": msgspec.to_builtins(report.open_files),
             "flow_path": msgspec.to_builtins(report.flow_path),
             "guard": msgspec.to_builtins(report.guard),
+            "mitigation": _mitigation(report),
             "memory": msgspec.to_builtins(report.memory),
             "port_pressure": msgspec.to_builtins(report.port_pressure),
             "events_lost": report.events_lost,
             "rejected_snapshots": report.rejected_snapshots,
         }
     ]
+
+
+def _mitigation(report: Report) -> dict[str, object]:
+    state = state_of(report)
+    return {
+        "is_enabled": state.is_enabled,
+        "is_attached": state.is_attached,
+        "missing": state.missing,
+        "rules": len(state.rules),
+        "holds": len(state.holds),
+        "attacks": sum(1 for attack in report.attacks if attack.ended_unix_ms is None),
+    }
 
 
 def application_states(plane: Plane) -> list[dict[str, object]]:

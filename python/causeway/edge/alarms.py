@@ -9,10 +9,13 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from causeway.model.mitigation import REST, Attack, MitigationState
 from causeway.model.report import Memory, PortPressure, Report
+from causeway.model.wording import rule_text
 
 _PORTS_FROM, _PORTS_UNTIL = 0.8, 0.7
 _QUIET_MS = 5_000
+_MOST_LINES_PER_S = 20  # about attacks and rules: what attacks must not fill the log
 _WHAT_TO_DO = "give more source addresses (--source-ip) or widen net.ipv4.ip_local_port_range"
 
 
@@ -31,6 +34,11 @@ class Alarms:
     _short_ms: int = 0
     _shed_seen: int = 0
     _shed_told: int = 0
+    _attacks: dict[str, bool] = field(default_factory=dict)  # that go on: are they answered
+    _over: set[str] = field(default_factory=set)
+    _rules: set[str] = field(default_factory=set)  # in force against them
+    _second_ms: int = 0
+    _lines_left: int = _MOST_LINES_PER_S
 
     def lines(self, report: Report) -> list[Line]:
         """What this report gives reason to say."""
@@ -38,6 +46,9 @@ class Alarms:
             *self._port_lines(report.port_pressure),
             *self._worker_lines(report.workers_replaced_total),
             *self._memory_lines(report.memory, report.totals.get("shed_total", 0), report.uptime_ms),
+            *self._bounded(
+                [*self._attack_lines(report.attacks), *self._rule_lines(report.mitigation)], report.uptime_ms
+            ),
         ]
 
     def _port_lines(self, pressures: list[PortPressure]) -> list[Line]:
@@ -78,6 +89,52 @@ class Alarms:
         return [
             Line(logging.WARNING, f"memory was short: {fresh} connection(s) were refused or cut for it. It is over")
         ]
+
+    def _attack_lines(self, attacks: list[Attack]) -> list[Line]:
+        """Its first second and its last, never a line for a packet. One that came and went between looks has both."""
+        lines = []
+        for attack in attacks:
+            what = f"attack {attack.id} on {_target(attack)}"
+            if attack.id in self._over:
+                continue
+            if attack.id not in self._attacks:
+                lines.append(Line(logging.WARNING, f"{what}: {attack.kind}, {attack.vector}"))
+            if attack.mitigated_after_ms is not None and not self._attacks.get(attack.id, False):
+                lines.append(Line(logging.WARNING, f"{what} is answered, after {attack.mitigated_after_ms} ms"))
+            if attack.ended_unix_ms is not None:
+                lines.append(Line(logging.WARNING, f"{what} is over: {_course(attack)}"))
+        self._attacks = {a.id: a.mitigated_after_ms is not None for a in attacks if a.ended_unix_ms is None}
+        self._over = {attack.id for attack in attacks if attack.ended_unix_ms is not None}
+        return lines
+
+    def _rule_lines(self, state: MitigationState | None) -> list[Line]:
+        """Of those that are in force; one on trial drops nothing."""
+        rules = [told for told in state.rules if told.rule.action != "watch"] if state else []
+        fresh = [told for told in rules if told.rule.id not in self._rules]
+        self._rules = {told.rule.id for told in rules}
+        said = (f"attack {told.attack}: rule {told.rule.id} {rule_text(told.rule)}" for told in fresh)
+        return [Line(logging.WARNING, text) for text in said]
+
+    def _bounded(self, lines: list[Line], now_ms: int) -> list[Line]:
+        """So many in a second, and one that says so when there were more."""
+        if now_ms - self._second_ms >= 1_000 or now_ms < self._second_ms:
+            self._second_ms, self._lines_left = now_ms, _MOST_LINES_PER_S
+        said = lines[: self._lines_left]
+        if len(said) < len(lines) and self._lines_left:
+            more = "more is to be said than fits into this log: see causeway attacks and causeway mitigation"
+            said = [*said[:-1], Line(logging.WARNING, more)]
+        self._lines_left -= len(said)
+        return said
+
+
+def _target(attack: Attack) -> str:
+    return "the whole edge" if attack.application == REST else f"application {attack.application}"
+
+
+def _course(attack: Attack) -> str:
+    seconds = ((attack.ended_unix_ms or attack.started_unix_ms) - attack.started_unix_ms) / 1000
+    counts = f"{attack.packets_dropped:,} packets dropped, {attack.packets_passed:,} let in"
+    return f"{seconds:.0f} s, at most {attack.peak_packets_per_s:,} packets/s, {counts}"
 
 
 def _name(pressure: PortPressure) -> str:

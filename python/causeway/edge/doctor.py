@@ -24,12 +24,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="causeway doctor", description="Say what this machine can do.")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     output = parser.parse_args(arguments).output
-    capabilities = cast("list[Capability]", json.loads(native.probe()))
+    found = cast("list[Capability]", json.loads(native.probe()))
+    capabilities = [*found, mitigation(found)]
     if output == "json":
         print(json.dumps(capabilities, indent=2))
     else:
         _print_table(capabilities)
     return 0
+
+
+def mitigation(capabilities: Sequence[Capability]) -> Capability:
+    """Say whether attacks could be held off automatically, which rests on the guard."""
+    guard = next((found for found in capabilities if found["name"] == "guard"), None)
+    if guard and guard["available"]:
+        how = "unless causeway up has --guard off; causeway mitigation tells what it does, and switches it on and off."
+        return Capability(name="mitigation", available=True, detail=f"Attacks can be held off automatically, {how}")
+    why = "the guard cannot judge packets, see there: limits and IP access rules hold all the same."
+    return Capability(name="mitigation", available=False, detail=f"Attacks cannot be held off automatically: {why}")
 
 
 def summary(capabilities: Sequence[Capability]) -> str:

@@ -147,13 +147,11 @@ class Mitigation:
         self._mitigator.note_refused(answer.refused)
 
     def _note(self, attack: Attack) -> None:
-        """Keep what is known of an attack, and say in the log that it began, was answered, is over."""
-        known = self._attacks.pop(attack.id, None)
+        """Keep what is known of an attack; `alarms` says it in the log."""
+        self._attacks.pop(attack.id, None)
         self._attacks[attack.id] = attack
         if len(self._attacks) > MOST_ATTACKS:
             del self._attacks[next(iter(self._attacks))]
-        for line in _lines(known, attack):
-            log.warning("%s", line)
 
     def _adopt(self) -> None:
         plan = decode_plan(self._engine.mitigation())
@@ -189,16 +187,3 @@ class Mitigation:
 
 def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _lines(before: Attack | None, now: Attack) -> list[str]:
-    name = f"attack {now.id[:8]} ({now.kind}) on {now.application}"
-    lines = []
-    if before is None:
-        lines.append(f"{name}: {now.vector}, {now.peak_packets_per_s:,} packets/s")
-    if now.mitigated_after_ms is not None and (before is None or before.mitigated_after_ms is None):
-        lines.append(f"{name}: answered after {now.mitigated_after_ms} ms")
-    if now.ended_unix_ms is not None:
-        kept = f"{now.packets_dropped:,} packets were kept out, {now.packets_passed:,} passed"
-        lines.append(f"{name}: over after {(now.ended_unix_ms - now.started_unix_ms) / 1_000:.0f} s: {kept}")
-    return lines

@@ -78,7 +78,7 @@ class ControlSide(Protocol):
         """The newest events, oldest first; as many as are kept."""
 
     def events(self, notify: Callable[[], None]) -> AbstractContextManager[Reader]:
-        """Listen to events; `notify` is called from another thread when there are new ones."""
+        """Listen to events; `notify` is called from another thread when there are new ones, or news of an attack."""
 
 
 class EdgeSide(Protocol):

@@ -42,6 +42,10 @@ class LocalReader:
         return events, lost
 
 
+def _attacks(report: Report) -> list[tuple[str, int | None]]:
+    return [(attack.id, attack.ended_unix_ms) for attack in report.attacks]
+
+
 class LocalExchange:
     """Both sides of the bus: see `bus`."""
 
@@ -85,6 +89,7 @@ class LocalExchange:
     def publish(self, report: Report) -> None:
         events = bytes(report.events)
         with self._lock:
+            has_news = self._report is not None and _attacks(self._report) != _attacks(report)
             self._report = report
             readers = list(self._readers)
             if report.has_events:
@@ -93,6 +98,9 @@ class LocalExchange:
             decoded = decode_events(events)
             for reader in readers:
                 reader.offer(decoded)
+        elif has_news:
+            for reader in readers:
+                reader.offer([])
 
     def _remember(self, events: bytes) -> None:
         self._recent.append(events)

@@ -69,6 +69,15 @@ class Balance(StrEnum):
     HASH = "hash"
 
 
+class Sensitivity(StrEnum):
+    """How little it takes for automatic mitigation to act; off: never."""
+
+    OFF = "off"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
 class Connectivity(StrEnum):
     ALL = "all"
     IPV4 = "ipv4"
@@ -155,6 +164,7 @@ class Extension:
     on_delete: OnDelete = OnDelete.DRAIN
     drain_s: float = 30.0
     limits: tuple[Limit, ...] = ()
+    mitigation: Sensitivity = Sensitivity.MEDIUM
     stated: frozenset[str] = frozenset()
 
 

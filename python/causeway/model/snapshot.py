@@ -12,7 +12,17 @@ from dataclasses import dataclass
 import msgspec
 
 from causeway.model.access_rule import Compiled, Scope, Target, prefix_of
-from causeway.model.application import Address, Application, Balance, Carrier, DirectOrigin, NamedOrigin, Network, Ports
+from causeway.model.application import (
+    Address,
+    Application,
+    Balance,
+    Carrier,
+    DirectOrigin,
+    NamedOrigin,
+    Network,
+    Ports,
+    Sensitivity,
+)
 from causeway.model.limit import Limit
 
 FORMAT = 1
@@ -28,6 +38,7 @@ class Settings:
     allow_loopback_origins: bool = False
     resolvers: tuple[tuple[Address, int], ...] = ()
     source_addresses: tuple[Address, ...] = ()  # where origins are reached from; none: the kernel chooses
+    mitigation: bool = True  # automatic
 
 
 def encode_application(application: Application, edge_addresses: tuple[Address, ...]) -> bytes:
@@ -58,6 +69,7 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             **({"weights": extension.weights} if extension.weights else {}),
             **({"firewall": application.zone_id} if application.ip_firewall else {}),
             **({"limits": [_limit(limit) for limit in extension.limits]} if extension.limits else {}),
+            **({} if extension.mitigation is Sensitivity.MEDIUM else {"mitigation": extension.mitigation}),
         }
     )
 
@@ -118,6 +130,7 @@ def encode_snapshot(
             "allow_loopback_origins": settings.allow_loopback_origins,
             "resolvers": [socket_text(*socket) for socket in settings.resolvers],
             **({"source_addresses": sources} if sources else {}),
+            **({} if settings.mitigation else {"mitigation": False}),
         }
     )
     body, walls = b",".join(applications), b",".join(firewalls)

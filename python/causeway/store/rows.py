@@ -24,6 +24,7 @@ from causeway.model.application import (
     OriginFamily,
     Ports,
     ProxyProtocol,
+    Sensitivity,
     Transport,
     UdpHeader,
 )
@@ -123,6 +124,7 @@ def _extension(body: dict[str, Any]) -> Extension:
         "on_delete": OnDelete,
         "carrier": Carrier,
         "balance": Balance,
+        "mitigation": Sensitivity,
         "weights": lambda value: tuple(int(text) for text in value),
         "limits": lambda value: tuple(Limit(**entry | {"of": Of(entry["of"])}) for entry in value),
     }

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -108,4 +119,22 @@ firewall_contents = Table(
     Column("digest", String(64), primary_key=True),
     Column("kind", String(16), nullable=False),
     Column("content", LargeBinary, nullable=False),
+)
+# What is on or off for the whole installation; what is not here is as it is by default.
+switches = Table(
+    "switches",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("is_on", Integer, nullable=False),
+)
+# Attacks that edges have told of; no end: it goes on. `body` is all that is known of it.
+attacks = Table(
+    "attacks",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("application", String(32), nullable=False, index=True),
+    Column("started_unix_ms", BigInteger, nullable=False, index=True),
+    Column("ended_unix_ms", BigInteger, nullable=True),
+    Column("seen_unix_ms", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
 )

@@ -42,6 +42,9 @@ COMMANDS = [
     *(f"firewall {verb}" for verb in ("list", "add", "remove", "import")),
     "geo update",
     "why-blocked",
+    "attacks",
+    "attacks show",
+    "mitigation",
 ]
 
 

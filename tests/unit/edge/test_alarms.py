@@ -85,3 +85,83 @@ def test_short_memory_is_told_when_it_begins_and_what_it_cost_when_it_is_over() 
 
 def test_without_a_limit_there_is_nothing_to_say_of_memory() -> None:
     assert not Alarms().lines(report(memory=None))
+
+
+def attack(number: int = 1, **changes: object) -> dict[str, object]:
+    known = {"application": "a" * 32, "kind": "udp", "vector": "UDP to 53", "started_unix_ms": 1_000}
+    return {"id": f"{number:032x}", **known, **changes}
+
+
+def held(*ids: str, action: str = "drop") -> dict[str, object]:
+    rules = [
+        {
+            "rule": {"id": name, "application": "a" * 32, "action": action, "match": {"protocol": 17}},
+            "attack": "b" * 32,
+            "made_unix_ms": 1_000,
+        }
+        for name in ids
+    ]
+    return {"is_enabled": True, "is_attached": True, "rules": rules}
+
+
+def test_an_attack_is_told_when_it_begins_and_when_it_ends() -> None:
+    alarms = Alarms()
+    said = [
+        [line.text for line in alarms.lines(report(attacks=attacks))]
+        for attacks in (
+            [],
+            [attack()],
+            [attack(packets_dropped=7)],
+            [attack(mitigated_after_ms=1_800)],
+            [attack(mitigated_after_ms=1_800)],
+            [attack(ended_unix_ms=13_000, packets_dropped=9_000, packets_passed=3, peak_packets_per_s=2_000)],
+            [attack(ended_unix_ms=13_000)],
+            [],
+        )
+    ]
+    name = f"attack {1:032x} on application {'a' * 32}"
+    assert said == [
+        [],
+        [f"{name}: udp, UDP to 53"],
+        [],
+        [f"{name} is answered, after 1800 ms"],
+        [],
+        [f"{name} is over: 12 s, at most 2,000 packets/s, 9,000 packets dropped, 3 let in"],
+        [],
+        [],
+    ]
+
+
+def test_one_that_came_and_went_between_two_looks_is_told_whole() -> None:
+    alarms = Alarms()
+    lines = alarms.lines(report(attacks=[attack(ended_unix_ms=2_000)]))
+    assert [line.level for line in lines] == [logging.WARNING] * 2
+    assert not alarms.lines(report(attacks=[attack(ended_unix_ms=2_000)]))
+
+
+def test_an_attack_on_no_application_in_particular_is_one_on_the_edge() -> None:
+    [line] = Alarms().lines(report(attacks=[attack(application="*")]))
+    assert line.text == f"attack {1:032x} on the whole edge: udp, UDP to 53"
+
+
+def test_a_rule_is_told_in_words_when_it_comes_into_force() -> None:
+    alarms = Alarms()
+    [line] = alarms.lines(report(mitigation=held("r1")))
+    assert line == Line(logging.WARNING, f"attack {'b' * 32}: rule r1 drops UDP")
+    assert [line.text[-11:] for line in alarms.lines(report(mitigation=held("r1", "r2")))] == ["2 drops UDP"]
+    assert not alarms.lines(report(mitigation=held()))
+    assert not alarms.lines(report(mitigation=held("r3", action="watch"))), "it is on trial"
+    assert len(alarms.lines(report(mitigation=held("r3")))) == 1
+
+
+def test_however_much_happens_little_is_said_in_a_second() -> None:
+    alarms = Alarms()
+    said = []
+    for look in range(50):  # in one second, each with attacks and rules that nobody has heard of
+        many = [attack(number) for number in range(100 * look, 100 * look + 100)]
+        rules = held(*(f"r{look}-{number}" for number in range(100)))
+        said += alarms.lines(report(attacks=many, mitigation=rules, uptime_ms=5_000 + look))
+    assert len(said) == 20
+    assert said[-1].text.endswith("see causeway attacks and causeway mitigation")
+    again = alarms.lines(report(attacks=[attack(9_999)], uptime_ms=7_000))
+    assert [line.text[7:39] for line in again] == [f"{9_999:032x}"]

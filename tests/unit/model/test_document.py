@@ -60,6 +60,7 @@ NEARLY = {
             "carrier": st.sampled_from(["auto", "engine", "kernel"]),
             "transparent": st.booleans(),
             "balance": st.sampled_from(["order", "hash"]),
+            "mitigation": st.sampled_from(["off", "low", "medium", "HIGH", "auto"]),
             "weights": st.lists(st.integers(-1, 1001), max_size=2),
         },
     ),

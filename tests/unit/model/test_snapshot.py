@@ -35,6 +35,7 @@ def encoded(case: dict[str, Any]) -> bytes:
         allow_loopback_origins=told["allow_loopback_origins"],
         resolvers=tuple((ip_address(host), port) for host, port in told["resolvers"]),
         source_addresses=tuple(ip_address(text) for text in told.get("source_addresses", ())),
+        mitigation=told.get("mitigation", True),
     )
     return encode_snapshot(case["snapshot"]["version"], settings, pieces)
 

@@ -26,8 +26,8 @@ const SOCKET_BUFFER_BYTES: i32 = 1024 * 1024;
 const MOST_EVICTIONS: u32 = 2;
 const REFUSED_FOR_MS: u64 = 10_000;
 const MOST_REFUSALS: usize = 64;
-/// Of clients that the firewall or a limit refuses, in a second.
-const MOST_REFUSED_RECORDS: u32 = 100;
+/// Of datagrams that the firewall or a limit refuses, in a second, of all workers together.
+const MOST_REFUSED_RECORDS: usize = 100;
 
 impl UdpPlane {
     /// A session for a client that has none. `None` if it cannot be served, which is on record then.
@@ -70,7 +70,7 @@ impl UdpPlane {
         let (since_ms, written) = self.refused_records;
         if desk.now_ms.saturating_sub(since_ms) >= 1000 {
             self.refused_records = (desk.now_ms, 0);
-        } else if written >= MOST_REFUSED_RECORDS {
+        } else if written >= (MOST_REFUSED_RECORDS / desk.files.workers()).max(1) {
             return;
         }
         self.refused_records.1 += 1;

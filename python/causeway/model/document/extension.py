@@ -13,6 +13,7 @@ from causeway.model.application import (
     Network,
     OnDelete,
     ProxyProtocol,
+    Sensitivity,
     Transport,
     UdpHeader,
 )
@@ -84,6 +85,8 @@ def _field(name: str, value: object, transport: Transport) -> object:
             return as_choice(value, pointer, OnDelete)
         case "carrier":
             return as_choice(value, pointer, Carrier)
+        case "mitigation":
+            return as_choice(value, pointer, Sensitivity)
         case "limits":
             return parse_limits(value, pointer, transport)
         case "balance":
