@@ -76,6 +76,11 @@ impl Active {
         self.firewall.as_ref().is_none_or(|firewall| !firewall.admit(client, self.id, port).verdict.is_refusal())
     }
 
+    /// Do the rules name it as one that may always come in?
+    pub fn allows(&self, client: IpAddr, port: u16) -> bool {
+        self.firewall.as_ref().is_some_and(|firewall| firewall.judge(client, self.id, port).verdict == Verdict::Allow)
+    }
+
     /// Must what this client has end?
     pub fn cuts(&self, client: IpAddr, port: u16) -> bool {
         self.firewall.as_ref().is_some_and(|firewall| firewall.judge(client, self.id, port).verdict == Verdict::Cut)

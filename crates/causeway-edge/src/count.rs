@@ -38,6 +38,8 @@ counters!(
     firewall_refused_total,
     limits_refused_total,
     limits_bans_total,
+    mitigation_refused_total,
+    idle_evicted_total,
     bytes_ingress,
     bytes_egress,
     datagrams_ingress,

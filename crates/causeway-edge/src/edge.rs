@@ -5,6 +5,7 @@ mod firewalls;
 mod handing;
 mod succession;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use crate::apply::Running;
 use crate::carry::{self, Carry};
 use crate::clock::Clock;
+use crate::detect::{Detect, DetectWatch};
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
@@ -83,6 +85,8 @@ pub struct Edge {
     /// First, so that it ends first: it replaces workers.
     watch: Option<Watch>,
     memory_watch: Option<MemoryWatch>,
+    detect_watch: Option<DetectWatch>,
+    detect: Arc<Detect>,
     strain: Arc<Strain>,
     state: Arc<Mutex<State>>,
     sight: Arc<Mutex<Sight>>,
@@ -140,7 +144,8 @@ impl Edge {
         let clock = Clock::at(begin_ms);
         // Sessions hold one descriptor each and must leave room for relays.
         let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
-        let strain = Arc::new(Strain::default());
+        let (strain, detect) = (Arc::new(Strain::default()), Arc::new(Detect::default()));
+        running.detect = detect.clone();
         let terms = Terms {
             clock,
             event_capacity: config.event_capacity,
@@ -148,6 +153,7 @@ impl Edge {
             may_gather: config.gather_sends,
             strain: strain.clone(),
             ledger: Ledger::new(count),
+            detect: detect.clone(),
         };
         sys::limit_pipe_descriptors(files::for_pipes(limit as usize));
         let (mut workers, mut readers) = (Vec::new(), Vec::new());
@@ -162,6 +168,7 @@ impl Edge {
             None => None,
         };
         let (carried, reader) = event::ring(config.event_capacity);
+        let carried = carried.heard_by(detect.feed());
         readers.push(reader);
         let itself: Arc<OnceLock<Weak<Mutex<State>>>> = Arc::default();
         let recarry = Arc::new({
@@ -192,8 +199,14 @@ impl Edge {
         let relief = Relief { state: state.clone() };
         let memory_watch = MemoryWatch::start(clock, strain.clone(), move |bytes| relief.free(bytes))
             .map_err(EdgeError::resources("starting the watch on memory"))?;
+        let rules = Rules { state: state.clone() };
+        let detect_watch =
+            DetectWatch::start(clock, detect.clone(), move |id, client, port| rules.exempt(id, client, port))
+                .map_err(EdgeError::resources("starting the watch on sources"))?;
         Ok(Edge {
             watch: Some(watch),
+            detect_watch: Some(detect_watch),
+            detect,
             memory_watch: Some(memory_watch),
             strain,
             state,
@@ -276,6 +289,7 @@ impl Edge {
             refused: state.running.refused(),
             events,
             events_lost,
+            detections: self.detect.detections(),
             rejected_snapshots: state.rejected_snapshots.clone(),
         }
     }
@@ -374,7 +388,7 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        (self.watch, self.memory_watch) = (None, None);
+        (self.watch, self.memory_watch, self.detect_watch) = (None, None, None);
         let mut state = self.state();
         state.running.carry.abandon();
         for worker in &state.workers {
@@ -416,6 +430,21 @@ impl Relief {
         let pending: Vec<Answer> = state.workers.iter().map(|worker| worker.submit(vec![Step::Shed(part)])).collect();
         drop(state);
         pending.into_iter().for_each(|answer| drop(answer.wait()));
+    }
+}
+
+/// Whom no detection may ban.
+#[derive(Debug)]
+struct Rules {
+    state: Arc<Mutex<State>>,
+}
+
+impl Rules {
+    /// None: a change is under way, or the application is gone.
+    fn exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool> {
+        let state = self.state.try_lock().ok()?;
+        let active = state.running.active(&format!("{application:032x}"))?;
+        Some(active.trusts(client.to_canonical()) || active.allows(client, port))
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::clock::unix_ms;
+use crate::detect::Feed;
 use crate::firewall::Matched;
 use crate::snapshot::Protocol;
 
@@ -62,6 +63,10 @@ pub enum Cause {
     LimitOpen,
     LimitRate,
     LimitBanned,
+    FloodBanned,
+    BruteForceBanned,
+    ScanBanned,
+    IdleEvicted,
     ClientGone,
     SessionEvicted,
     OriginPortUnreachable,
@@ -150,6 +155,24 @@ impl Cause {
             }
             Cause::LimitRate => ("limit_rate", ClientFiltered, 403, "more in a second than the limits allow"),
             Cause::LimitBanned => ("limit_banned", ClientFiltered, 403, "banned for a time for going over a limit"),
+            Cause::FloodBanned => {
+                ("flood_banned", ClientFiltered, 403, "banned for a time: its address opened a flood of connections")
+            }
+            Cause::BruteForceBanned => (
+                "brute_force_banned",
+                ClientFiltered,
+                403,
+                "banned for a time: its address tried short connections again and again, as for passwords",
+            ),
+            Cause::ScanBanned => {
+                ("scan_banned", ClientFiltered, 403, "banned for a time: its address asked for one port after another")
+            }
+            Cause::IdleEvicted => (
+                "idle_evicted",
+                Disconnect,
+                500,
+                "this edge was full, and this one was silent and of the network that held most connections",
+            ),
             Cause::ClientGone => ("client_gone", Disconnect, 499, "the client left before the origin answered"),
             Cause::SessionEvicted => {
                 ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used")
@@ -207,6 +230,8 @@ pub struct Event {
 pub struct Events {
     ring: rtrb::Producer<Event>,
     lost: Arc<AtomicU64>,
+    /// Who judges what clients do hears of it too.
+    feed: Option<Feed>,
 }
 
 /// The reading end.
@@ -219,10 +244,14 @@ pub struct EventReader {
 pub fn ring(capacity: usize) -> (Events, EventReader) {
     let (producer, consumer) = rtrb::RingBuffer::new(capacity);
     let lost = Arc::new(AtomicU64::new(0));
-    (Events { ring: producer, lost: lost.clone() }, EventReader { ring: consumer, lost })
+    (Events { ring: producer, lost: lost.clone(), feed: None }, EventReader { ring: consumer, lost })
 }
 
 impl Events {
+    pub fn heard_by(self, feed: Feed) -> Events {
+        Events { feed: Some(feed), ..self }
+    }
+
     pub fn write(&mut self, mut event: Event) {
         event.time_ms = unix_ms();
         self.write_dated(event);
@@ -230,6 +259,9 @@ impl Events {
 
     /// Of something that happened at the time that it says.
     pub fn write_dated(&mut self, event: Event) {
+        if let Some(feed) = &mut self.feed {
+            feed.write(&event);
+        }
         if self.ring.push(event).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -8,6 +8,7 @@ mod apply;
 mod carry;
 mod clock;
 mod count;
+mod detect;
 mod dispatch;
 mod edge;
 mod error;

@@ -109,7 +109,7 @@ pub struct Settings {
 pub struct Switch(bool);
 
 impl Switch {
-    fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         self.0
     }
 }

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 
 use causeway_wire::{accept, proxy_v1, proxy_v2};
 
-use super::TcpPlane;
 use super::connection::Reset;
+use super::{TcpPlane, banned, counters};
 use crate::event::Cause;
 use crate::relay::BUFFER_BYTES;
 use crate::snapshot::ProxyProtocol;
@@ -38,6 +38,10 @@ impl TcpPlane {
                         return self.close(desk, slot, Cause::FirewallBlocked, Reset::Both);
                     }
                     let (active, client) = (connection.active.clone(), connection.endpoints().source.ip());
+                    if let Some(cause) = banned(desk, &active, client, connection.edge_address.port()) {
+                        counters(&active, desk).mitigation_refused_total.add(1);
+                        return self.close(desk, slot, cause, Reset::Both);
+                    }
                     match active.permit(client, desk.now_ms, &active.counters[desk.worker]) {
                         Ok(permit) => connection.permit = permit,
                         Err(cause) => return self.close(desk, slot, cause, Reset::Both),

@@ -1,0 +1,74 @@
+//! The edge is full: which silent connections give way, so that others can come in.
+//!
+//! Only those of the network that holds the most, and only if that is more than its part: who has few keeps them, and
+//! so does whoever has said something lately.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::connection::{Connection, Reset, State};
+use super::{TcpPlane, counters};
+use crate::event::Cause;
+use crate::worker::Desk;
+
+/// Looking costs time for each connection there is: as many as this find room by one look.
+const AT_ONCE: usize = 256;
+const LOOK_EVERY_MS: u64 = 100;
+/// A network with fewer is not what fills the edge; nor is one with less than this part of all.
+const LEAST_HELD: usize = 64;
+const LEAST_PART: usize = 8;
+/// Silent for less, one may be about to speak.
+const SILENT_MS: u64 = 2_000;
+/// Of one that has spoken: it may be an idle session that somebody wants.
+const LONG_SILENT_MS: u64 = 30_000;
+
+impl TcpPlane {
+    /// Room for one more connection. False: nobody is to give way.
+    pub(super) fn make_room(&mut self, desk: &mut Desk) -> bool {
+        if desk.now_ms < self.made_room_ms + LOOK_EVERY_MS {
+            return false;
+        }
+        self.made_room_ms = desk.now_ms;
+        let victims = self.silent_of_the_largest(desk.now_ms);
+        for slot in &victims {
+            counters(&self.connections[*slot].active, desk).idle_evicted_total.add(1);
+            self.close(desk, *slot, Cause::IdleEvicted, Reset::Both);
+        }
+        !victims.is_empty()
+    }
+
+    /// Those that never said anything before others, the oldest first.
+    fn silent_of_the_largest(&self, now_ms: u64) -> Vec<usize> {
+        let open = || self.connections.iter().filter(|(_, connection)| connection.state != State::Closed);
+        let mut held: HashMap<u128, usize> = HashMap::new();
+        for (_, connection) in open() {
+            *held.entry(network(connection.endpoints().source.ip())).or_default() += 1;
+        }
+        let Some((largest, count)) = held.into_iter().max_by_key(|(_, count)| *count) else { return Vec::new() };
+        if count < LEAST_HELD.max(self.open() / LEAST_PART) {
+            return Vec::new();
+        }
+        let mut silent: Vec<(bool, u64, usize)> = open()
+            .filter(|(_, connection)| network(connection.endpoints().source.ip()) == largest)
+            .filter(|(_, connection)| connection.is_silent(now_ms))
+            .map(|(slot, connection)| (connection.up.bytes > 0, connection.since_ms, slot))
+            .collect();
+        silent.sort_unstable();
+        silent.into_iter().take(AT_ONCE.min(count - LEAST_HELD / 2)).map(|(.., slot)| slot).collect()
+    }
+}
+
+impl Connection {
+    fn is_silent(&self, now_ms: u64) -> bool {
+        let least_ms = if self.up.bytes > 0 { LONG_SILENT_MS } else { SILENT_MS };
+        self.state == State::Open && now_ms.saturating_sub(self.since_ms) >= least_ms
+    }
+}
+
+/// A /24 or a /56, in one space.
+fn network(client: IpAddr) -> u128 {
+    match client {
+        IpAddr::V4(v4) => (u32::from(v4) & 0xffff_ff00).into(),
+        IpAddr::V6(v6) => Ipv6Addr::to_bits(v6) >> 72 << 72,
+    }
+}
