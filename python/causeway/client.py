@@ -205,6 +205,7 @@ class Explained(TypedDict):
     asn: int | None
     country: str | None
     banned_s: float
+    detected: str | None
 
 
 class Explanation(TypedDict):

@@ -180,6 +180,7 @@ def explain(request: Request, plane: PlaneOf) -> Json:
                     "asn": said.asn if said else None,
                     "country": said.country if said else None,
                     "banned_s": said.banned_ms / 1000 if said else 0,
+                    "detected": said.detected if said else None,
                 }
                 for id_, port, said in told
                 if id_ in applications

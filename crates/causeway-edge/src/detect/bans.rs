@@ -177,7 +177,7 @@ mod tests {
         let (mut ledger, client) = (Ledger::default(), "198.51.100.1".parse().unwrap());
         assert_eq!(ledger.add(source("198.51.100.1"), Kind::Flood, 0), Some(FIRST_MS));
         for second in 1..=30 {
-            (0..20).for_each(|_| drop(ledger.bans().refuse(1, client, second * 1000)));
+            (0..20).for_each(|_| assert!(ledger.bans().refuse(1, client, second * 1000).is_some()));
             assert!(!ledger.look(second * 1000, |_, tries, _| assert_eq!(tries, 20)));
         }
         assert_eq!(ledger.bans().find(1, client, 31_000), Some((Kind::Flood, 30_000 + FIRST_MS)));
