@@ -40,6 +40,7 @@ counters!(
     limits_bans_total,
     mitigation_refused_total,
     idle_evicted_total,
+    answered_total,
     bytes_ingress,
     bytes_egress,
     datagrams_ingress,

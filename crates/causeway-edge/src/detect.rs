@@ -8,7 +8,7 @@ mod bans;
 mod judge;
 mod report;
 mod sighting;
-mod source;
+pub mod source;
 mod table;
 mod watch;
 

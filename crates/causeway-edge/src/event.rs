@@ -67,6 +67,10 @@ pub enum Cause {
     BruteForceBanned,
     ScanBanned,
     IdleEvicted,
+    GreetingInvalid,
+    GreetingTimeout,
+    JoinLimit,
+    Answered,
     ClientGone,
     SessionEvicted,
     OriginPortUnreachable,
@@ -173,6 +177,19 @@ impl Cause {
                 500,
                 "this edge was full, and this one was silent and of the network that held most connections",
             ),
+            Cause::GreetingInvalid => {
+                ("minecraft_invalid", ClientFiltered, 403, "what it said first is nothing that a Minecraft client says")
+            }
+            Cause::GreetingTimeout => {
+                ("minecraft_timeout", ClientFiltered, 403, "it did not say in time what it wants of a Minecraft server")
+            }
+            Cause::JoinLimit => (
+                "minecraft_join_limit",
+                ClientFiltered,
+                403,
+                "more want to join than may in a second, and its turn did not come",
+            ),
+            Cause::Answered => ("answered", Disconnect, 200, "answered by the edge from what the origin said last"),
             Cause::ClientGone => ("client_gone", Disconnect, 499, "the client left before the origin answered"),
             Cause::SessionEvicted => {
                 ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used")

@@ -24,6 +24,7 @@ mod linger;
 mod listen;
 mod maglev;
 mod memory;
+mod minecraft;
 mod origin;
 mod outbox;
 mod pressure;

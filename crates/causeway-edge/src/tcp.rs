@@ -1,6 +1,6 @@
 //! TCP connections of one worker, from accept to close: admit, read a trusted header, connect, relay, end.
 //!
-//! States of a connection: `Header -> (Resolving) -> Connecting -> Open`, and out of each straight to closed.
+//! States of a connection: `Header -> (Visiting) -> (Resolving) -> Connecting -> Open`, and out of each straight to closed.
 //! RST is passed on as RST, FIN as FIN. Timers are lazy (see `timer`).
 
 mod connect;
@@ -9,6 +9,7 @@ mod evict;
 mod header;
 mod run;
 mod shed;
+mod visit;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::application::Active;
+use crate::clock::unix_ms;
 use crate::count::Counters;
 use crate::event::{Cause, Event, Kind as EventKind};
 use crate::listen::BASE_USER_TIMEOUT;
@@ -207,7 +209,7 @@ impl TcpPlane {
         if must_show_header {
             self.arm(desk, slot);
         } else {
-            self.connect(desk, slot);
+            self.go_in(desk, slot);
         }
     }
 
@@ -277,6 +279,7 @@ impl TcpPlane {
         }
         match connection.state {
             State::Header => self.close(desk, slot, Cause::HeaderTimeout, Reset::Both),
+            State::Visiting => self.step(desk, slot),
             State::Resolving => self.close(desk, slot, Cause::NameFailed, Reset::Both),
             State::Connecting => {
                 self.note_failure(desk, slot, Cause::ConnectTimeout);
@@ -352,6 +355,13 @@ impl TcpPlane {
         counters.firewall_refused_total.add(u64::from(cause == Cause::FirewallBlocked));
         let client = connection.client.take();
         let origin = connection.origin.take();
+        if let Some(gate) = &connection.active.gate
+            && connection.connect_time_ms > 0
+        {
+            let lasted_ms = unix_ms().saturating_sub(connection.connect_time_ms);
+            gate.note_end(connection.endpoints().source.ip(), lasted_ms, desk.now_ms);
+        }
+        connection.visit = None;
         let mut event = connection.event(cause, 0);
         if connection.is_worth_measuring() {
             let rtt = |socket: &Option<OwnedFd>| socket.as_ref().map_or(0, |fd| sys::rtt_ns(fd.as_raw_fd()));

@@ -45,6 +45,9 @@ pub fn choose(active: &Active, edge: IpAddr, machine: &impl Machine) -> Result<C
     if !spec.limits.is_empty() {
         return Err(why("limits", "limits are kept by the engine".into()));
     }
+    if spec.minecraft.is_some() {
+        return Err(why("minecraft", "what a Minecraft client says first (minecraft) is read by the engine".into()));
+    }
     if !spec.proxy_protocol_from.is_empty() {
         let why_not = "PROXY headers from clients (proxy_protocol_from) are read by the engine";
         return Err(why("reads_header", why_not.into()));

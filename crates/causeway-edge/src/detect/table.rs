@@ -43,9 +43,9 @@ impl Window {
     fn last(&self, pieces: usize, now_ms: u64) -> impl Iterator<Item = u16> {
         let present = now_ms / PIECE_MS;
         (0..pieces.min(PIECES) as u64).map(move |step| {
-            let piece = present.saturating_sub(step);
-            let is_kept = piece <= self.newest && self.newest - piece < PIECES as u64;
-            if is_kept { self.counts[(piece % PIECES as u64) as usize] } else { 0 }
+            let is_kept = |piece: &u64| *piece <= self.newest && self.newest - piece < PIECES as u64;
+            let piece = present.checked_sub(step).filter(is_kept);
+            piece.map_or(0, |piece| self.counts[(piece % PIECES as u64) as usize])
         })
     }
 

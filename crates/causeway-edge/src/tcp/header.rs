@@ -33,7 +33,9 @@ impl TcpPlane {
                 Ok(accept::Parsed::Header { consumed, endpoints }) => {
                     connection.told = endpoints.map(Box::new);
                     connection.early.drain(..consumed);
-                    connection.up.bytes += connection.early.len() as u64;
+                    if connection.active.gate.is_none() {
+                        connection.up.bytes += connection.early.len() as u64;
+                    }
                     if !connection.admits() {
                         return self.close(desk, slot, Cause::FirewallBlocked, Reset::Both);
                     }
@@ -46,7 +48,7 @@ impl TcpPlane {
                         Ok(permit) => connection.permit = permit,
                         Err(cause) => return self.close(desk, slot, cause, Reset::Both),
                     }
-                    return self.connect(desk, slot);
+                    return self.go_in(desk, slot);
                 }
                 Ok(accept::Parsed::NeedMore) if n > 0 => {}
                 Ok(accept::Parsed::NeedMore) | Err(_) => {
