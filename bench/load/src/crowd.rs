@@ -1,11 +1,12 @@
 //! Many clients with addresses of their own, at a fixed rate together: who is let in, and who is turned away and when.
 //!
 //! Each does one thing: `echo` (say some bytes, hear them, close), `hold` (say nothing), `drip` (a byte of a PROXY
-//! header each second), `deaf` (ask for all there is, read nothing; needs port 7003's source). Prints, second by
-//! second, what was begun, served and refused, and how long the held ones lasted.
+//! header each second), `deaf` (ask for all there is, read nothing; needs port 7003's source), `status` and `join` (as a
+//! Minecraft client). Prints, second by second, what was begun, served and refused, and how long the held ones lasted.
 use crate::args::{Args, refuse};
-use crate::clock::now_ns;
+use crate::clock::{Window, now_ns};
 use crate::connect;
+use crate::request::Request;
 use crate::sys::{Poll, READABLE, Ticks, WRITABLE, would_block};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ enum Act {
     Hold,
     Drip,
     Deaf,
+    Status,
+    Join,
 }
 
 #[derive(Default, Clone, Copy, Serialize)]
@@ -49,6 +52,8 @@ struct Client {
     began_ns: u64,
     sent: usize,
     heard: usize,
+    /// The first bytes that it heard.
+    first: [u8; 8],
 }
 
 struct Crowd {
@@ -57,6 +62,8 @@ struct Crowd {
     poll: Poll,
     clients: HashMap<usize, Client>,
     start_ns: u64,
+    /// What a deaf one asks for.
+    request: Vec<u8>,
     told: Told,
     lasted_ms: Vec<u64>,
 }
@@ -73,7 +80,9 @@ pub fn run(args: &mut Args) -> io::Result<()> {
         "hold" => Act::Hold,
         "drip" => Act::Drip,
         "deaf" => Act::Deaf,
-        other => refuse(format!("--act {other}: echo, hold, drip or deaf")),
+        "status" => Act::Status,
+        "join" => Act::Join,
+        other => refuse(format!("--act {other}: echo, hold, drip, deaf, status or join")),
     };
     let length = args.seconds("--seconds", 10.0);
     args.done();
@@ -83,8 +92,17 @@ pub fn run(args: &mut Args) -> io::Result<()> {
     poll.add(ticks.as_raw_fd(), TICK, READABLE)?;
     let start_ns = now_ns();
     let told = Told { seconds: vec![Second::default(); length.as_secs() as usize + 1], ..Told::default() };
-    let mut it = Crowd { act, size, poll, clients: HashMap::new(), start_ns, told, lasted_ms: Vec::new() };
-    let (mut begun, mut dripped_ns, end_ns) = (0, start_ns, start_ns + length.as_nanos() as u64);
+    let end_ns = start_ns + length.as_nanos() as u64;
+    let window = Window { from_ns: start_ns, to_ns: end_ns + 60_000_000_000 };
+    let request = match act {
+        Act::Deaf => Request { window, bytes: 0 }.to_bytes().to_vec(),
+        Act::Status => [&minecraft(1)[..], b"\x01\x00", b"\x09\x01pingpong"].concat(),
+        Act::Join => [&minecraft(2)[..], b"\x15\x00\x03Bot", &[0; 16]].concat(),
+        Act::Echo | Act::Hold | Act::Drip => vec![b'x'; size],
+    };
+    let (clients, lasted_ms) = (HashMap::new(), Vec::new());
+    let mut it = Crowd { act, size, poll, clients, start_ns, request, told, lasted_ms };
+    let (mut begun, mut dripped_ns) = (0, start_ns);
     while now_ns() < end_ns {
         for index in 0..it.poll.wait(Duration::from_millis(20))? {
             match it.poll.event(index).0 {
@@ -120,7 +138,7 @@ impl Crowd {
         let token = stream.as_raw_fd() as usize;
         let interest = if self.act == Act::Deaf { WRITABLE } else { READABLE | WRITABLE };
         self.poll.add(stream.as_raw_fd(), token, interest)?;
-        self.clients.insert(token, Client { stream, began_ns, sent: 0, heard: 0 });
+        self.clients.insert(token, Client { stream, began_ns, sent: 0, heard: 0, first: [0; 8] });
         Ok(())
     }
 
@@ -128,7 +146,7 @@ impl Crowd {
         let (act, size) = (self.act, self.size);
         let Some(client) = self.clients.get_mut(&token) else { return };
         let began_ns = client.began_ns;
-        match client.advance(act, size) {
+        match client.advance(act, size, &self.request) {
             Ok(false) => {
                 // Written once: from now on only what comes back matters.
                 let interest = if act == Act::Deaf { 0 } else { READABLE };
@@ -164,7 +182,7 @@ impl Crowd {
     }
 
     fn print(mut self) -> io::Result<()> {
-        if self.act != Act::Echo {
+        if matches!(self.act, Act::Hold | Act::Drip | Act::Deaf) {
             let held: Vec<u64> = self.clients.values().map(|client| client.began_ns).collect();
             self.told.held = held.len() as u64;
             held.into_iter().for_each(|began_ns| self.second(began_ns).served += 1);
@@ -178,15 +196,35 @@ impl Crowd {
     }
 }
 
+/// A handshake that goes on to this state (causeway_wire::minecraft has the format).
+fn minecraft(next: u8) -> Vec<u8> {
+    let body = [b"\x00\xff\x05\x0emc.example.net\x63\xdd", &[next][..]].concat();
+    [&[body.len() as u8][..], &body].concat()
+}
+
+const PONG: usize = 10;
+
+/// Where the packet ends that begins here.
+fn packet_end(bytes: &[u8]) -> Option<usize> {
+    let (mut value, mut at) = (0, 0);
+    loop {
+        let byte = bytes.get(at)?;
+        value |= usize::from(byte & 0x7f) << (7 * at);
+        at += 1;
+        if byte & 0x80 == 0 {
+            return Some(at + value);
+        }
+    }
+}
+
 impl Client {
     /// Does what it can now; true once it has been served.
-    fn advance(&mut self, act: Act, size: usize) -> io::Result<bool> {
+    fn advance(&mut self, act: Act, size: usize, request: &[u8]) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
-        if self.sent == 0 && matches!(act, Act::Echo | Act::Deaf) {
-            let length = if act == Act::Echo { size } else { 1 };
-            match self.stream.write(&vec![b'x'; length]) {
+        if self.sent == 0 && !matches!(act, Act::Hold | Act::Drip) {
+            match self.stream.write(request) {
                 Ok(sent) => self.sent = sent,
                 Err(error) if would_block(&error) || error.kind() == io::ErrorKind::NotConnected => return Ok(false),
                 Err(error) => return Err(error),
@@ -200,8 +238,17 @@ impl Client {
         match self.stream.read(&mut reply) {
             Ok(0) => Err(io::Error::other("closed")),
             Ok(count) => {
+                if self.heard == 0 {
+                    self.first.copy_from_slice(&reply[..8]);
+                }
                 self.heard += count;
-                Ok(act == Act::Echo && self.heard >= size)
+                match act {
+                    Act::Status => Ok(packet_end(&self.first).is_some_and(|end| self.heard >= end + PONG)),
+                    // Id 2 is a success, id 0 a refusal in words.
+                    Act::Join if self.first[1] == 2 => Ok(true),
+                    Act::Join => Err(io::Error::other("refused")),
+                    _ => Ok(act == Act::Echo && self.heard >= size),
+                }
             }
             Err(error) if would_block(&error) || error.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),

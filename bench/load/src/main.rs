@@ -34,7 +34,8 @@ const HELP: &str = "causeway-load MODE --to ADDRESS:PORT [options]
   idle    --connections N                     echo, hold until a line on stdin, echo again
   keep    --connection-rate N --longs N --request-rate N [--udp-to ADDRESS:PORT --sessions N --datagram-rate N]
           --deadline S --sources A-B          what a user keeps of all that, second by second
-  crowd   --sources A-B --rate N --most N --ports N --act echo|hold|drip|deaf --size B   clients that attack
+  crowd   --sources A-B --rate N --most N --ports N --act echo|hold|drip|deaf|status|join
+          --size B                            clients that attack
 all clients: --seconds S (whole run) --warmup S (left out of the rate)";
 
 fn main() -> ExitCode {

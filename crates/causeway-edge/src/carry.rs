@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use crate::application::Active;
 use crate::dispatch;
-use crate::event::Events;
+use crate::event::{Cause, Events};
 use crate::firewall::Firewall;
 use crate::report::{CarriedBy, CarrierReport, FlowPathReport, ListenerReport, ListenerState, Reason};
 use crate::snapshot::{Carrier, OnDelete, Protocol, Settings};
@@ -80,6 +80,8 @@ type Choice = Result<Carriage, Reason>;
 
 /// What the thread needs that only the edge has.
 pub type Recarry = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Is this client banned from the application?
+pub type Refuses = Arc<dyn Fn(u128, IpAddr) -> Option<Cause> + Send + Sync>;
 
 #[derive(Default)]
 pub struct Carry {
@@ -94,6 +96,7 @@ pub struct Carry {
     here: Here,
     events: Option<Events>,
     recarry: Option<Recarry>,
+    refuses: Option<Refuses>,
     thread: Option<JoinHandle<Keeper>>,
     wake: Option<Arc<Wake>>,
     orders: Arc<Orders>,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::apply::Running;
 use crate::carry::{self, Carry};
 use crate::clock::Clock;
-use crate::detect::{Detect, DetectWatch};
+use crate::detect::{Banned, Detect, DetectWatch};
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
@@ -175,9 +175,13 @@ impl Edge {
             let itself = itself.clone();
             move || recarry(&itself)
         });
+        let refuses = Arc::new({
+            let detect = detect.clone();
+            move |application, client| detect.refuses(application, client, clock.now_ms())
+        });
         let wanted = carry::Wanted { mode: config.fast_path, flows: config.fast_path_flows };
         running.blobs = Blobs::new(config.state_dir.as_deref());
-        running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, recarry, workers_given)
+        running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, (recarry, refuses), workers_given)
             .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
         running.guarding = Guarding::start(config.guard, config.state_dir.as_deref())
             .map_err(|missing| EdgeError::Config(format!("the guard is on, but {missing}")))?;
@@ -292,6 +296,12 @@ impl Edge {
             detections: self.detect.detections(),
             rejected_snapshots: state.rejected_snapshots.clone(),
         }
+    }
+
+    /// Which sources are banned from which applications now, the most recent first: for whoever can refuse them before
+    /// a worker does. A client that the application's rules allow may be inside a ban of more than one host.
+    pub fn bans(&self) -> Vec<Banned> {
+        self.detect.bans(self.clock.now_ms())
     }
 
     fn port_pressure(&self) -> Vec<PortPressure> {

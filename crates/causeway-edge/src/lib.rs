@@ -46,6 +46,7 @@ mod watch;
 mod worker;
 
 pub use carry::Mode as FastPathMode;
+pub use detect::Banned;
 pub use dispatch::Mode as DispatchMode;
 pub use edge::{Config, Edge};
 pub use error::{EdgeError, Side};

@@ -17,7 +17,9 @@ use super::book::Book;
 use super::here::Notices;
 use super::judge::{Fate, LINGER_MS, Limits, Terms, end, is_half_closed};
 use super::tell::{self, Clocks};
+use super::{Recarry, Refuses};
 use crate::event::{Cause, Events};
+use crate::firewall;
 use crate::sys::Wake;
 
 /// Events are taken in this often while there are some: a batch costs less than each by itself.
@@ -34,6 +36,8 @@ const SETTLE_MS: u64 = 200;
 const LOOK_AGAIN_MS: u64 = 10_000;
 /// Flows that the ring had no room for and that were told all the same: more are told twice.
 const MOST_TOLD: usize = 1 << 20;
+/// Of flows of clients that are banned, in a second.
+const MOST_REFUSED_RECORDS: u32 = 100;
 
 /// What others tell the thread.
 #[derive(Debug, Default)]
@@ -51,7 +55,10 @@ pub struct Keeper {
     pub wake: Arc<Wake>,
     pub orders: Arc<Orders>,
     /// Have the choice made anew; false: not now.
-    pub recarry: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub recarry: Recarry,
+    refuses: Refuses,
+    /// Since when, and how many, flows of clients that are banned are on record.
+    refused_records: (u64, u32),
     ring: FlowEvents,
     notices: Option<Notices>,
     told: HashSet<FlowKey>,
@@ -79,7 +86,7 @@ impl Keeper {
         events: Events,
         wake: Arc<Wake>,
         orders: Arc<Orders>,
-        recarry: Arc<dyn Fn() -> bool + Send + Sync>,
+        (recarry, refuses): (Recarry, Refuses),
     ) -> Result<Keeper, (Events, std::io::Error)> {
         let ring = match path.events() {
             Ok(ring) => ring,
@@ -88,7 +95,22 @@ impl Keeper {
         let notices = Notices::listen().ok(); // without: looked at now and then
         let told = HashSet::new();
         let (half_closed_since_ms, empty_at) = (HashMap::new(), None);
-        Ok(Keeper { path, book, events, wake, orders, recarry, ring, notices, told, half_closed_since_ms, empty_at })
+        let refused_records = (0, 0);
+        Ok(Keeper {
+            path,
+            book,
+            events,
+            wake,
+            orders,
+            recarry,
+            refuses,
+            refused_records,
+            ring,
+            notices,
+            told,
+            half_closed_since_ms,
+            empty_at,
+        })
     }
 
     /// Until told to stop. What the ring holds then is the next one's.
@@ -152,6 +174,16 @@ impl Keeper {
         let id = entry.get().id;
         match kind {
             FlowEventKind::Opened => {
+                let is_allowed = entry.get().firewall.as_ref().is_some_and(|rules| {
+                    rules.judge(flow.client.ip(), id, flow.edge.port()).verdict == firewall::Verdict::Allow
+                });
+                if !is_allowed && let Some(cause) = (self.refuses)(id, flow.client.ip()) {
+                    if let Some(counters) = entry.get().active.as_ref().and_then(|active| active.counters.last()) {
+                        counters.mitigation_refused_total.add(1);
+                    }
+                    drop(entries);
+                    return self.turn_away(&flow, id, cause, clocks);
+                }
                 entry.get_mut().open += 1;
                 self.events.write_dated(tell::opened(&flow, id, clocks));
             }
@@ -190,6 +222,19 @@ impl Keeper {
                 self.events.write_dated(tell::ended(&flow, id, Cause::PortsExhausted, at_ms, clocks));
             }
         }
+    }
+
+    /// It has just opened, and its client is banned: where no guard stands before us, this is as early as it can be.
+    fn turn_away(&mut self, flow: &Flow, id: u128, cause: Cause, clocks: Clocks) {
+        let _ = self.path.cut(flow);
+        let (since_ms, written) = self.refused_records;
+        if clocks.monotonic_ms.saturating_sub(since_ms) >= 1000 {
+            self.refused_records = (clocks.monotonic_ms, 0);
+        } else if written >= MOST_REFUSED_RECORDS {
+            return;
+        }
+        self.refused_records.1 += 1;
+        self.events.write_dated(tell::ended(flow, id, cause, clocks.monotonic_ms, clocks));
     }
 
     /// Nobody has said that it opened: the ring was full, or it is UDP that was never answered.
