@@ -57,7 +57,9 @@ class Place:
         self._make_edge = make_edge
 
     def edge(self, *flags: str, **more: Any) -> Running:
-        return self._make_edge("--edge-ip", EDGE, *flags, inside=self.middle, **more).start()
+        return self._make_edge(
+            "--edge-ip", EDGE, "--allow-loopback-origins", *flags, inside=self.middle, **more
+        ).start()
 
     def run(self, *words: str) -> Program:
         """Start a mode of the load program on the client's side."""

@@ -8,7 +8,7 @@ use causeway_bpf::flow::{FlowPath, Options};
 
 use super::here::{self, LAYOUT};
 use super::keeper::{self, Keeper, Orders};
-use super::{Carry, Kernel, Mode, Recarry, Wanted};
+use super::{Carry, Kernel, Mode, Recarry, Refuses, Wanted};
 use crate::event::Events;
 use crate::sys::Wake;
 
