@@ -71,8 +71,8 @@ pub struct TcpPlane {
     next_generation: u32,
     /// Since when, and how many, of clients that are banned are on record.
     refused_records: (u64, u32),
-    /// When making room was tried last.
-    made_room_ms: u64,
+    /// When nobody was found last who could give way.
+    looked_in_vain_ms: u64,
     #[cfg(test)]
     pub poisoned: Option<u16>,
     /// Given up for a moment to accept and refuse when descriptors run out.
@@ -91,7 +91,7 @@ impl TcpPlane {
             resolving: Vec::new(),
             next_generation: 0,
             refused_records: (0, 0),
-            made_room_ms: 0,
+            looked_in_vain_ms: 0,
             #[cfg(test)]
             poisoned: None,
             spare: spare_descriptor(),

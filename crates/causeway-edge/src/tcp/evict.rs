@@ -25,11 +25,13 @@ const LONG_SILENT_MS: u64 = 30_000;
 impl TcpPlane {
     /// Room for one more connection. False: nobody is to give way.
     pub(super) fn make_room(&mut self, desk: &mut Desk) -> bool {
-        if desk.now_ms < self.made_room_ms + LOOK_EVERY_MS {
+        if desk.now_ms < self.looked_in_vain_ms + LOOK_EVERY_MS {
             return false;
         }
-        self.made_room_ms = desk.now_ms;
         let victims = self.silent_of_the_largest(desk.now_ms);
+        if victims.is_empty() {
+            self.looked_in_vain_ms = desk.now_ms;
+        }
         for slot in &victims {
             counters(&self.connections[*slot].active, desk).idle_evicted_total.add(1);
             self.close(desk, *slot, Cause::IdleEvicted, Reset::Both);
@@ -48,9 +50,10 @@ impl TcpPlane {
         if count < LEAST_HELD.max(self.open() / LEAST_PART) {
             return Vec::new();
         }
+        let is_most = count * 2 > self.open(); // then the youngest of them are no less a part of it
         let mut silent: Vec<(bool, u64, usize)> = open()
             .filter(|(_, connection)| network(connection.endpoints().source.ip()) == largest)
-            .filter(|(_, connection)| connection.is_silent(now_ms))
+            .filter(|(_, connection)| connection.is_silent(if is_most { 0 } else { SILENT_MS }, now_ms))
             .map(|(slot, connection)| (connection.up.bytes > 0, connection.since_ms, slot))
             .collect();
         silent.sort_unstable();
@@ -59,8 +62,9 @@ impl TcpPlane {
 }
 
 impl Connection {
-    fn is_silent(&self, now_ms: u64) -> bool {
-        let least_ms = if self.up.bytes > 0 { LONG_SILENT_MS } else { SILENT_MS };
+    /// `unspoken_ms`: for how long, if it never said anything.
+    fn is_silent(&self, unspoken_ms: u64, now_ms: u64) -> bool {
+        let least_ms = if self.up.bytes > 0 { LONG_SILENT_MS } else { unspoken_ms };
         self.state == State::Open && now_ms.saturating_sub(self.since_ms) >= least_ms
     }
 }
