@@ -175,7 +175,7 @@ impl Cause {
                 "idle_evicted",
                 Disconnect,
                 500,
-                "this edge was full, and this one was silent and of the network that held most connections",
+                "this edge had no descriptors left, and this one was silent and of the network that held most connections",
             ),
             Cause::GreetingInvalid => {
                 ("minecraft_invalid", ClientFiltered, 403, "what it said first is nothing that a Minecraft client says")

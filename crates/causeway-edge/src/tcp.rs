@@ -179,7 +179,7 @@ impl TcpPlane {
         if !desk.files.has_room(DESCRIPTORS) && !self.make_room(desk) {
             return refuse(desk, &active, client, address, edge_address, Cause::OutOfResources);
         }
-        if desk.strain.is_full() && !self.make_room(desk) {
+        if desk.strain.is_full() {
             return refuse(desk, &active, client, address, edge_address, Cause::ShedMemory);
         }
         // The client of a trusted proxy is known once its header was read.

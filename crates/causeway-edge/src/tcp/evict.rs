@@ -1,4 +1,4 @@
-//! The edge is full: which silent connections give way, so that others can come in.
+//! No descriptors are left: which silent connections give way, so that others can come in.
 //!
 //! Only those of the network that holds the most, and only if that is more than its part: who has few keeps them, and
 //! so does whoever has said something lately.
@@ -21,6 +21,8 @@ const LEAST_PART: usize = 8;
 const SILENT_MS: u64 = 2_000;
 /// Of one that has spoken: it may be an idle session that somebody wants.
 const LONG_SILENT_MS: u64 = 30_000;
+/// What an origin may say first.
+const BANNER_BYTES: u64 = 4_096;
 
 impl TcpPlane {
     /// Room for one more connection. False: nobody is to give way.
@@ -54,7 +56,7 @@ impl TcpPlane {
         let mut silent: Vec<(bool, u64, usize)> = open()
             .filter(|(_, connection)| network(connection.endpoints().source.ip()) == largest)
             .filter(|(_, connection)| connection.is_silent(if is_most { 0 } else { SILENT_MS }, now_ms))
-            .map(|(slot, connection)| (connection.up.bytes > 0, connection.since_ms, slot))
+            .map(|(slot, connection)| (connection.has_spoken(), connection.since_ms, slot))
             .collect();
         silent.sort_unstable();
         silent.into_iter().take(AT_ONCE.min(count - LEAST_HELD / 2)).map(|(.., slot)| slot).collect()
@@ -62,9 +64,14 @@ impl TcpPlane {
 }
 
 impl Connection {
+    /// Its client has said something, or hears more than a banner: it is in use.
+    fn has_spoken(&self) -> bool {
+        self.up.bytes > 0 || self.down.bytes > BANNER_BYTES
+    }
+
     /// `unspoken_ms`: for how long, if it never said anything.
     fn is_silent(&self, unspoken_ms: u64, now_ms: u64) -> bool {
-        let least_ms = if self.up.bytes > 0 { LONG_SILENT_MS } else { unspoken_ms };
+        let least_ms = if self.has_spoken() { LONG_SILENT_MS } else { unspoken_ms };
         self.state == State::Open && now_ms.saturating_sub(self.since_ms) >= least_ms
     }
 }
