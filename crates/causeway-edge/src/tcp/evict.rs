@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::connection::{Connection, Reset, State};
 use super::{TcpPlane, counters};
+use crate::detect::source::is_own;
 use crate::event::Cause;
 use crate::worker::Desk;
 
@@ -45,8 +46,9 @@ impl TcpPlane {
     fn silent_of_the_largest(&self, now_ms: u64) -> Vec<usize> {
         let open = || self.connections.iter().filter(|(_, connection)| connection.state != State::Closed);
         let mut held: HashMap<u128, usize> = HashMap::new();
-        for (_, connection) in open() {
-            *held.entry(network(connection.endpoints().source.ip())).or_default() += 1;
+        let clients = open().map(|(_, connection)| connection.endpoints().source.ip());
+        for client in clients.filter(|client| !is_own(*client)) {
+            *held.entry(network(client)).or_default() += 1;
         }
         let Some((largest, count)) = held.into_iter().max_by_key(|(_, count)| *count) else { return Vec::new() };
         if count < LEAST_HELD.max(self.open() / LEAST_PART) {
@@ -55,6 +57,7 @@ impl TcpPlane {
         let is_most = count * 2 > self.open(); // then the youngest of them are no less a part of it
         let mut silent: Vec<(bool, u64, usize)> = open()
             .filter(|(_, connection)| network(connection.endpoints().source.ip()) == largest)
+            .filter(|(_, connection)| !is_own(connection.endpoints().source.ip()))
             .filter(|(_, connection)| connection.is_silent(if is_most { 0 } else { SILENT_MS }, now_ms))
             .map(|(slot, connection)| (connection.has_spoken(), connection.since_ms, slot))
             .collect();
