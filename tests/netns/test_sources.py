@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.crowd import ECHO, EDGE, SOURCE, Place, detections, kept
+from support.crowd import ECHO, EDGE, SOURCE, UDP_ECHO, Place, detections, kept
 from support.edge import Running
 from support.namespaces import Namespaces
 from support.patience import eventually
@@ -154,3 +154,35 @@ def test_readers_whose_window_is_shut_are_freed(place: Place) -> None:
     assert told["lasted_ms"][2] <= (3 + 5) * 1000, told["lasted_ms"]
     assert kept(place.told(users, 30), "connections") >= LEAST
     assert edge.rss_bytes - before < 200 << 20
+
+
+def test_sources_of_one_datagram_take_no_session_from_those_that_talk(place: Place) -> None:
+    """Row 28: far more sources than there is room for sessions."""
+    edge = place.edge("--workers", "2", under=("prlimit", "--nofile=2048:2048"))
+    app = edge.create_application(f"udp/{PORT}", f"udp://127.0.0.1:{UDP_ECHO}")
+
+    def bound(source: str) -> socket.socket:
+        with place.client:
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((source, 0))
+        made.settimeout(5)
+        made.connect((EDGE, PORT))
+        return made
+
+    def talks(session: socket.socket) -> bool:
+        session.send(b"hello")
+        return session.recv(100) == b"hello"
+
+    sessions = [bound("198.19.1.1") for _ in range(50)]
+    assert all(talks(session) for session in sessions) and all(talks(session) for session in sessions)
+    before = edge.rss_bytes
+    for number in range(20_000):
+        with bound(f"198.19.2.{number % 250}") as once:
+            once.send(b"once")
+    assert all(talks(session) for session in sessions)
+    assert edge.counters(app)["sessions_evicted_total"] > 1_000
+    evicted = [event for event in edge.events(app) if event["cause"] == "session_evicted"]
+    assert not [event for event in evicted if event["client"].startswith("198.19.1.1:")]
+    assert edge.rss_bytes - before < 64 << 20
+    for session in sessions:
+        session.close()
