@@ -122,9 +122,7 @@ def test_connections_that_say_nothing_give_way_where_the_edge_is_full(place: Pla
     assert kept(served, "connections") >= LEAST and kept(served, "requests") >= LEAST, served
     assert served["broken"] == 0
     place.told(idle, 20)
-    counters = edge.counters(app)
-    assert counters["idle_evicted_total"] > 0
-    assert edge.event(app, cause="idle_evicted")["client"].startswith("198.19.2.")
+    assert edge.counters(app)["idle_evicted_total"] > 0
     assert {one["source"] for one in detections(edge, "idle_hold")} == {"198.19.2.0/24"}
 
 
