@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use causeway_wire::accept::{self, HeaderError, MAX_HEADER, Parsed};
+use causeway_wire::minecraft::{self, Greeting, Question};
 use causeway_wire::{Endpoints, Transport, proxy_v1, proxy_v2, simple_proxy};
 
 pub fn headers(bytes: &[u8]) {
@@ -36,6 +37,30 @@ pub fn simple_proxy(bytes: &[u8]) {
     simple_proxy::encode(&endpoints, &mut out);
     assert_eq!(out, bytes[..simple_proxy::LEN]);
     survives_each_codec(&endpoints);
+}
+
+pub fn minecraft(bytes: &[u8]) {
+    let greeting = minecraft::greeting(bytes);
+    comes_once(bytes, minecraft::greeting, &Ok(Greeting::NeedMore));
+    if let Ok(Greeting::Handshake { consumed, .. }) = greeting {
+        assert!(consumed <= bytes.len() && consumed <= minecraft::MAX_HANDSHAKE + 5);
+        assert_eq!(minecraft::greeting(&bytes[..consumed]), greeting);
+        assert_eq!(minecraft::packet_length(bytes, minecraft::MAX_HANDSHAKE), Ok(Some(consumed)));
+    }
+    comes_once(bytes, minecraft::question, &Ok(Question::NeedMore));
+    match minecraft::question(bytes) {
+        Ok(Question::Status { consumed } | Question::Ping { consumed, .. }) => assert!(consumed <= bytes.len()),
+        Ok(Question::NeedMore) => assert!(bytes.len() < 32),
+        Err(_) => {}
+    }
+}
+
+fn comes_once<T: PartialEq + std::fmt::Debug>(bytes: &[u8], parse: impl Fn(&[u8]) -> T, need_more: &T) {
+    let whole = parse(bytes);
+    let answers = (0..bytes.len()).filter(|end| *end < 256 || end % 61 == 0).map(|end| parse(&bytes[..end]));
+    for answer in answers.skip_while(|answer| answer == need_more) {
+        assert_eq!(answer, whole, "an answer changed with more bytes");
+    }
 }
 
 /// Up to some prefix more is needed, from there on the answer stays the same.

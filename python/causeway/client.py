@@ -92,6 +92,19 @@ class PortPressure(TypedDict):
     share: float
 
 
+class Detection(TypedDict):
+    """An attack of one source on one application."""
+
+    id: str
+    application: str
+    kind: str
+    source: str
+    started_unix_ms: int
+    last_unix_ms: int
+    count: int
+    until_unix_ms: int | None  # banned until then
+
+
 class FlowPath(TypedDict):
     is_on: bool
     missing: str | None
@@ -142,6 +155,7 @@ class EdgeStatus(TypedDict):
     workers: NotRequired[int]
     workers_replaced_total: NotRequired[int]
     flow_path: NotRequired[FlowPath]
+    detections: NotRequired[list[Detection]]  # attacks of sources, the newest last
     guard: NotRequired[Guard]
     mitigation: NotRequired[MitigationSummary]
     memory: NotRequired[dict[str, int] | None]
@@ -300,6 +314,7 @@ class Explained(TypedDict):
     country: str | None
     banned_s: float
     automatic: Automatic
+    detected: str | None
 
 
 class Explanation(TypedDict):

@@ -16,6 +16,8 @@ from pathlib import Path
 from world import World, inside, world
 
 SPOOFED = "198.18.128.0-198.18.255.255"
+REAL = "198.18.64.0/18"  # addresses that the client has: users and crowds
+USERS = "198.18.64.1-198.18.64.50"
 _HERE = Path(__file__).resolve().parent
 _ATTACKER, _PROXY = "cwb0", "cwb1"
 
@@ -33,6 +35,11 @@ class Field:
         words = [kind, "--interface", _ATTACKER, "--to-mac", self.mac, "--to", to, "--to-ports", str(ports)]
         words += ["--rate", str(rate), "--seconds", str(seconds), "--sources", SPOOFED]
         command = [*inside(self.world.client), str(self.flood), *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def crowd(self, load: Path, words: tuple[str, ...], to: str, seconds: float) -> subprocess.Popen[str]:
+        """Real connections of many sources. It ends by itself."""
+        command = [*inside(self.world.client), str(load), "crowd", "--to", to, *words, "--seconds", str(seconds)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
     def arrived(self) -> int:
@@ -65,7 +72,9 @@ def field(places: int, flood: Path) -> Iterator[Field]:
         _run(*inside(made.client), "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
         _run(*inside(made.client), "nft", "add table ip quiet; add chain ip quiet in { type filter hook prerouting "
              "priority raw; }; add rule ip quiet in ip daddr 198.18.128.0/17 drop")  # fmt: skip
-        _run("ip", "-n", made.proxy, "route", "add", "198.18.128.0/17", "via", "198.18.0.2")
+        for far in ("198.18.128.0/17", REAL):
+            _run("ip", "-n", made.proxy, "route", "add", far, "via", "198.18.0.2")
+        _run("ip", "-n", made.client, "route", "add", "local", REAL, "dev", "lo")
         _run(*inside(made.proxy), sys.executable, str(_HERE / "gro.py"), _PROXY)
         with _passing(made.client, _ATTACKER, flood):
             yield Field(made, _mac(made.proxy, _PROXY), flood)

@@ -26,7 +26,7 @@ import machine  # noqa: E402
 import table  # noqa: E402
 from bench import start_origin  # noqa: E402
 from contestants import Running, Unavailable  # noqa: E402
-from place import Field, field  # noqa: E402
+from place import USERS, Field, field  # noqa: E402
 from sample import Load, wait_until_carrying  # noqa: E402
 from scenarios import ECHO, MOST_PER_S, SCENARIOS, UDP_ECHO, Scenario  # noqa: E402
 from world import directory, inside  # noqa: E402
@@ -91,6 +91,7 @@ def attacked(
     listen = running.place.listen
     whole = quiet + seconds + AFTER_S
     words = ["keep", "--to", f"{listen}:{ECHO}", "--seconds", str(whole)]
+    words += ["--sources", USERS] if scenario.crowd else []
     words += ["--udp-to", f"{listen}:{UDP_ECHO}"] if running.contestant.carries_udp else []
     command = [*inside(place.world.client), str(load), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as client:
@@ -98,10 +99,14 @@ def attacked(
         if "ready" not in client.stdout.readline():
             raise Unavailable("the long connections could not be opened")
         time.sleep(quiet)
-        before, rate = place.arrived(), int(most * scenario.share / len(scenario.kinds))
-        to = f"{listen}:{scenario.port}"
-        floods = [place.attack(kind, to, rate, seconds, scenario.ports) for kind in scenario.kinds]
-        sent = sum(json.loads(flood.communicate()[0])["sent"] for flood in floods)
+        before, to = place.arrived(), f"{listen}:{scenario.port}"
+        if scenario.crowd:
+            crowd = json.loads(place.crowd(load, scenario.crowd, to, seconds).communicate()[0])
+            sent = sum(second["begun"] for second in crowd["seconds"])
+        else:
+            rate = int(most * scenario.share / len(scenario.kinds))
+            floods = [place.attack(kind, to, rate, seconds, scenario.ports) for kind in scenario.kinds]
+            sent = sum(json.loads(flood.communicate()[0])["sent"] for flood in floods)
         arrived = place.arrived() - before
         told = json.loads(client.stdout.readlines()[-1])
     return _judged(scenario, told, quiet, seconds) | {"sent": sent, "arrived": arrived, "seconds": seconds}

@@ -19,6 +19,7 @@ class Scenario:
     ports: int = 1
     share: float = 1.0  # of the rate above
     kept: float = KEPT
+    crowd: tuple[str, ...] = ()  # of `causeway-load crowd`, where real connections are made instead
 
 
 SCENARIOS = (
@@ -33,6 +34,19 @@ SCENARIOS = (
     Scenario("fragments", 13, ("fragments",), share=0.5),
     Scenario("GRE", 14, ("gre",)),
     Scenario("echo requests", 14, ("ping",)),
+    Scenario(
+        "connection flood",
+        15,
+        (),
+        crowd=("--rate", "12800", "--size", "64", "--sources", "198.18.65.0-198.18.65.63"),
+    ),
+    Scenario("idle hold", 16, (), crowd=("--rate", "4000", "--act", "hold", "--sources", "198.18.65.0-198.18.65.255")),
+    Scenario(
+        "tried logins",
+        27,
+        (),
+        crowd=("--rate", "1000", "--size", "1000", "--sources", "198.18.65.100-198.18.65.149"),
+    ),
     # Last, for whoever has a session leaves its session behind.
     Scenario("amplified answers", 10, ("amplified",), UDP_ECHO, share=0.5),
 )

@@ -75,6 +75,10 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
         {"x_causeway": {"balance": "hash", "weights": [1, 3]}},
     ),
+    (
+        {"x_causeway": {"minecraft": {"status_cache_s": 1.5}}},
+        {"x_causeway": {"minecraft": {"status_cache_s": 1.5, "joins_per_s": 0, "challenge": True}}},
+    ),
     ({"x_causeway": {"mitigation": "off"}}, {"x_causeway": {"mitigation": "off"}}),
     ({"x_causeway": {"mitigation": "High"}}, {"x_causeway": {"mitigation": "high"}}),
     ({"x_causeway": {"mitigation": "medium"}}, {"x_causeway": {"mitigation": "medium"}}),

@@ -59,6 +59,7 @@ struct Schedule {
 
 struct Run {
     to: SocketAddr,
+    sources: connect::Sources,
     poll: Poll,
     filler: Filler,
     start_ns: u64,
@@ -81,12 +82,13 @@ pub fn run(args: &mut Args) -> io::Result<()> {
     let datagram_rate = args.count("--datagram-rate", 1000, 100_000);
     let deadline = args.seconds("--deadline", 1.0);
     let length = args.seconds("--seconds", 10.0);
+    let sources: connect::Sources = args.optional("--sources").unwrap_or_default();
     args.done();
 
     let poll = Poll::new()?;
     let mut open = Vec::new();
     for index in 0..longs {
-        let stream = connect::open(to)?;
+        let stream = connect::open_from(to, sources.at(index as u64))?;
         poll.add(stream.as_raw_fd(), LONG + index, READABLE)?;
         open.push(Some((stream, Vec::new())));
     }
@@ -107,6 +109,7 @@ pub fn run(args: &mut Args) -> io::Result<()> {
     let at = |rate: usize| Schedule { start_ns, period_ns: 1_000_000_000 / rate as u64, next: 0 };
     let mut run = Run {
         to,
+        sources,
         poll,
         filler: Filler::new(),
         start_ns,
@@ -158,7 +161,7 @@ impl Run {
         while let Some(index) = connections.take(now, end_ns) {
             let due_ns = connections.due_ns(index);
             self.second(due_ns).connections.due += 1;
-            if let Err(error) = self.begin(due_ns, (index * 167) as u8) {
+            if let Err(error) = self.begin(due_ns, index) {
                 self.failed(&error);
             }
         }
@@ -185,8 +188,8 @@ impl Run {
         }
     }
 
-    fn begin(&mut self, due_ns: u64, byte: u8) -> io::Result<()> {
-        let stream = connect::begin(self.to)?;
+    fn begin(&mut self, due_ns: u64, index: u64) -> io::Result<()> {
+        let (stream, byte) = (connect::begin_from(self.to, self.sources.at(index), false)?, (index * 167) as u8);
         let token = stream.as_raw_fd() as usize;
         self.poll.add(stream.as_raw_fd(), token, READABLE | WRITABLE | ON_CHANGE)?;
         self.shorts.insert(token, Short { stream, due_ns, byte, is_sent: false });

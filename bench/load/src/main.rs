@@ -6,6 +6,7 @@ mod args;
 mod bulk;
 mod clock;
 mod connect;
+mod crowd;
 mod filler;
 mod idle;
 mod keep;
@@ -32,7 +33,9 @@ const HELP: &str = "causeway-load MODE --to ADDRESS:PORT [options]
   pace    --protocol tcp|udp --rate N --size B --connections N   latency at a fixed rate
   idle    --connections N                     echo, hold until a line on stdin, echo again
   keep    --connection-rate N --longs N --request-rate N [--udp-to ADDRESS:PORT --sessions N --datagram-rate N]
-          --deadline S                        what a user keeps of all that, second by second
+          --deadline S --sources A-B          what a user keeps of all that, second by second
+  crowd   --sources A-B --rate N --most N --ports N --act echo|hold|drip|deaf|status|join
+          --size B                            clients that attack
 all clients: --seconds S (whole run) --warmup S (left out of the rate)";
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         "pace" => pace::run(&mut args),
         "idle" => idle::run(&mut args),
         "keep" => keep::run(&mut args),
+        "crowd" => crowd::run(&mut args),
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(2);

@@ -8,6 +8,7 @@ use crate::count::{Counters, Totals};
 use crate::event::Cause;
 use crate::firewall::{Firewall, Matched, Verdict};
 use crate::limits::{Limiter, Permit, Refusal};
+use crate::minecraft::Gate;
 use crate::origin::{OriginSet, Policy};
 use crate::snapshot::{Application, Ports, ProxyProtocol, UdpHeader};
 
@@ -20,6 +21,8 @@ pub struct Active {
     pub counters: Arc<[Counters]>,
     pub firewall: Option<Arc<Firewall>>,
     pub limiter: Option<Limiter>,
+    /// Of a Minecraft server that the edge speaks for.
+    pub gate: Option<Arc<Gate>>,
     pub proxy_header_timeout_ms: u64,
     pub connect_timeout_ms: u64,
     /// `u64::MAX` where the timeout is off, so that `min` and `saturating_add` need no branch.
@@ -39,6 +42,7 @@ impl Active {
             counters,
             firewall: None,
             limiter: Limiter::new(&spec.limits, None),
+            gate: spec.minecraft.map(|minecraft| Arc::new(Gate::new(minecraft, None))),
             proxy_header_timeout_ms: spec.proxy_header_timeout_ms,
             connect_timeout_ms: spec.connect_timeout_ms,
             idle_timeout_ms: or_never(spec.idle_timeout_ms),
@@ -56,7 +60,9 @@ impl Active {
     /// What `earlier` counts goes on.
     pub fn counting_as(self, earlier: Option<&Active>) -> Active {
         let before = earlier.and_then(|earlier| earlier.limiter.as_ref());
-        Active { limiter: Limiter::new(&self.spec.limits, before), ..self }
+        let gate_before = earlier.and_then(|earlier| earlier.gate.as_deref());
+        let gate = self.spec.minecraft.map(|minecraft| Arc::new(Gate::new(minecraft, gate_before)));
+        Active { limiter: Limiter::new(&self.spec.limits, before), gate, ..self }
     }
 
     /// Room within the limits for a flow of this client; none where there are no limits.
@@ -74,6 +80,11 @@ impl Active {
     /// May a flow of this client to this port of the edge begin? The rules that decide count it.
     pub fn admits(&self, client: IpAddr, port: u16) -> bool {
         self.firewall.as_ref().is_none_or(|firewall| !firewall.admit(client, self.id, port).verdict.is_refusal())
+    }
+
+    /// Do the rules name it as one that may always come in?
+    pub fn allows(&self, client: IpAddr, port: u16) -> bool {
+        self.firewall.as_ref().is_some_and(|firewall| firewall.judge(client, self.id, port).verdict == Verdict::Allow)
     }
 
     /// Must what this client has end?

@@ -17,6 +17,7 @@ use causeway_bpf::{PortSet, Spot};
 use crate::application::Active;
 use crate::carry::{self, Carry};
 use crate::count::{Counters, Totals};
+use crate::detect::{self, Detect};
 use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
 use crate::files;
@@ -49,6 +50,7 @@ pub struct Running {
     pub dispatching: Dispatching,
     pub carry: Carry,
     pub guarding: Guarding,
+    pub detect: Arc<Detect>,
     /// Of every place, also of UDP ports that only drain: wanted again, they get the same sockets (see `udp`).
     pub sockets: HashMap<Place, Weak<Shared>>,
     refused: Vec<ListenerReport>,
@@ -85,6 +87,7 @@ impl Running {
         if snapshot.version < self.version {
             return Err(EdgeError::Stale { offered: snapshot.version, running: self.version });
         }
+        let terms = detect_terms(&snapshot);
         let snapshot = snapshot.for_engine();
         let is_same_policy = snapshot.settings == self.settings;
         let names = self.names_for(&snapshot)?;
@@ -161,6 +164,7 @@ impl Running {
         // Retire: what is gone keeps its counts.
         self.draining.extend(removed);
         self.settle_drained();
+        self.detect.set_terms(terms);
         self.version = snapshot.version;
         self.settings = snapshot.settings;
         self.applications = wanted;
@@ -456,6 +460,12 @@ fn compile(application: Application, counters: Arc<[Counters]>, policy: Arc<Poli
         (Origins::Dns { .. }, None) => OriginSet::addresses(Vec::new()), // names_for made one: not reached
     };
     Active::new(application, origins, policy, counters)
+}
+
+/// Whom to watch, and how closely: what the operator said, before the engine forgets it.
+fn detect_terms(snapshot: &Snapshot) -> detect::Terms {
+    let wanted = snapshot.applications.iter().filter(|_| snapshot.settings.mitigation.is_on());
+    wanted.filter_map(|spec| Some((u128::from_str_radix(&spec.id, 16).ok()?, spec.mitigation))).collect()
 }
 
 fn counters(workers: usize, before: Option<Totals>) -> Arc<[Counters]> {

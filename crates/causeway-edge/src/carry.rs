@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use crate::application::Active;
 use crate::dispatch;
-use crate::event::Events;
+use crate::event::{Cause, Events};
 use crate::firewall::Firewall;
 use crate::guard::Kept;
 use crate::report::{CarriedBy, CarrierReport, FlowPathReport, Judged, ListenerReport, ListenerState, Reason};
@@ -82,6 +82,8 @@ type Choice = Result<Carriage, Reason>;
 
 /// What the thread needs that only the edge has.
 pub type Recarry = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Is this client banned from the application?
+pub type Refuses = Arc<dyn Fn(u128, IpAddr) -> Option<Cause> + Send + Sync>;
 
 #[derive(Default)]
 pub struct Carry {
@@ -96,6 +98,7 @@ pub struct Carry {
     here: Here,
     events: Option<Events>,
     recarry: Option<Recarry>,
+    refuses: Option<Refuses>,
     thread: Option<JoinHandle<Keeper>>,
     wake: Option<Arc<Wake>>,
     orders: Arc<Orders>,

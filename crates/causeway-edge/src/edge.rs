@@ -6,6 +6,7 @@ mod guarding;
 mod handing;
 mod succession;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use crate::apply::Running;
 use crate::carry::{self, Carry};
 use crate::clock::Clock;
+use crate::detect::{Banned, Detect, DetectWatch};
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
@@ -87,6 +89,8 @@ pub struct Edge {
     /// First, so that it ends first: it replaces workers.
     watch: Option<Watch>,
     memory_watch: Option<MemoryWatch>,
+    detect_watch: Option<DetectWatch>,
+    detect: Arc<Detect>,
     strain: Arc<Strain>,
     state: Arc<Mutex<State>>,
     sight: Arc<Mutex<Sight>>,
@@ -146,7 +150,8 @@ impl Edge {
         let clock = Clock::at(begin_ms);
         // Sessions hold one descriptor each and must leave room for relays.
         let sessions = config.max_udp_sessions.min(limit as usize / 2).div_ceil(count);
-        let strain = Arc::new(Strain::default());
+        let (strain, detect) = (Arc::new(Strain::default()), Arc::new(Detect::default()));
+        running.detect = detect.clone();
         let terms = Terms {
             clock,
             event_capacity: config.event_capacity,
@@ -154,6 +159,7 @@ impl Edge {
             may_gather: config.gather_sends,
             strain: strain.clone(),
             ledger: Ledger::new(count),
+            detect: detect.clone(),
         };
         sys::limit_pipe_descriptors(files::for_pipes(limit as usize));
         let (mut workers, mut readers) = (Vec::new(), Vec::new());
@@ -168,15 +174,20 @@ impl Edge {
             None => None,
         };
         let (carried, reader) = event::ring(config.event_capacity);
+        let carried = carried.heard_by(detect.feed());
         readers.push(reader);
         let itself: Arc<OnceLock<Weak<Mutex<State>>>> = Arc::default();
         let recarry = Arc::new({
             let itself = itself.clone();
             move || recarry(&itself)
         });
+        let refuses = Arc::new({
+            let detect = detect.clone();
+            move |application, client| detect.refuses(application, client, clock.now_ms())
+        });
         let wanted = carry::Wanted { mode: config.fast_path, flows: config.fast_path_flows };
         running.blobs = Blobs::new(config.state_dir.as_deref());
-        running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, recarry, workers_given)
+        running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, (recarry, refuses), workers_given)
             .map_err(|missing| EdgeError::Config(format!("the fast path is on, but {missing}")))?;
         running.guarding = Guarding::start(config.guard, config.guard_idle_ms, config.state_dir.as_deref())
             .map_err(|missing| EdgeError::Config(format!("the guard is on, but {missing}")))?;
@@ -190,8 +201,7 @@ impl Edge {
             is_draining: false,
             rejected_snapshots: Vec::new(),
         };
-        let sight =
-            Sight { readers, lost: 0, seq: 0, is_skipping: false, pressure: PressureGauge::default() };
+        let sight = Sight { readers, lost: 0, seq: 0, is_skipping: false, pressure: PressureGauge::default() };
         let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
         let _ = itself.set(Arc::downgrade(&state));
         let succession = Succession { state: state.clone(), sight: sight.clone(), terms, former: Vec::new() };
@@ -199,8 +209,14 @@ impl Edge {
         let relief = Relief { state: state.clone() };
         let memory_watch = MemoryWatch::start(clock, strain.clone(), move |bytes| relief.free(bytes))
             .map_err(EdgeError::resources("starting the watch on memory"))?;
+        let rules = Rules { state: state.clone() };
+        let detect_watch =
+            DetectWatch::start(clock, detect.clone(), move |id, client, port| rules.exempt(id, client, port))
+                .map_err(EdgeError::resources("starting the watch on sources"))?;
         Ok(Edge {
             watch: Some(watch),
+            detect_watch: Some(detect_watch),
+            detect,
             memory_watch: Some(memory_watch),
             strain,
             state,
@@ -283,8 +299,15 @@ impl Edge {
             refused: state.running.refused(),
             events,
             events_lost,
+            detections: self.detect.detections(),
             rejected_snapshots: state.rejected_snapshots.clone(),
         }
+    }
+
+    /// Which sources are banned from which applications now, the most recent first: for whoever can refuse them before
+    /// a worker does. A client that the application's rules allow may be inside a ban of more than one host.
+    pub fn bans(&self) -> Vec<Banned> {
+        self.detect.bans(self.clock.now_ms())
     }
 
     fn port_pressure(&self) -> Vec<PortPressure> {
@@ -386,7 +409,7 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        (self.watch, self.memory_watch) = (None, None);
+        (self.watch, self.memory_watch, self.detect_watch) = (None, None, None);
         let mut state = self.state();
         state.running.carry.abandon();
         for worker in &state.workers {
@@ -428,6 +451,21 @@ impl Relief {
         let pending: Vec<Answer> = state.workers.iter().map(|worker| worker.submit(vec![Step::Shed(part)])).collect();
         drop(state);
         pending.into_iter().for_each(|answer| drop(answer.wait()));
+    }
+}
+
+/// Whom no detection may ban.
+#[derive(Debug)]
+struct Rules {
+    state: Arc<Mutex<State>>,
+}
+
+impl Rules {
+    /// None: a change is under way, or the application is gone.
+    fn exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool> {
+        let state = self.state.try_lock().ok()?;
+        let active = state.running.active(&format!("{application:032x}"))?;
+        Some(active.trusts(client.to_canonical()) || active.allows(client, port))
     }
 }
 

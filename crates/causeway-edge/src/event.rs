@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::clock::unix_ms;
+use crate::detect::{Feed, Sighting};
 use crate::firewall::Matched;
 use crate::snapshot::Protocol;
 
@@ -62,6 +63,14 @@ pub enum Cause {
     LimitOpen,
     LimitRate,
     LimitBanned,
+    FloodBanned,
+    BruteForceBanned,
+    ScanBanned,
+    IdleEvicted,
+    GreetingInvalid,
+    GreetingTimeout,
+    JoinLimit,
+    Answered,
     ClientGone,
     SessionEvicted,
     OriginPortUnreachable,
@@ -150,6 +159,37 @@ impl Cause {
             }
             Cause::LimitRate => ("limit_rate", ClientFiltered, 403, "more in a second than the limits allow"),
             Cause::LimitBanned => ("limit_banned", ClientFiltered, 403, "banned for a time for going over a limit"),
+            Cause::FloodBanned => {
+                ("flood_banned", ClientFiltered, 403, "banned for a time: its address opened a flood of connections")
+            }
+            Cause::BruteForceBanned => (
+                "brute_force_banned",
+                ClientFiltered,
+                403,
+                "banned for a time: its address tried short connections again and again, as for passwords",
+            ),
+            Cause::ScanBanned => {
+                ("scan_banned", ClientFiltered, 403, "banned for a time: its address asked for one port after another")
+            }
+            Cause::IdleEvicted => (
+                "idle_evicted",
+                Disconnect,
+                500,
+                "this edge had no descriptors left, and this one was silent and of the network that held most connections",
+            ),
+            Cause::GreetingInvalid => {
+                ("minecraft_invalid", ClientFiltered, 403, "what it said first is nothing that a Minecraft client says")
+            }
+            Cause::GreetingTimeout => {
+                ("minecraft_timeout", ClientFiltered, 403, "it did not say in time what it wants of a Minecraft server")
+            }
+            Cause::JoinLimit => (
+                "minecraft_join_limit",
+                ClientFiltered,
+                403,
+                "more want to join than may in a second, and its turn did not come",
+            ),
+            Cause::Answered => ("answered", Disconnect, 200, "answered by the edge from what the origin said last"),
             Cause::ClientGone => ("client_gone", Disconnect, 499, "the client left before the origin answered"),
             Cause::SessionEvicted => {
                 ("session_evicted", Disconnect, 500, "the session table was full and this one was the least used")
@@ -222,6 +262,8 @@ pub struct Events {
     shared: Arc<Shared>,
     /// Since when, and how many, records were made that nobody reads.
     unread: (u64, u32),
+    /// Who judges what clients do hears of it too.
+    feed: Option<Feed>,
 }
 
 /// The reading end.
@@ -234,10 +276,17 @@ pub struct EventReader {
 pub fn ring(capacity: usize) -> (Events, EventReader) {
     let (producer, consumer) = rtrb::RingBuffer::new(capacity);
     let shared = Arc::new(Shared::default());
-    (Events { ring: producer, shared: shared.clone(), unread: (0, 0) }, EventReader { ring: consumer, shared })
+    (
+        Events { ring: producer, shared: shared.clone(), unread: (0, 0), feed: None },
+        EventReader { ring: consumer, shared },
+    )
 }
 
 impl Events {
+    pub fn heard_by(self, feed: Feed) -> Events {
+        Events { feed: Some(feed), ..self }
+    }
+
     pub fn write(&mut self, mut event: Event) {
         event.time_ms = unix_ms();
         self.write_dated(event);
@@ -245,25 +294,33 @@ impl Events {
 
     /// Of something that happened at the time that it says.
     pub fn write_dated(&mut self, event: Event) {
+        if let Some(feed) = &mut self.feed {
+            feed.write(&event);
+        }
         if self.ring.push(event).is_err() {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// As `write_dated`, of one of so many that making them is most of what they cost: where nobody reads, only some of
-    /// each second are made. `now_ms` is of any clock that goes on.
-    pub fn write_if_read(&mut self, now_ms: u64, event: impl FnOnce() -> Event) {
-        if self.shared.is_unread.load(Ordering::Relaxed) {
-            if now_ms.saturating_sub(self.unread.0) >= 1000 {
-                self.unread = (now_ms, 0);
-            }
-            if self.unread.1 >= KEPT_UNREAD {
-                self.shared.passed.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            self.unread.1 += 1;
+    /// Is a record of one of so many, that making them is most of what they cost, to be made? Where nobody reads, only
+    /// some of each second are. `now_ms` is of any clock that goes on.
+    pub fn is_wanted(&mut self, now_ms: u64) -> bool {
+        if !self.shared.is_unread.load(Ordering::Relaxed) {
+            return true;
         }
-        self.write_dated(event());
+        if now_ms.saturating_sub(self.unread.0) >= 1000 {
+            self.unread = (now_ms, 0);
+        }
+        self.unread.1 += u32::from(self.unread.1 <= KEPT_UNREAD);
+        self.unread.1 <= KEPT_UNREAD
+    }
+
+    /// In place of a record that is not wanted.
+    pub fn pass_over(&mut self, sighting: Option<Sighting>) {
+        self.shared.passed.fetch_add(1, Ordering::Relaxed);
+        if let (Some(feed), Some(sighting)) = (&mut self.feed, sighting) {
+            feed.give(sighting);
+        }
     }
 }
 
@@ -387,7 +444,11 @@ mod tests {
     #[test]
     fn where_nobody_reads_only_some_records_of_a_second_are_made_and_the_others_counted() {
         let (mut events, mut reader) = ring(4096);
-        let mut at = |now_ms: u64, records: u32| (0..records).for_each(|_| events.write_if_read(now_ms, some));
+        let mut at = |now_ms: u64, records: u32| {
+            for _ in 0..records {
+                if events.is_wanted(now_ms) { events.write_dated(some()) } else { events.pass_over(None) }
+            }
+        };
         reader.be_unread(true);
         at(1_000, 300);
         at(1_999, 50);

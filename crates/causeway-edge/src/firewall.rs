@@ -151,8 +151,10 @@ pub struct Explanation {
     pub dry_run: Vec<String>,
     pub asn: Option<u32>,
     pub country: Option<String>,
-    /// For how long a limit of the application has banned it.
+    /// For how long a limit of the application, or a detection, has banned it.
     pub banned_ms: u64,
+    /// What attack was detected from it, if that is why.
+    pub detected: Option<&'static str>,
 }
 
 impl Firewall {
@@ -244,6 +246,7 @@ impl Firewall {
             asn: key(&self.asn),
             country: key(&self.country).map(geo::country_name),
             banned_ms: 0,
+            detected: None,
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::carry::why_refused;
 use crate::count::Totals;
+use crate::detect::Detection;
 use crate::error::Side;
 use crate::event::Record;
 use crate::memory::MemoryReport;
@@ -183,6 +184,8 @@ pub struct Report {
     pub applications: Vec<ApplicationReport>,
     pub carriers: Vec<CarrierReport>,
     pub refused: Vec<ListenerReport>,
+    /// Attacks of sources that were found lately, the newest last.
+    pub detections: Vec<Detection>,
     pub events: Vec<Record>,
     pub events_lost: u64,
     /// Snapshots on disk that were not taken at start, and why.

@@ -109,7 +109,7 @@ pub struct Settings {
 pub struct Switch(bool);
 
 impl Switch {
-    fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         self.0
     }
 }
@@ -268,6 +268,19 @@ pub struct Application {
     pub limits: Vec<Limit>,
     #[serde(default, skip_serializing_if = "Sensitivity::is_medium")]
     pub mitigation: Sensitivity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minecraft: Option<Minecraft>,
+}
+
+/// How the edge speaks for a Minecraft server. 0 switches a part off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Minecraft {
+    /// For how long a status is shown before the server is asked again.
+    pub status_cache_ms: u64,
+    pub joins_per_s: u32,
+    /// Who has asked for the status before, as players do, joins before those who have not.
+    pub challenge: bool,
 }
 
 /// How much all clients together, or those of one source, may have. 0: no limit.
@@ -451,6 +464,7 @@ impl Application {
         self.check_limits()?;
         self.check_balance()?;
         self.check_transparent()?;
+        self.check_minecraft()?;
         self.check_timeouts()
     }
 
@@ -535,6 +549,16 @@ impl Application {
             _ => return Ok(()),
         };
         Err(("transparent", reason.into()))
+    }
+
+    fn check_minecraft(&self) -> Result<(), Broken> {
+        let reason = match &self.minecraft {
+            Some(_) if self.protocol == Protocol::Udp => "Minecraft (Java Edition) is spoken over TCP",
+            Some(_) if self.transparent => "the engine reads what a client says first, and transparent is the kernel's",
+            Some(minecraft) if minecraft.status_cache_ms > LONGEST_TIMEOUT_MS => "status_cache_ms is out of range",
+            _ => return Ok(()),
+        };
+        Err(("minecraft", reason.into()))
     }
 
     fn check_timeouts(&self) -> Result<(), Broken> {

@@ -1,22 +1,25 @@
 //! TCP connections of one worker, from accept to close: admit, read a trusted header, connect, relay, end.
 //!
-//! States of a connection: `Header -> (Resolving) -> Connecting -> Open`, and out of each straight to closed.
+//! States of a connection: `Header -> (Visiting) -> (Resolving) -> Connecting -> Open`, and out of each straight to closed.
 //! RST is passed on as RST, FIN as FIN. Timers are lazy (see `timer`).
 
 mod connect;
 mod connection;
+mod evict;
 mod header;
 mod run;
 mod shed;
+mod visit;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::application::Active;
+use crate::clock::unix_ms;
 use crate::count::Counters;
 use crate::event::{Cause, Event, Kind as EventKind};
 use crate::listen::BASE_USER_TIMEOUT;
@@ -32,6 +35,9 @@ use connection::{Connection, NEVER, Reset, State};
 
 /// Connections taken from one listener before others get their turn.
 const ACCEPT_BATCH: usize = 64;
+
+/// Of clients that are banned, in a second.
+const MOST_REFUSED_RECORDS: u32 = 100;
 
 /// Of one connection: a socket to each side.
 const DESCRIPTORS: usize = 2;
@@ -63,6 +69,10 @@ pub struct TcpPlane {
     unfinished: Vec<usize>,
     resolving: Vec<(usize, u32)>,
     next_generation: u32,
+    /// Since when, and how many, of clients that are banned are on record.
+    refused_records: (u64, u32),
+    /// When nobody was found last who could give way.
+    looked_in_vain_ms: u64,
     #[cfg(test)]
     pub poisoned: Option<u16>,
     /// Given up for a moment to accept and refuse when descriptors run out.
@@ -80,6 +90,8 @@ impl TcpPlane {
             unfinished: Vec::new(),
             resolving: Vec::new(),
             next_generation: 0,
+            refused_records: (0, 0),
+            looked_in_vain_ms: 0,
             #[cfg(test)]
             poisoned: None,
             spare: spare_descriptor(),
@@ -160,13 +172,16 @@ impl TcpPlane {
         let Some((active, edge_address)) = self.owner(listener, client.as_raw_fd()) else {
             return sys::reset_on_close(client.as_raw_fd()); // its port was given up while it waited
         };
-        if !desk.files.has_room(DESCRIPTORS) {
+        let must_show_header = !active.spec.proxy_protocol_from.is_empty() && active.trusts(canonical(address).ip());
+        if !must_show_header && let Some(cause) = banned(desk, &active, address.ip(), edge_address.port()) {
+            return self.refuse_banned(desk, &active, client, address, edge_address, cause);
+        }
+        if !desk.files.has_room(DESCRIPTORS) && !self.make_room(desk) {
             return refuse(desk, &active, client, address, edge_address, Cause::OutOfResources);
         }
         if desk.strain.is_full() {
             return refuse(desk, &active, client, address, edge_address, Cause::ShedMemory);
         }
-        let must_show_header = !active.spec.proxy_protocol_from.is_empty() && active.trusts(canonical(address).ip());
         // The client of a trusted proxy is known once its header was read.
         if !must_show_header && !active.admits(address.ip(), edge_address.port()) {
             return refuse(desk, &active, client, address, edge_address, Cause::FirewallBlocked);
@@ -194,8 +209,32 @@ impl TcpPlane {
         if must_show_header {
             self.arm(desk, slot);
         } else {
-            self.connect(desk, slot);
+            self.go_in(desk, slot);
         }
+    }
+
+    /// All are counted; few are on record, so that a flood does not push the records of others out.
+    fn refuse_banned(
+        &mut self,
+        desk: &mut Desk,
+        active: &Active,
+        client: OwnedFd,
+        address: SocketAddr,
+        edge: SocketAddr,
+        cause: Cause,
+    ) {
+        counters(active, desk).mitigation_refused_total.add(1);
+        let (since_ms, written) = self.refused_records;
+        if desk.now_ms.saturating_sub(since_ms) >= 1000 {
+            self.refused_records = (desk.now_ms, 0);
+        } else if written >= MOST_REFUSED_RECORDS {
+            sys::reset_on_close(client.as_raw_fd());
+            counters(active, desk).connections_total.add(1);
+            counters(active, desk).filtered_total.add(1);
+            return;
+        }
+        self.refused_records.1 += 1;
+        refuse(desk, active, client, address, edge, cause);
     }
 
     /// Whose a new connection is, and the address that its client knows.
@@ -245,6 +284,7 @@ impl TcpPlane {
         }
         match connection.state {
             State::Header => self.close(desk, slot, Cause::HeaderTimeout, Reset::Both),
+            State::Visiting => self.step(desk, slot),
             State::Resolving => self.close(desk, slot, Cause::NameFailed, Reset::Both),
             State::Connecting => {
                 self.note_failure(desk, slot, Cause::ConnectTimeout);
@@ -320,6 +360,13 @@ impl TcpPlane {
         counters.firewall_refused_total.add(u64::from(cause == Cause::FirewallBlocked));
         let client = connection.client.take();
         let origin = connection.origin.take();
+        if let Some(gate) = &connection.active.gate
+            && connection.connect_time_ms > 0
+        {
+            let lasted_ms = unix_ms().saturating_sub(connection.connect_time_ms);
+            gate.note_end(connection.endpoints().source.ip(), lasted_ms, desk.now_ms);
+        }
+        connection.visit = None;
         let mut event = connection.event(cause, 0);
         if connection.is_worth_measuring() {
             let rtt = |socket: &Option<OwnedFd>| socket.as_ref().map_or(0, |fd| sys::rtt_ns(fd.as_raw_fd()));
@@ -346,6 +393,12 @@ impl TcpPlane {
             self.connections.remove(slot);
         }
     }
+}
+
+/// Is it banned for what its source does, and not one that the rules always let in?
+fn banned(desk: &Desk, active: &Active, client: IpAddr, port: u16) -> Option<Cause> {
+    let cause = desk.detect.refuses(active.id, client, desk.now_ms)?;
+    (!active.allows(client, port)).then_some(cause)
 }
 
 fn counters<'a>(active: &'a Active, desk: &Desk) -> &'a Counters {

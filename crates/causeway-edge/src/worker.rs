@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::application::Active;
 use crate::clock::Clock;
+use crate::detect::Detect;
 use crate::event::{EventReader, Events, ring};
 use crate::files::{Files, Ledger};
 use crate::linger::Linger;
@@ -146,6 +147,8 @@ pub struct Desk {
     pub strain: Arc<Strain>,
     /// Are there descriptors for them?
     pub files: Files,
+    /// Who is banned?
+    pub detect: Arc<Detect>,
     /// Between `Hold` and `GoOn`.
     pub is_held: bool,
     wake: Arc<Wake>,
@@ -174,6 +177,7 @@ pub struct Terms {
     pub may_gather: bool,
     pub strain: Arc<Strain>,
     pub ledger: Arc<Ledger>,
+    pub detect: Arc<Detect>,
 }
 
 /// What a worker says to a batch: which listeners it could not take.
@@ -210,7 +214,7 @@ pub struct Worker {
 impl Worker {
     /// `turn` counts the workers that had this `index` before.
     pub fn start(index: usize, turn: u64, terms: Terms) -> io::Result<(Worker, EventReader)> {
-        let Terms { clock, event_capacity, most_sessions, may_gather, strain, ledger } = terms;
+        let Terms { clock, event_capacity, most_sessions, may_gather, strain, ledger, detect } = terms;
         let wake = Arc::new(Wake::new()?);
         let epoll = Epoll::new()?;
         epoll.add(wake.as_raw_fd(), IN, Token::Wake.at(0))?;
@@ -220,12 +224,13 @@ impl Worker {
         let desk = Desk {
             epoll,
             timers: Timers::default(),
-            events,
+            events: events.heard_by(detect.feed()),
             now_ms: clock.now_ms(),
             worker: index,
             next_source: index,
             strain,
             files: Files::new(ledger, index),
+            detect,
             is_held: false,
             wake: wake.clone(),
             flows: turn << 40,

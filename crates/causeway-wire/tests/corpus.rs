@@ -28,3 +28,8 @@ fn headers() {
 fn simple_proxy() {
     run("simple_proxy", check::simple_proxy);
 }
+
+#[test]
+fn minecraft() {
+    run("minecraft", check::minecraft);
+}

@@ -28,6 +28,16 @@ _LIMIT: dict[str, Any] = {
     },
 }
 
+_MINECRAFT: dict[str, Any] = {
+    "type": "object",
+    "description": "the edge speaks for a Minecraft server; tcp only",
+    "additionalProperties": False,
+    "properties": {
+        "status_cache_s": _SECONDS | {"default": 0, "description": "a status is shown for so long; 0: off"},
+        "joins_per_s": {"type": "integer", "minimum": 0, "maximum": 100_000, "default": 0},
+        "challenge": {"type": "boolean", "default": True},
+    },
+}
 APPLICATION: dict[str, Any] = {
     "type": "object",
     "required": ["protocol", "dns"],
@@ -137,6 +147,7 @@ APPLICATION: dict[str, Any] = {
                 "on_delete": {"enum": ["drain", "close"], "default": "drain"},
                 "drain_s": _SECONDS | {"default": 30},
                 "limits": {"type": "array", "maxItems": 4, "items": _LIMIT},
+                "minecraft": _MINECRAFT,
                 "mitigation": {
                     "enum": ["off", "low", "medium", "high"],
                     "default": "medium",

@@ -184,6 +184,7 @@ def explain(request: Request, plane: PlaneOf) -> Json:
                     "country": said.country if said else None,
                     "banned_s": said.banned_ms / 1000 if said else 0,
                     "automatic": _automatic(automatic, id_, address),
+                    "detected": said.detected if said else None,
                 }
                 for id_, port, said in told
                 if id_ in applications

@@ -182,6 +182,16 @@ def changed_body(application: Mapping[str, object], flags: ApplicationFlags, zon
     return body | {"dns": {**dns, "name": name}} if isinstance(dns, dict) else with_dns(body, name)
 
 
+def _minecraft(flags: ApplicationFlags) -> Body | None:
+    cache = flags.minecraft_status_cache
+    given = _given(
+        status_cache_s=None if cache is None else duration_s(cache, "--minecraft-status-cache"),
+        joins_per_s=flags.minecraft_joins,
+        challenge=flags.minecraft_challenge,
+    )
+    return given or None
+
+
 def _extensions(flags: ApplicationFlags) -> Body:
     durations = {
         f"{field}_s": duration_s(text, f"--{field.replace('_', '-')}")
@@ -205,6 +215,7 @@ def _extensions(flags: ApplicationFlags) -> Body:
         weights=flags.weights,
         transparent=flags.transparent,
         mitigation=flags.mitigation,
+        minecraft=_minecraft(flags),
         on_delete=flags.on_delete,
     )
 

@@ -290,6 +290,9 @@ def _why(one: Explained) -> str:
 
 
 def _by_rules(one: Explained) -> str:
+    if one["banned_s"] and one.get("detected"):
+        found = str(one["detected"]).replace("_", " ")
+        return f"a {found} from its address was detected (x_causeway.mitigation); {one['banned_s']:.0f} s are left"
     if one["banned_s"]:
         return f"it went over a limit (x_causeway.limits); {one['banned_s']:.0f} s are left"
     if not one["ip_firewall"]:

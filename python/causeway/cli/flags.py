@@ -212,6 +212,31 @@ class ApplicationFlags:
             text="How little it takes for attacks to be held off automatically. Default: medium.",
         ),
     ] = None
+    minecraft_status_cache: Annotated[
+        str | None,
+        _duration(
+            "--minecraft-status-cache",
+            "Answer the server list from memory, and ask the server so often at most. Default: off.",
+            "Minecraft",
+        ),
+    ] = None
+    minecraft_joins: Annotated[
+        int | None,
+        option(
+            "--minecraft-joins",
+            panel="Minecraft",
+            metavar="N",
+            text="Joins in a second; more wait for their turn. Default: no limit.",
+        ),
+    ] = None
+    minecraft_challenge: Annotated[
+        bool | None,
+        option(
+            "--minecraft-challenge/--no-minecraft-challenge",
+            panel="Minecraft",
+            text="Who has asked for the status before joins before strangers. Default: yes.",
+        ),
+    ] = None
     connect_timeout: Annotated[
         str | None, _duration("--connect-timeout", "Per origin, then the next is tried. Default: 3s.")
     ] = None

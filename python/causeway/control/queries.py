@@ -41,6 +41,7 @@ def edge_states(plane: Plane) -> list[dict[str, object]]:
             "totals": report.totals,
             "open_files": msgspec.to_builtins(report.open_files),
             "flow_path": msgspec.to_builtins(report.flow_path),
+            "detections": msgspec.to_builtins(report.detections),
             "guard": msgspec.to_builtins(report.guard),
             "mitigation": _mitigation(report),
             "memory": msgspec.to_builtins(report.memory),

@@ -12,6 +12,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from causeway.model.limit import Limit
+from causeway.model.minecraft import Minecraft
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -165,6 +166,7 @@ class Extension:
     drain_s: float = 30.0
     limits: tuple[Limit, ...] = ()
     mitigation: Sensitivity = Sensitivity.MEDIUM
+    minecraft: Minecraft | None = None
     stated: frozenset[str] = frozenset()
 
 

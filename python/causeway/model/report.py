@@ -103,6 +103,7 @@ class Explanation(msgspec.Struct, frozen=True):
     asn: int | None
     country: str | None
     banned_ms: int = 0
+    detected: str | None = None  # the attack that a ban is for, where no limit is
 
 
 class OpenFiles(msgspec.Struct, frozen=True):
@@ -175,6 +176,19 @@ class Guard(msgspec.Struct, frozen=True):
     applications: list[GuardedApplication] = []
 
 
+class Detection(msgspec.Struct, frozen=True):
+    """An attack of one source on one application; `until_unix_ms`: it is banned, or was."""
+
+    id: str  # 32 hex digits
+    application: str
+    kind: str  # connection_flood, brute_force, port_scan, idle_hold
+    source: str  # a prefix
+    started_unix_ms: int
+    last_unix_ms: int
+    count: int  # connections that gave it away, or were refused or cut since
+    until_unix_ms: int | None = None
+
+
 class Report(msgspec.Struct, frozen=True):
     """`events` is the JSON list as it came; `decode_events` reads it. The last two are added by the agent."""
 
@@ -195,6 +209,7 @@ class Report(msgspec.Struct, frozen=True):
     flow_path: FlowPath = FlowPath(is_on=False)
     carriers: list[CarriedAt] = []
     guard: Guard = Guard(is_on=False)
+    detections: list[Detection] = []  # the newest last, at most 256
     attacks: list[Attack] = []  # the newest last; those that go on among them
     mitigation: MitigationState | None = None
 

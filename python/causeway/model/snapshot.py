@@ -24,6 +24,7 @@ from causeway.model.application import (
     Sensitivity,
 )
 from causeway.model.limit import Limit
+from causeway.model.minecraft import Minecraft
 
 FORMAT = 1
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -68,10 +69,19 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             **({} if extension.balance is Balance.ORDER else {"balance": extension.balance}),
             **({"weights": extension.weights} if extension.weights else {}),
             **({"firewall": application.zone_id} if application.ip_firewall else {}),
+            **({"minecraft": _minecraft(extension.minecraft)} if extension.minecraft else {}),
             **({"limits": [_limit(limit) for limit in extension.limits]} if extension.limits else {}),
             **({} if extension.mitigation is Sensitivity.MEDIUM else {"mitigation": extension.mitigation}),
         }
     )
+
+
+def _minecraft(minecraft: Minecraft) -> dict[str, object]:
+    return {
+        "status_cache_ms": _ms(minecraft.status_cache_s),
+        "joins_per_s": minecraft.joins_per_s,
+        "challenge": minecraft.challenge,
+    }
 
 
 def _limit(limit: Limit) -> dict[str, object]:

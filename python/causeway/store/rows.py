@@ -29,6 +29,7 @@ from causeway.model.application import (
     UdpHeader,
 )
 from causeway.model.limit import Limit, Of
+from causeway.model.minecraft import Minecraft
 
 Row = Any
 
@@ -100,7 +101,7 @@ def _body(application: Application) -> dict[str, object]:
         "ip_firewall": application.ip_firewall,
         # Only what was stated: a default that we change later reaches applications that never named the field.
         "extension": {
-            name: _kept(value) if isinstance(value, tuple) else value
+            name: _kept(value) if isinstance(value, tuple) else asdict(value) if isinstance(value, Minecraft) else value
             for name in sorted(extension.stated)
             if (value := getattr(extension, name)) is not None
         },
@@ -125,6 +126,7 @@ def _extension(body: dict[str, Any]) -> Extension:
         "carrier": Carrier,
         "balance": Balance,
         "mitigation": Sensitivity,
+        "minecraft": lambda value: Minecraft(**value),
         "weights": lambda value: tuple(int(text) for text in value),
         "limits": lambda value: tuple(Limit(**entry | {"of": Of(entry["of"])}) for entry in value),
     }

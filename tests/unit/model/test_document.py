@@ -62,6 +62,14 @@ NEARLY = {
             "balance": st.sampled_from(["order", "hash"]),
             "mitigation": st.sampled_from(["off", "low", "medium", "HIGH", "auto"]),
             "weights": st.lists(st.integers(-1, 1001), max_size=2),
+            "minecraft": st.fixed_dictionaries(
+                {},
+                optional={
+                    "status_cache_s": st.sampled_from([0, 1, 2.5, -1]),
+                    "joins_per_s": st.sampled_from([0, 20, 1.5]),
+                    "challenge": st.booleans(),
+                },
+            ),
         },
     ),
 }

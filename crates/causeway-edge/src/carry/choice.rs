@@ -47,6 +47,9 @@ pub fn choose(
     if let Some(Err(reason)) = kept {
         return Err(reason.clone());
     }
+    if spec.minecraft.is_some() {
+        return Err(why("minecraft", "what a Minecraft client says first (minecraft) is read by the engine".into()));
+    }
     if !spec.proxy_protocol_from.is_empty() {
         let why_not = "PROXY headers from clients (proxy_protocol_from) are read by the engine";
         return Err(why("reads_header", why_not.into()));

@@ -17,7 +17,8 @@ use super::book::{Book, Entries};
 use super::here::Notices;
 use super::judge::{Fate, LINGER_MS, Limits, Terms, end, is_half_closed};
 use super::tell::{Clocks, Of};
-use crate::event::{Cause, Event, Events};
+use super::{Recarry, Refuses};
+use crate::event::{Cause, Events};
 use crate::sys::Wake;
 
 /// Events are taken in this often while there are some: a batch costs less than each by itself.
@@ -36,6 +37,8 @@ const SETTLE_MS: u64 = 200;
 const LOOK_AGAIN_MS: u64 = 10_000;
 /// Flows that the ring had no room for and that were told all the same: more are told twice.
 const MOST_TOLD: usize = 1 << 20;
+/// Of flows of clients that are banned, in a second.
+const MOST_REFUSED_RECORDS: u32 = 100;
 
 /// What others tell the thread.
 #[derive(Debug, Default)]
@@ -53,7 +56,10 @@ pub struct Keeper {
     pub wake: Arc<Wake>,
     pub orders: Arc<Orders>,
     /// Have the choice made anew; false: not now.
-    pub recarry: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub recarry: Recarry,
+    refuses: Refuses,
+    /// Since when, and how many, flows of clients that are banned are on record.
+    refused_records: (u64, u32),
     ring: FlowEvents,
     notices: Option<Notices>,
     told: HashSet<FlowKey>,
@@ -81,7 +87,7 @@ impl Keeper {
         events: Events,
         wake: Arc<Wake>,
         orders: Arc<Orders>,
-        recarry: Arc<dyn Fn() -> bool + Send + Sync>,
+        (recarry, refuses): (Recarry, Refuses),
     ) -> Result<Keeper, (Events, std::io::Error)> {
         let ring = match path.events() {
             Ok(ring) => ring,
@@ -90,7 +96,22 @@ impl Keeper {
         let notices = Notices::listen().ok(); // without: looked at now and then
         let told = HashSet::new();
         let (half_closed_since_ms, empty_at) = (HashMap::new(), None);
-        Ok(Keeper { path, book, events, wake, orders, recarry, ring, notices, told, half_closed_since_ms, empty_at })
+        let refused_records = (0, 0);
+        Ok(Keeper {
+            path,
+            book,
+            events,
+            wake,
+            orders,
+            recarry,
+            refuses,
+            refused_records,
+            ring,
+            notices,
+            told,
+            half_closed_since_ms,
+            empty_at,
+        })
     }
 
     /// Until told to stop. What the ring holds then is the next one's.
@@ -158,8 +179,17 @@ impl Keeper {
         let of = Of::entry(entry.get());
         match kind {
             FlowEventKind::Opened => {
+                let id = entry.get().id;
+                if let Some(cause) = (self.refuses)(id, flow.client.ip())
+                    && !of.allows(&flow)
+                {
+                    if let Some(counters) = entry.get().active.as_ref().and_then(|active| active.counters.last()) {
+                        counters.mitigation_refused_total.add(1);
+                    }
+                    return self.turn_away(&flow, &of, cause, clocks);
+                }
                 entry.get_mut().open += 1;
-                self.write(&of, clocks, |of| of.opened(&flow, clocks));
+                self.write(&of, &flow, None, clocks);
             }
             FlowEventKind::Closed => {
                 let entry = entry.get_mut();
@@ -175,7 +205,7 @@ impl Keeper {
                     self.half_closed_since_ms.remove(&flow.client_key());
                 }
                 self.say_opened(&flow, &of, clocks);
-                self.write(&of, clocks, |of| of.ended(&flow, cause, at_ms, clocks));
+                self.write(&of, &flow, Some((cause, at_ms)), clocks);
             }
             FlowEventKind::Replaced => {
                 self.say_opened(&flow, &of, clocks);
@@ -198,13 +228,28 @@ impl Keeper {
         }
     }
 
-    /// Rules count what they let in where it is put on record: then all of it is.
-    fn write(&mut self, of: &Of, clocks: Clocks, record: impl FnOnce(&Of) -> Event) {
-        if of.has_rules() {
-            self.events.write_dated(record(of));
-        } else {
-            self.events.write_if_read(clocks.monotonic_ms, || record(of));
+    /// Rules count what they let in where it is put on record: then all of it is. `ended`: why, and when.
+    fn write(&mut self, of: &Of, flow: &Flow, ended: Option<(Cause, u64)>, clocks: Clocks) {
+        if !of.has_rules() && !self.events.is_wanted(clocks.monotonic_ms) {
+            return self.events.pass_over(of.sighting(flow, ended));
         }
+        self.events.write_dated(match ended {
+            Some((cause, at_ms)) => of.ended(flow, cause, at_ms, clocks),
+            None => of.opened(flow, clocks),
+        });
+    }
+
+    /// It has just opened, and its client is banned: where no guard stands before us, this is as early as it can be.
+    fn turn_away(&mut self, flow: &Flow, of: &Of, cause: Cause, clocks: Clocks) {
+        let _ = self.path.cut(flow);
+        let (since_ms, written) = self.refused_records;
+        if clocks.monotonic_ms.saturating_sub(since_ms) >= 1000 {
+            self.refused_records = (clocks.monotonic_ms, 0);
+        } else if written >= MOST_REFUSED_RECORDS {
+            return;
+        }
+        self.refused_records.1 += 1;
+        self.events.write_dated(of.ended(flow, cause, clocks.monotonic_ms, clocks));
     }
 
     /// Nobody has said that it opened: the ring was full, or it is UDP that was never answered.

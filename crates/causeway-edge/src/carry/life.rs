@@ -8,7 +8,7 @@ use causeway_bpf::flow::{FlowPath, Options};
 
 use super::here::{self, LAYOUT};
 use super::keeper::{self, Keeper, Orders};
-use super::{Carry, Kernel, Mode, Recarry, Wanted};
+use super::{Carry, Kernel, Mode, Recarry, Refuses, Wanted};
 use crate::event::Events;
 use crate::sys::Wake;
 
@@ -21,13 +21,13 @@ impl Carry {
         wanted: Wanted,
         state_dir: Option<&Path>,
         events: Events,
-        recarry: Recarry,
+        (recarry, refuses): (Recarry, Refuses),
         is_held: bool,
     ) -> Result<Carry, String> {
         let pins = state_dir.and_then(here::pins);
         let Wanted { mode, flows } = wanted;
-        let (events, recarry) = (Some(events), Some(recarry));
-        let mut it = Carry { mode, flows, pins, events, recarry, is_held, ..Carry::default() };
+        let (events, recarry, refuses) = (Some(events), Some(recarry), Some(refuses));
+        let mut it = Carry { mode, flows, pins, events, recarry, refuses, is_held, ..Carry::default() };
         let is_left = it.pins.as_ref().is_some_and(|pins| pins.exists());
         if mode == Mode::Off && is_left {
             let _ = FlowPath::flush(&it.options()); // what it carried is the engine's from now on
@@ -98,11 +98,13 @@ impl Carry {
     /// Start the thread.
     fn look_after(&mut self) {
         let Kernel::Has(path) = &self.kernel else { return };
-        let (Some(events), Some(recarry)) = (self.events.take(), self.recarry.clone()) else { return };
+        let (Some(recarry), Some(refuses)) = (self.recarry.clone(), self.refuses.clone()) else { return };
+        let Some(events) = self.events.take() else { return };
         let Ok(wake) = Wake::new() else { return self.events = Some(events) };
         let wake = Arc::new(wake);
         self.orders = Arc::new(Orders::default());
-        let made = Keeper::new(path.clone(), self.book.clone(), events, wake.clone(), self.orders.clone(), recarry);
+        let made =
+            Keeper::new(path.clone(), self.book.clone(), events, wake.clone(), self.orders.clone(), (recarry, refuses));
         match made {
             Ok(keeper) => self.thread = keeper::spawn(keeper).ok(),
             Err((events, _)) => self.events = Some(events),

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use causeway_bpf::flow::Flow;
 
 use super::book::Entry;
+use crate::detect::{Sighting, What};
 use crate::event::{Cause, Event};
-use crate::firewall::{Firewall, Matched};
+use crate::firewall::{Firewall, Matched, Verdict};
 use crate::snapshot::Protocol;
 
 /// Workers number their flows below this (see `Desk::next_flow`): 256 of them at most.
@@ -78,6 +79,26 @@ impl Of {
 
     pub fn has_rules(&self) -> bool {
         self.firewall.is_some()
+    }
+
+    pub fn allows(&self, flow: &Flow) -> bool {
+        let judge = |firewall: &Arc<Firewall>| firewall.judge(flow.client.ip(), self.application, flow.edge.port());
+        self.firewall.as_ref().is_some_and(|firewall| judge(firewall).verdict == Verdict::Allow)
+    }
+
+    /// What those hear who judge sources, where no record is made. `ended`: why, and when. As `Sighting::of`.
+    pub fn sighting(&self, flow: &Flow, ended: Option<(Cause, u64)>) -> Option<Sighting> {
+        let what = match ended {
+            None => What::Opened,
+            Some((_, at_ms)) if flow.is_established => What::Closed {
+                client_bytes: flow.client_bytes,
+                origin_bytes: flow.origin_bytes,
+                lasted_ms: at_ms.saturating_sub(flow.started_ms),
+            },
+            Some(_) => What::Failed { is_proven: false },
+        };
+        let (client, port) = (flow.client.ip(), flow.edge.port());
+        flow.is_tcp.then_some(Sighting { application: self.application, client, port, what })
     }
 
     /// The rules that let it in, or would not have, count it.

@@ -41,14 +41,20 @@ impl Edge {
         all.map(|(rule, hits, last_ms)| RuleHits { rule: rule.to_string(), hits, last_ms }).collect()
     }
 
-    /// What rules and limits say of a client of this application; none: it has no rules, or is not here.
+    /// What rules, limits and detections say of a client of this application; none: it has no rules, or is not here.
     pub fn explain(&self, application: &str, client: IpAddr, port: u16) -> Option<Explanation> {
         let state = self.state();
         let active = state.running.active(application)?;
         let told = active.firewall.as_ref().map(|firewall| firewall.explain(client, active.id, port));
-        let Some(limiter) = &active.limiter else { return told };
-        let banned_ms = limiter.banned_ms(client, self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let found = self.detect.explain(active.id, client, now_ms).filter(|_| !active.allows(client, port));
+        if active.limiter.is_none() && found.is_none() {
+            return told;
+        }
+        let by_limit_ms = active.limiter.as_ref().map_or(0, |limiter| limiter.banned_ms(client, now_ms));
+        let (detected, found_ms) = found.unzip();
+        let banned_ms = by_limit_ms.max(found_ms.unwrap_or(0));
         let nothing = || Explanation { verdict: "none", ..Explanation::default() };
-        Some(Explanation { banned_ms, ..told.unwrap_or_else(nothing) })
+        Some(Explanation { banned_ms, detected, ..told.unwrap_or_else(nothing) })
     }
 }

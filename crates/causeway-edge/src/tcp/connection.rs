@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use causeway_wire::Endpoints;
 
+use super::visit::Visit;
 use super::{canonical, counters};
 use crate::application::Active;
 use crate::event::{Cause, Event};
@@ -22,6 +23,8 @@ const SAMPLED: u64 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Header,
+    /// At the gate of a Minecraft server (see `visit`).
+    Visiting,
     Resolving,
     Connecting,
     Open,
@@ -59,6 +62,7 @@ pub struct Connection {
     pub tuning: Tuning,
     /// Its room within the limits.
     pub permit: Option<Box<Permit>>,
+    pub visit: Option<Box<Visit>>,
 }
 
 // Idle connections are most of what an edge holds.
@@ -125,6 +129,7 @@ impl Connection {
             flow: desk.next_flow(),
             tuning: Tuning::None,
             permit: None,
+            visit: None,
         }
     }
 
@@ -208,6 +213,7 @@ impl Connection {
     pub fn due_ms(&self) -> u64 {
         let due_ms = match self.state {
             State::Header => self.since_ms + self.active.proxy_header_timeout_ms,
+            State::Visiting => self.visit.as_ref().map_or(NEVER, |visit| visit.due_ms()),
             State::Resolving | State::Connecting => self.since_ms + self.active.connect_timeout_ms,
             State::Open => {
                 let idle = self.since_ms.saturating_add(self.active.idle_timeout_ms);

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 
 use causeway_wire::{accept, proxy_v1, proxy_v2};
 
-use super::TcpPlane;
 use super::connection::Reset;
+use super::{TcpPlane, banned, counters};
 use crate::event::Cause;
 use crate::relay::BUFFER_BYTES;
 use crate::snapshot::ProxyProtocol;
@@ -33,16 +33,22 @@ impl TcpPlane {
                 Ok(accept::Parsed::Header { consumed, endpoints }) => {
                     connection.told = endpoints.map(Box::new);
                     connection.early.drain(..consumed);
-                    connection.up.bytes += connection.early.len() as u64;
+                    if connection.active.gate.is_none() {
+                        connection.up.bytes += connection.early.len() as u64;
+                    }
                     if !connection.admits() {
                         return self.close(desk, slot, Cause::FirewallBlocked, Reset::Both);
                     }
                     let (active, client) = (connection.active.clone(), connection.endpoints().source.ip());
+                    if let Some(cause) = banned(desk, &active, client, connection.edge_address.port()) {
+                        counters(&active, desk).mitigation_refused_total.add(1);
+                        return self.close(desk, slot, cause, Reset::Both);
+                    }
                     match active.permit(client, desk.now_ms, &active.counters[desk.worker]) {
                         Ok(permit) => connection.permit = permit,
                         Err(cause) => return self.close(desk, slot, cause, Reset::Both),
                     }
-                    return self.connect(desk, slot);
+                    return self.go_in(desk, slot);
                 }
                 Ok(accept::Parsed::NeedMore) if n > 0 => {}
                 Ok(accept::Parsed::NeedMore) | Err(_) => {

@@ -23,6 +23,7 @@ impl TcpPlane {
         }
         match connection.state {
             State::Header => self.read_header(desk, slot),
+            State::Visiting => self.on_visit(desk, slot),
             State::Open => self.run(desk, slot),
             State::Resolving | State::Connecting if notice & sys::HUP != 0 => {
                 self.close(desk, slot, Cause::ClientGone, Reset::Both);

@@ -18,6 +18,7 @@ from causeway.model.application import (
     UdpHeader,
 )
 from causeway.model.document.limits import parse_limits, show_limits
+from causeway.model.document.minecraft import parse_minecraft, show_minecraft
 from causeway.model.document.reading import (
     Body,
     as_bool,
@@ -69,7 +70,11 @@ def parse_extension(
 def show_extension(extension: Extension, transport: Transport) -> Body:
     """What was stated, and nothing else."""
     shown = {name: _shown(getattr(extension, name)) for name in FIELDS if name in extension.stated}
-    return shown | ({"limits": show_limits(extension.limits, transport)} if "limits" in shown else {})
+    if "limits" in shown:
+        shown["limits"] = show_limits(extension.limits, transport)
+    if extension.minecraft:
+        shown["minecraft"] = show_minecraft(extension.minecraft)
+    return shown
 
 
 def _field(name: str, value: object, transport: Transport) -> object:
@@ -87,6 +92,8 @@ def _field(name: str, value: object, transport: Transport) -> object:
             return as_choice(value, pointer, Carrier)
         case "mitigation":
             return as_choice(value, pointer, Sensitivity)
+        case "minecraft":
+            return parse_minecraft(value, pointer, transport)
         case "limits":
             return parse_limits(value, pointer, transport)
         case "balance":
@@ -119,6 +126,8 @@ def _not_transparent(extension: Extension, proxy_protocol: ProxyProtocol) -> str
         return "is for the kernel alone: carrier must be 'auto' or 'kernel', not 'engine'"
     if proxy_protocol is not ProxyProtocol.OFF:
         return f"shows the origin the client itself: proxy_protocol must be 'off', not '{proxy_protocol}'"
+    if extension.minecraft:
+        return "cannot go with minecraft: the engine reads what a client says first"
     if extension.proxy_protocol_from:
         return "cannot go with proxy_protocol_from: the kernel reads no PROXY header from clients"
     return None

@@ -1,0 +1,212 @@
+//! Who is banned, from what, until when. Workers look; the thread that judges makes, prolongs and ends.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::judge::Kind;
+use super::source::{Source, Width};
+
+pub const MOST_BANS: usize = 4_096;
+/// The first ban of a source; each that comes soon after one lasts twice as long.
+const FIRST_MS: u64 = 60_000;
+const LONGEST_MS: u64 = 3_600_000;
+/// A ban is remembered for so long after its end.
+const REMEMBER_MS: u64 = 600_000;
+
+#[derive(Debug)]
+struct Ban {
+    kind: Kind,
+    since_ms: u64,
+    until_ms: AtomicU64,
+    /// Tries since it began.
+    tries: AtomicU64,
+}
+
+/// A ban as others put it in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Banned {
+    pub application: u128,
+    /// The first address of the source, and the length of its prefix.
+    pub prefix: (IpAddr, u8),
+    pub since_ms: u64,
+    pub until_ms: u64,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Bans(HashMap<Source, Arc<Ban>>);
+
+impl Bans {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn kind(&self, source: &Source) -> Option<Kind> {
+        self.0.get(source).map(|ban| ban.kind)
+    }
+
+    fn covering(&self, application: u128, client: IpAddr, now_ms: u64) -> Option<&Arc<Ban>> {
+        let of = |width| self.0.get(&Source::of(application, client, width));
+        let holds = |ban: &&Arc<Ban>| ban.until_ms.load(Ordering::Relaxed) > now_ms;
+        of(Width::Host).filter(holds).or_else(|| of(Width::Network).filter(holds))
+    }
+
+    pub fn refuse(&self, application: u128, client: IpAddr, now_ms: u64) -> Option<Kind> {
+        let ban = self.covering(application, client, now_ms)?;
+        ban.tries.fetch_add(1, Ordering::Relaxed);
+        Some(ban.kind)
+    }
+
+    pub fn find(&self, application: u128, client: IpAddr, now_ms: u64) -> Option<(Kind, u64)> {
+        let ban = self.covering(application, client, now_ms)?;
+        Some((ban.kind, ban.until_ms.load(Ordering::Relaxed)))
+    }
+
+    pub fn list(&self, now_ms: u64) -> Vec<Banned> {
+        let all = self.0.iter().map(|(source, ban)| Banned {
+            application: source.application,
+            prefix: source.prefix(),
+            since_ms: ban.since_ms,
+            until_ms: ban.until_ms.load(Ordering::Relaxed),
+            kind: ban.kind,
+        });
+        let mut found: Vec<Banned> = all.filter(|banned| banned.until_ms > now_ms).collect();
+        found.sort_unstable_by_key(|banned| std::cmp::Reverse((banned.since_ms, banned.application, banned.prefix)));
+        found
+    }
+}
+
+/// The thread's own view: with what was banned before, and how hard each source still tries.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    bans: Bans,
+    /// How long the last ban of a source was, and when it ended.
+    before: HashMap<Source, (u64, u64)>,
+    tries: HashMap<Source, u64>,
+    /// That anything is banned from.
+    applications: HashSet<u128>,
+}
+
+impl Ledger {
+    pub fn has(&self, source: &Source) -> bool {
+        self.bans.0.contains_key(source)
+    }
+
+    pub fn is_calm(&self, application: u128) -> bool {
+        !self.applications.contains(&application)
+    }
+
+    /// Answers until when; none: there is no room.
+    pub fn add(&mut self, source: Source, kind: Kind, now_ms: u64) -> Option<u64> {
+        if self.bans.0.len() >= MOST_BANS && !self.has(&source) {
+            return None;
+        }
+        let before = self.before.get(&source).filter(|(_, ended_ms)| now_ms < ended_ms + REMEMBER_MS);
+        let lasts_ms = before.map_or(FIRST_MS, |(lasted_ms, _)| (lasted_ms * 2).min(LONGEST_MS));
+        let until_ms = now_ms + lasts_ms;
+        let (until, tries) = (AtomicU64::new(until_ms), AtomicU64::new(0));
+        self.bans.0.insert(source, Arc::new(Ban { kind, since_ms: now_ms, until_ms: until, tries }));
+        self.applications.insert(source.application);
+        Some(until_ms)
+    }
+
+    /// To be called once a second: who still tries hard stays out, the time of others runs. `tell` hears how often each
+    /// has tried since the last call, and until when it is banned. True if a ban has ended.
+    pub fn look(&mut self, now_ms: u64, mut tell: impl FnMut(&Source, u64, u64)) -> bool {
+        for (source, ban) in &self.bans.0 {
+            let tries = ban.tries.load(Ordering::Relaxed);
+            let new = tries - self.tries.insert(*source, tries).unwrap_or(0);
+            if new >= ban.kind.goes_on_per_s() {
+                ban.until_ms.fetch_max(now_ms + FIRST_MS, Ordering::Relaxed);
+            }
+            if new > 0 {
+                tell(source, new, ban.until_ms.load(Ordering::Relaxed));
+            }
+        }
+        let count = self.bans.0.len();
+        let (before, tries) = (&mut self.before, &mut self.tries);
+        self.bans.0.retain(|source, ban| {
+            let until_ms = ban.until_ms.load(Ordering::Relaxed);
+            if until_ms <= now_ms {
+                before.insert(*source, (until_ms - ban.since_ms, until_ms));
+                tries.remove(source);
+            }
+            until_ms > now_ms
+        });
+        self.before.retain(|_, (_, ended_ms)| now_ms < *ended_ms + REMEMBER_MS);
+        if self.before.len() > MOST_BANS {
+            self.before.clear(); // they begin at the first again
+        }
+        self.note_end(count)
+    }
+
+    /// End what `keep` does not want any more: its application wants no protection now. True if there was any.
+    pub fn keep(&mut self, keep: impl Fn(&Source) -> bool) -> bool {
+        let count = self.bans.0.len();
+        self.bans.0.retain(|source, _| keep(source));
+        self.tries.retain(|source, _| keep(source));
+        self.note_end(count)
+    }
+
+    fn note_end(&mut self, before: usize) -> bool {
+        let has_ended = self.bans.0.len() < before;
+        if has_ended {
+            self.applications = self.bans.0.keys().map(|source| source.application).collect();
+        }
+        has_ended
+    }
+
+    /// The same bans: tries are counted in common.
+    pub fn bans(&self) -> Bans {
+        self.bans.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::of(1, text.parse().unwrap(), Width::Host)
+    }
+
+    #[test]
+    fn a_ban_ends_in_time_unless_its_source_goes_on_and_a_second_one_is_longer() {
+        let (mut ledger, client) = (Ledger::default(), "198.51.100.1".parse().unwrap());
+        assert_eq!(ledger.add(source("198.51.100.1"), Kind::Flood, 0), Some(FIRST_MS));
+        for second in 1..=30 {
+            (0..20).for_each(|_| assert!(ledger.bans().refuse(1, client, second * 1000).is_some()));
+            assert!(!ledger.look(second * 1000, |_, tries, _| assert_eq!(tries, 20)));
+        }
+        assert_eq!(ledger.bans().find(1, client, 31_000), Some((Kind::Flood, 30_000 + FIRST_MS)));
+        assert!(ledger.look(90_000, |_, _, _| panic!("nobody tried")));
+        assert_eq!(ledger.bans().find(1, client, 90_000), None);
+        assert_eq!(ledger.add(source("198.51.100.1"), Kind::Flood, 100_000), Some(100_000 + 2 * 90_000));
+        let list = ledger.bans().list(100_001);
+        assert_eq!((list.len(), list[0].prefix), (1, (client, 32)));
+    }
+
+    #[test]
+    fn another_application_and_another_host_are_not_concerned() {
+        let mut ledger = Ledger::default();
+        ledger.add(source("198.51.100.1"), Kind::Scan, 0);
+        let refuse = |application, client: &str| ledger.bans().refuse(application, client.parse().unwrap(), 1);
+        assert_eq!(refuse(1, "198.51.100.1"), Some(Kind::Scan));
+        assert_eq!((refuse(2, "198.51.100.1"), refuse(1, "198.51.100.2")), (None, None));
+        let network = Source::of(1, "198.51.100.1".parse().unwrap(), Width::Network);
+        ledger.add(network, Kind::Flood, 0);
+        assert_eq!(ledger.bans().refuse(1, "198.51.100.2".parse().unwrap(), 1), Some(Kind::Flood));
+        assert!(!ledger.is_calm(1) && ledger.is_calm(2));
+        assert!(ledger.keep(|_| false) && ledger.bans().is_empty());
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_bans_and_no_more() {
+        let mut ledger = Ledger::default();
+        let of = |number: u32| Source::of(1, IpAddr::V4(number.into()), Width::Host);
+        assert!((0..MOST_BANS as u32).all(|number| ledger.add(of(number), Kind::Flood, 0).is_some()));
+        assert_eq!(ledger.add(of(u32::MAX), Kind::Flood, 0), None);
+    }
+}
