@@ -50,8 +50,8 @@ def main(attack: str, carrier: str, rate: int, seconds: int = 5, peace_s: float 
         log = (home / "mitigated" / "log").read_text()
         strays = place.world.strays()
     lines = [line for line in log.splitlines() if "attack " in line or "mitigation" in line or "ERROR" in line]
-    answered = [int(ms) for ms in re.findall(r"answered after (\d+) ms", log)]
-    kinds = re.findall(r"attack \w+ \((\w+)\)", log)
+    answered = [int(ms) for ms in re.findall(r"is answered, after (\d+) ms", log)]
+    kinds = re.findall(r"attack \w+ on [^:]+: (\w+),", log)
     told = {"answered_after_ms": answered, "kinds": sorted(set(kinds)), "log": lines, "strays": strays, "rate": most}
     print(json.dumps(found | told))
     return 0

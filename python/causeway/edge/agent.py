@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from causeway.edge.alarms import Alarms
+from causeway.edge.episodes import Episodes
 from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
 from causeway.exchange.bus import EdgeRefused, EdgeSide
 from causeway.model.mitigation import Look, Plan, PlanReport, decode_look, decode_plan, decode_plan_report
@@ -71,6 +72,7 @@ class Agent:
         self._applying = threading.Lock()
         self._observing = threading.Lock()  # reports are published in the order in which they were taken
         self._alarms = Alarms()
+        self._episodes = Episodes()
         self._woken = threading.Event()
         self._is_stopping = self._is_over = self._is_skipping = False
         self._thread = threading.Thread(target=self._run, name="edge-agent", daemon=True)
@@ -108,9 +110,12 @@ class Agent:
             if not self._exchange.has_readers:
                 self._is_skipping = self._engine.skip_events(_KEPT_UNREAD) > _MANY_SKIPPED
             report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
+            attacks = self._episodes.attacks(report.detections, int(time.time() * 1000))
             if self._mitigation:
                 told = self._mitigation.told
-                report = msgspec.structs.replace(report, attacks=told.attacks, mitigation=told.state)
+                report = msgspec.structs.replace(report, mitigation=told.state)
+                attacks = [*told.attacks, *attacks]
+            report = msgspec.structs.replace(report, attacks=attacks)
             self._exchange.publish(report)
             for line in self._alarms.lines(report):
                 log.log(line.level, "%s", line.text)
