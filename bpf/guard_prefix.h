@@ -222,14 +222,17 @@ static __always_inline __u32 value_of(__u32 set, struct seen *p, const struct gu
 /* Of both tables of a listener: the longer prefix decides; of equals, allow. */
 static __always_inline __u32 access_of(const struct guarded *listener, struct seen *p, const struct guard_settings *with)
 {
-	__u32 best = 0;
+	/* Both in one reading: they are changed together, and no packet is to meet one of the old and one of the new. */
+	__u32 best = 0, sets = *(const volatile __u32 *)listener->sets;
 
 	for (int i = 0; i < 2; i++) {
 		__u32 value, length, best_length = best >> VALUE_LENGTH & 0xff;
+		__u16 set;
 
-		if (!listener->sets[i])
+		__builtin_memcpy(&set, (__u8 *)&sets + 2 * i, sizeof(set));
+		if (!set)
 			continue;
-		value = value_of(listener->sets[i], p, with);
+		value = value_of(set, p, with);
 		length = value >> VALUE_LENGTH & 0xff;
 		if (!value)
 			continue;

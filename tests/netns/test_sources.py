@@ -46,6 +46,9 @@ def test_a_flood_of_connections_is_refused_by_source_and_others_are_served(place
     asked = {"address": "198.19.2.3"}
     [why] = edge.http.get("/api/v1/firewall/explain", params=asked).json()["result"]["applications"]
     assert (why["detected"], why["banned_s"] > 0) == ("connection_flood", True)
+    [attack] = eventually(lambda: edge.http.get("/api/v1/attacks", params={"application": app}).json()["result"])
+    assert (attack["kind"], attack["is_active"]) == ("connection_flood", True), attack
+    assert "from 16 sources" in attack["vector"], attack
 
 
 def test_a_crowd_of_many_sources_is_let_in_whole(place: Place) -> None:

@@ -253,7 +253,7 @@ struct Shared {
 }
 
 /// Records that are made in a second for whoever comes next, where nobody reads.
-const KEPT_UNREAD: u32 = 200;
+const KEPT_UNREAD: u32 = 2_000;
 
 /// The writing end of one worker's ring.
 #[derive(Debug)]
@@ -450,9 +450,9 @@ mod tests {
             }
         };
         reader.be_unread(true);
-        at(1_000, 300);
+        at(1_000, 2_100);
         at(1_999, 50);
-        assert_eq!((std::iter::from_fn(|| reader.read()).count(), reader.passed()), (200, 150));
+        assert_eq!((std::iter::from_fn(|| reader.read()).count(), reader.passed()), (2_000, 150));
         at(2_000, 10);
         assert_eq!((std::iter::from_fn(|| reader.read()).count(), reader.passed()), (10, 0));
         reader.be_unread(false);
