@@ -174,7 +174,7 @@ class Running:
 
         def look() -> dict[str, Any]:
             found = self.events(application_id)
-            fitting = [event for event in found if all(event[name] == value for name, value in wanted.items())]
+            fitting = [event for event in found if all(event.get(name) == value for name, value in wanted.items())]
             assert fitting, found
             return fitting[0]
 
