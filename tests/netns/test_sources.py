@@ -15,6 +15,7 @@ from support.edge import Running
 from support.namespaces import Namespaces
 from support.patience import eventually
 from support.program import Programs
+from support.tail import Tail
 
 LEAST = 0.99  # see above
 PORT = 9000
@@ -26,9 +27,14 @@ def place(namespaces: Namespaces, programs: Programs, make_edge: Callable[..., R
     return Place(namespaces, programs, make_edge)
 
 
+def somebody_comes(place: Place) -> None:
+    place.told(place.attack(PORT, 5, 1, sources="198.19.3.1-198.19.3.1"), 20)
+
+
 def test_a_flood_of_connections_is_refused_by_source_and_others_are_served(place: Place) -> None:
     edge = place.edge()
     app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}")
+    tail = Tail(edge, app)
     users = place.users(PORT, 8)
     time.sleep(2)
     flood = place.attack(PORT, 16 * 200, 5, sources="198.19.2.0-198.19.2.15")
@@ -42,7 +48,8 @@ def test_a_flood_of_connections_is_refused_by_source_and_others_are_served(place
     assert {one["source"] for one in found} == {f"198.19.2.{n}/32" for n in range(16)}
     assert all(one["application"] == app and one["until_unix_ms"] for one in found)
     assert edge.counters(app)["mitigation_refused_total"] > 1_000
-    refused = edge.event(app, cause="flood_banned")
+    tail.close(lambda: somebody_comes(place))
+    refused = tail.of(cause="flood_banned")[0]
     assert (refused["status"], refused["kind"]) == (403, "clientFiltered")
     asked = {"address": "198.19.2.3"}
     [why] = edge.http.get("/api/v1/firewall/explain", params=asked).json()["result"]["applications"]
@@ -75,6 +82,7 @@ def test_tries_to_log_in_are_limited_within_seconds_and_an_administrator_is_not(
     rule = {"mode": "whitelist", "configuration": {"target": "ip", "value": ADMIN}}
     edge.result("POST", f"/client/v4/zones/{zone}/firewall/access_rules/rules", rule)
     app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", ip_firewall=True)
+    tail = Tail(edge, app)
     tries = place.attack(PORT, 10 * 20, 8, "--size", "1000", sources="198.19.2.20-198.19.2.29")
     admin = place.attack(PORT, 20, 8, "--size", "1000", sources=f"{ADMIN}-{ADMIN}")
     told, allowed = place.told(tries, 20), place.told(admin, 20)
@@ -82,7 +90,8 @@ def test_tries_to_log_in_are_limited_within_seconds_and_an_administrator_is_not(
     assert sum(second["refused"] for second in allowed["seconds"]) == 0, allowed
     found = detections(edge, "brute_force")
     assert {one["source"] for one in found} == {f"198.19.2.{n}/32" for n in range(20, 30)}, found
-    assert edge.event(app, cause="brute_force_banned")["status"] == 403
+    tail.close(lambda: somebody_comes(place))
+    assert tail.of(cause="brute_force_banned")[0]["status"] == 403
 
 
 def test_switched_off_nobody_is_banned_and_a_ban_ends_with_it(place: Place) -> None:

@@ -177,7 +177,7 @@ fn the_shortest_idle_time_still_forwards_the_first_datagram() {
 }
 
 #[test]
-fn a_flood_of_strangers_evicts_strangers_and_no_session_that_was_answered() {
+fn a_flood_of_strangers_evicts_strangers_and_no_session_that_has_gone_both_ways() {
     let world = world_with(Config { workers: 1, max_udp_sessions: 8, ..Config::default() });
     let edge = free_address("127.0.0.1");
     let origin = socket("127.0.0.1");
@@ -189,13 +189,17 @@ fn a_flood_of_strangers_evicts_strangers_and_no_session_that_was_answered() {
         let (_, session) = receive_from(&origin);
         origin.send_to(b"answer", session).unwrap();
         assert_eq!(receive(friend), b"answer");
+        friend.send(b"thanks").unwrap();
+        assert_eq!(receive(&origin), b"thanks");
         sessions.push(session);
     }
     // All at once, so that no two of them have the same port.
     let strangers: Vec<UdpSocket> = (0..200).map(|_| client(edge)).collect();
     for stranger in &strangers {
         stranger.send(b"stranger").unwrap();
-        assert_eq!(receive(&origin), b"stranger");
+        let (said, session) = receive_from(&origin);
+        assert_eq!(said, b"stranger");
+        origin.send_to(b"answer to whoever it was", session).unwrap();
     }
     for (friend, session) in friends.iter().zip(&sessions) {
         friend.send(b"still here").unwrap();
@@ -207,12 +211,12 @@ fn a_flood_of_strangers_evicts_strangers_and_no_session_that_was_answered() {
 }
 
 #[test]
-fn when_all_were_answered_the_least_recently_used_goes() {
+fn when_all_have_gone_both_ways_the_least_recently_used_goes() {
     let world = world_with(Config { workers: 1, max_udp_sessions: 3, ..Config::default() });
     let edge = free_address("127.0.0.1");
     world.apply(&[udp(edge, &[echo("127.0.0.1")], json!({}))]);
     let clients: Vec<UdpSocket> = (0..4).map(|_| client(edge)).collect();
-    for used in [0, 1, 2, 0, 2, 3] {
+    for used in [0, 1, 2, 1, 0, 2, 3] {
         assert!(round_trip(&clients[used], b"hello"));
     }
     assert_eq!(world.record("session_evicted")["client"], address(&clients[1]).to_string());

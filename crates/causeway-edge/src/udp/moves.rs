@@ -116,6 +116,7 @@ impl UdpPlane {
                 (moved.tried, moved.cut_ms, moved.connect_time_ms);
             (session.client_bytes, session.origin_bytes) = (moved.client_bytes, moved.origin_bytes);
             (session.owes_header, session.may_segment) = (moved.owes_header, moved.may_segment);
+            session.is_answered = moved.is_two_way || moved.origin_bytes > 0;
             let slot = self.table.insert(session);
             if moved.is_two_way {
                 self.table.promote(slot);

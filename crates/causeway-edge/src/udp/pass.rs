@@ -155,7 +155,10 @@ impl UdpPlane {
             session.connect_time_ms = unix_ms();
             desk.events.write(session.event(Cause::Opened));
         }
-        self.table.touch(slot);
+        match session.is_answered && !session.is_two_way {
+            true => self.table.promote(slot),
+            false => self.table.touch(slot),
+        }
         sent.refused_at
     }
 
@@ -231,15 +234,14 @@ impl UdpPlane {
         counters.datagrams_egress.add(sent.datagrams);
         counters.bytes_egress.add(sent.bytes);
         counters.datagrams_dropped.add(sent.dropped);
-        if session.is_two_way {
-            self.table.touch(slot);
-        } else {
+        if !session.is_answered {
+            session.is_answered = true;
             if let Some(origin) = session.origin {
                 self.refusals.forget(origin);
             }
             counters.sessions_answered_total.add(1);
-            self.table.promote(slot);
         }
+        self.table.touch(slot);
         false
     }
 }

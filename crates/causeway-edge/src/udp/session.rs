@@ -82,7 +82,9 @@ pub struct Session {
     pub origin_bytes: u64,
     /// The PROXY header that goes with the first datagram has not gone out yet.
     pub owes_header: bool,
-    /// The origin has answered: this is no spoofed source.
+    /// The origin has said something.
+    pub is_answered: bool,
+    /// And the client something after that, as the kernel has it: who only says to be somebody hears no answer.
     pub is_two_way: bool,
     /// Runs of equal datagrams may go out as one buffer, towards origin and client.
     pub may_segment: [bool; 2],
@@ -115,6 +117,7 @@ impl Session {
             client_bytes: 0,
             origin_bytes: 0,
             owes_header,
+            is_answered: false,
             is_two_way: false,
             may_segment: [true; 2],
             held: Vec::new(),

@@ -1,7 +1,7 @@
 //! The sessions of one worker: found by key, kept in the order in which they would be given up.
 //!
-//! One-way sessions (the origin never answered) go first, the oldest first, because a flood of invented
-//! sources makes only those; then the least recently used. Every operation is O(1). Closed sessions keep
+//! One-way sessions (the client never said anything after the origin's answer) go first, the oldest first, because a
+//! flood of invented sources makes only those; then the least recently used. Every operation is O(1). Closed sessions keep
 //! their slot until the end of the turn, so that a stale notice finds nobody.
 
 use std::collections::HashMap;
@@ -84,7 +84,7 @@ impl Table {
         slot
     }
 
-    /// The origin has answered.
+    /// The client has said something after the origin has.
     pub fn promote(&mut self, slot: usize) {
         self.unlink(slot);
         self.entries[slot].session.is_two_way = true;
