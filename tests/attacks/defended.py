@@ -4,11 +4,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager as Context
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contestants import CONTESTANTS as PLAIN
-from contestants import FAST_PATH, Contestant, Running, Unavailable
+from contestants import FAST_PATH, Contestant, Running, Unavailable, _causeway
 from world import World, inside
 
 # nf_synproxy answers SYNs with cookies and lets the connection through once it is proven
@@ -54,8 +54,9 @@ CONTESTANTS = (
     Defended("haproxy", _BY_NAME["haproxy"]),
     Defended("nginx", _BY_NAME["nginx"]),
     Defended("haproxy-synproxy", _BY_NAME["haproxy"], _synproxy),
-    Defended("causeway", _BY_NAME["causeway"]),
-    Defended("fast-path", FAST_PATH),
+    # As it is by default: its guard comes when there is something to hold.
+    Defended("causeway", replace(_BY_NAME["causeway"], start=lambda place: _causeway(place, guard="auto"))),
+    Defended("fast-path", replace(FAST_PATH, start=lambda place: _causeway(place, carrier="kernel", guard="auto"))),
 )
 
 

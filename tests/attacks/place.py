@@ -75,7 +75,8 @@ def field(places: int, flood: Path) -> Iterator[Field]:
         for far in ("198.18.128.0/17", REAL):
             _run("ip", "-n", made.proxy, "route", "add", far, "via", "198.18.0.2")
         _run("ip", "-n", made.client, "route", "add", "local", REAL, "dev", "lo")
-        _run(*inside(made.proxy), sys.executable, str(_HERE / "gro.py"), _PROXY)
+        _run(*inside(made.proxy), sys.executable, str(_HERE / "card.py"), "receives", _PROXY)
+        _run(*inside(made.client), sys.executable, str(_HERE / "card.py"), "sends", _ATTACKER)
         with _passing(made.client, _ATTACKER, flood):
             yield Field(made, _mac(made.proxy, _PROXY), flood)
 

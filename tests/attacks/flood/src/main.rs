@@ -2,7 +2,8 @@
 //! `{"kind", "sent", "seconds", "rate"}`; packets that the other end had no room for count as sent.
 //!
 //! `causeway-flood sink --interface NAME` drops what comes in there until stdin ends, to measure against; `pass`
-//! lets it through, for a veth takes what its peer sends back at once (XDP_TX) only where a program is.
+//! lets it through, but for what is sent to sources that do not exist: a veth takes what its peer sends back at once
+//! (XDP_TX) only where a program is.
 //!
 //! It refuses the machine's own network, addresses outside of 198.18.0.0/15, and more than a minute.
 mod frame;
