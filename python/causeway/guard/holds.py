@@ -86,9 +86,3 @@ def fair_rates(of: Literal["syns", "packets"], most_per_s: float) -> tuple[Rate,
         return Rate(of, ipv4, ipv6, max(10, int(per_s)), max(20, int(per_s)))
 
     return rate(32, 64, most_per_s / 20), rate(24, 48, most_per_s / 5), rate(0, 0, most_per_s)
-
-
-def connection_rates(most_per_s: float) -> tuple[Rate, ...]:
-    """A share for each address: for floods of few addresses that do complete their connections."""
-    per_s = max(10, int(most_per_s / 10))
-    return (Rate("syns", 32, 64, per_s, 2 * per_s),)

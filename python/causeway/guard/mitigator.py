@@ -14,7 +14,7 @@ from causeway.guard.attacks import MOST_EVIDENCE, Looks, Ongoing, Sort, looks_of
 from causeway.guard.carpet import Carpet, carpets
 from causeway.guard.fingerprint import find, sentence
 from causeway.guard.history import THRESHOLDS, Thresholds
-from causeway.guard.holds import Holds, connection_rates, fair_rates
+from causeway.guard.holds import Holds, fair_rates
 from causeway.guard.pace import MachinePace, machine_pace
 from causeway.guard.packet import read
 from causeway.guard.reservoir import MOST, Reservoir
@@ -184,7 +184,7 @@ class Mitigator:
                 continue
             attack = self._begin(watched.application, vector, now)
             self._see(attack, watched, vector, now)
-            self._hold(watched, vector, within, attack.looks, now)
+            self._hold(watched, vector, within, now)
             if is_harmful and watched.tick is not None and watched.is_lasting(vector, within):
                 self._make_rule(attack, watched, vector, now)
             attack.note(self._rules.of(attack.id))
@@ -203,7 +203,7 @@ class Mitigator:
         if len(attack.evidence) < MOST_EVIDENCE:
             attack.evidence = watched.frames(vector, MOST_EVIDENCE)
 
-    def _hold(self, watched: Watched, vector: Vector, within: Thresholds, looks: Looks, now: _Now) -> None:
+    def _hold(self, watched: Watched, vector: Vector, within: Thresholds, now: _Now) -> None:
         """The cheapest answer that is right whatever the packets look like."""
         name, need = watched.application, self._holds.need
         if vector == "broken":
@@ -211,9 +211,9 @@ class Mitigator:
         if name == REST or vector in ("icmp", "other"):
             need(name, "rates", now.ms, fair_rates("packets", within.uninvited.floor))
         elif vector == "udp":
-            # What all may send together is only for strangers: sessions that the kernel does not know would share it.
-            rates = fair_rates("packets", watched.threshold("udp", within))
-            need(name, "rates", now.ms, rates if watched.knows_sessions else rates[:1])
+            # For strangers only: the engine's sessions, which the kernel does not know, would be among them.
+            if watched.knows_sessions:
+                need(name, "rates", now.ms, fair_rates("packets", watched.threshold("udp", within)))
         elif vector in STRAYS:
             need(name, "state", now.ms)
         elif vector == "fragment":
@@ -222,9 +222,9 @@ class Mitigator:
         elif name in self._without_cookies:
             need(name, "rates", now.ms, fair_rates("syns", watched.threshold("syn", within)))
         else:
+            # Whoever completes connections has proven its address: that is for the engine's detectors, which judge each
+            # source by what it does. A share for each address would take most from who has most to do.
             need(name, "cookies", now.ms)
-            if looks.kind == "connections" and looks.is_of_few:
-                need(name, "rates", now.ms, connection_rates(watched.threshold("syn", within)))
 
     def _make_rule(self, attack: Ongoing, watched: Watched, vector: Vector, now: _Now) -> None:
         # One after the other: what is left is looked at when the last one works.
