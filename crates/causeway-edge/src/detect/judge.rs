@@ -213,11 +213,14 @@ fn scan(entry: &Entry, seen: &Sighting, scale: f64) -> Option<Suspect> {
 
 impl Habit {
     fn note(&mut self, host: Source, what: &What, now_ms: u64) {
-        match self.last[0] {
-            Some((last, _)) if last == host => {}
-            _ => self.last[1] = self.last[0],
+        // Somebody who only says to be somebody else is nobody who would miss something.
+        if *what != (What::Failed { is_proven: false }) {
+            match self.last[0] {
+                Some((last, _)) if last == host => {}
+                _ => self.last[1] = self.last[0],
+            }
+            self.last[0] = Some((host, now_ms));
         }
-        self.last[0] = Some((host, now_ms));
         match *what {
             What::Opened => {
                 self.opened.add(now_ms);

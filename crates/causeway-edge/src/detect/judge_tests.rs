@@ -136,6 +136,24 @@ fn one_that_is_alone_takes_nothing_from_anybody_until_somebody_comes() {
 }
 
 #[test]
+fn a_flood_of_forged_sources_makes_nobody_of_one_that_is_alone_an_attacker() {
+    let (mut judge, terms) = (Judge::default(), Terms::from([(1, Sensitivity::Medium)]));
+    for number in 0..20_000_u32 {
+        let forged = std::net::IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
+        let what = What::Failed { is_proven: false };
+        judge.see(&Sighting { application: 1, client: forged, port: 1, what }, &terms, true, u64::from(number / 2));
+        let client = "198.51.100.1".parse().unwrap();
+        let found = judge.see(
+            &Sighting { application: 1, client, port: 1, what: What::Opened },
+            &terms,
+            true,
+            u64::from(number / 2),
+        );
+        assert_eq!(found, None);
+    }
+}
+
+#[test]
 fn what_is_usual_for_an_application_is_no_flood() {
     let busy = || crowd([10, 0, 0, 1], 20, 150.0, Does::Session(300, 40_000, 800));
     let mut play = Play::at(Sensitivity::Medium);
