@@ -82,6 +82,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"x_causeway": {"mitigation": "off"}}, {"x_causeway": {"mitigation": "off"}}),
     ({"x_causeway": {"mitigation": "High"}}, {"x_causeway": {"mitigation": "high"}}),
     ({"x_causeway": {"mitigation": "medium"}}, {"x_causeway": {"mitigation": "medium"}}),
+    ({"x_causeway": {"logins": False}}, {"x_causeway": {"logins": False}}),
     ({"x_causeway": {"transparent": False}}, {"x_causeway": {"transparent": False}}),
     ({"x_causeway": {"idle_timeout_s": 3600}}, {"x_causeway": {"idle_timeout_s": 3600}}),
     (

@@ -85,6 +85,7 @@ CASES: list[tuple[str, dict[str, Any], int, int, str]] = [
     ("SRV", {**NAMED, "origin_dns": {"type": "SRV", "name": "_x._tcp.example.org"}}, 19001, 400, "/origin_dns/type"),
     ("carrier unknown", {"x_causeway": {"carrier": "pigeon"}}, 19002, 400, "/x_causeway/carrier"),
     ("mitigation unknown", {"x_causeway": {"mitigation": "max"}}, 19002, 400, "/x_causeway/mitigation"),
+    ("logins no switch", {"x_causeway": {"logins": "yes"}}, 19002, 400, "/x_causeway/logins"),
     ("mitigation no text", {"x_causeway": {"mitigation": True}}, 19002, 400, "/x_causeway/mitigation"),
     ("minecraft of nothing", {"x_causeway": {"minecraft": {}}}, 19002, 400, "/x_causeway/minecraft"),
     (

@@ -81,7 +81,9 @@ def test_tries_to_log_in_are_limited_within_seconds_and_an_administrator_is_not(
     zone = edge.applications.split("/")[4]
     rule = {"mode": "whitelist", "configuration": {"target": "ip", "value": ADMIN}}
     edge.result("POST", f"/client/v4/zones/{zone}/firewall/access_rules/rules", rule)
-    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", ip_firewall=True)
+    app = edge.create_application(
+        f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", ip_firewall=True, x_causeway={"logins": True}
+    )
     tail = Tail(edge, app)
     tries = place.attack(PORT, 10 * 20, 8, "--size", "1000", sources="198.19.2.20-198.19.2.29")
     admin = place.attack(PORT, 20, 8, "--size", "1000", sources=f"{ADMIN}-{ADMIN}")

@@ -56,9 +56,9 @@ def origin(ports: range, address: str = "127.0.0.1") -> None:
                         continue
                     except OSError:
                         said = b""
-                    if said:
+                    with suppress(ConnectionError):
                         end.sendall(said)
-                    else:
+                    if not said:
                         selector.unregister(end)
                         end.close()
 

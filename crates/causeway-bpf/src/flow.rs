@@ -331,16 +331,16 @@ impl FlowPath {
         Ok(flow)
     }
 
-    /// End a flow: RST to both sides of a TCP connection, and out of the table.
+    /// End a flow: RST to both sides of a TCP connection, and out of the table. False: it was over already.
     ///
     /// # Errors
     /// The kernel's; the flow is out of the table anyway.
-    pub fn cut(&self, flow: &Flow) -> io::Result<()> {
-        let last = self.remove(&flow.client_key())?;
-        match last {
-            Some(last) if last.is_tcp => cut::reset_both(&last),
-            _ => Ok(()),
+    pub fn cut(&self, flow: &Flow) -> io::Result<bool> {
+        let Some(last) = self.remove(&flow.client_key())? else { return Ok(false) };
+        if last.is_tcp {
+            cut::reset_both(&last)?;
         }
+        Ok(true)
     }
 
     /// Ask the one whose connection may have been reset by the other for a sign of life: alive it acknowledges, else it

@@ -465,7 +465,8 @@ fn compile(application: Application, counters: Arc<[Counters]>, policy: Arc<Poli
 /// Whom to watch, and how closely: what the operator said, before the engine forgets it.
 fn detect_terms(snapshot: &Snapshot) -> detect::Terms {
     let wanted = snapshot.applications.iter().filter(|_| snapshot.settings.mitigation.is_on());
-    wanted.filter_map(|spec| Some((u128::from_str_radix(&spec.id, 16).ok()?, spec.mitigation))).collect()
+    let care = |spec: &Application| detect::Care { sensitivity: spec.mitigation, logins: spec.logins };
+    wanted.filter_map(|spec| Some((u128::from_str_radix(&spec.id, 16).ok()?, care(spec)))).collect()
 }
 
 fn counters(workers: usize, before: Option<Totals>) -> Arc<[Counters]> {

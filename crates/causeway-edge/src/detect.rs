@@ -27,8 +27,16 @@ pub use report::Detection;
 pub use sighting::{Feed, Sighting, What};
 pub use watch::DetectWatch;
 
-/// How soon each application wants to be protected; those that are not here do not.
-pub type Terms = HashMap<u128, Sensitivity>;
+/// How an application wants to be protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Care {
+    pub sensitivity: Sensitivity,
+    /// Its clients log in. Elsewhere short connections that bring little are how many services work.
+    pub logins: bool,
+}
+
+/// By application; those that are not here want no protection.
+pub type Terms = HashMap<u128, Care>;
 
 /// What workers, the judging thread and the edge share.
 #[derive(Debug, Default)]

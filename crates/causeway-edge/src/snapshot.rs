@@ -268,6 +268,9 @@ pub struct Application {
     pub limits: Vec<Limit>,
     #[serde(default, skip_serializing_if = "Sensitivity::is_medium")]
     pub mitigation: Sensitivity,
+    /// Clients log in: who tries again and again is turned away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub logins: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minecraft: Option<Minecraft>,
 }
@@ -388,7 +391,9 @@ impl Snapshot {
     /// Without what the agent alone acts on, so that a change of that touches no listener and no flow.
     pub fn for_engine(mut self) -> Snapshot {
         self.settings.mitigation = Switch::default();
-        self.applications.iter_mut().for_each(|application| application.mitigation = Sensitivity::default());
+        for application in &mut self.applications {
+            (application.mitigation, application.logins) = (Sensitivity::default(), false);
+        }
         self
     }
 

@@ -10,7 +10,7 @@ use support::udp::{address, client, count, receive, receive_from, socket, udp};
 use support::{free_address, world};
 
 #[test]
-fn at_the_limit_a_new_session_takes_the_place_of_one_that_was_never_answered() {
+fn at_the_limit_a_new_session_takes_the_place_of_one_that_never_went_both_ways() {
     let limit = libc::rlimit { rlim_cur: 120, rlim_max: 120 };
     // SAFETY: a readable rlimit; lowering one's own limit is allowed to everybody.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
@@ -23,6 +23,8 @@ fn at_the_limit_a_new_session_takes_the_place_of_one_that_was_never_answered() {
     let (_, session) = receive_from(&origin);
     origin.send_to(b"answer", session).unwrap();
     assert_eq!(receive(&friend), b"answer");
+    friend.send(b"and on").unwrap();
+    assert_eq!(receive(&origin), b"and on");
     let strangers: Vec<_> = (0..4).map(|_| client(edge)).collect();
     for stranger in &strangers[..3] {
         stranger.send(b"stranger").unwrap();

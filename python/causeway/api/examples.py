@@ -153,6 +153,10 @@ APPLICATION: dict[str, Any] = {
                     "default": "medium",
                     "description": "how little it takes for attacks to be held off automatically; off: never",
                 },
+                "logins": {
+                    "type": "boolean",
+                    "description": "clients log in: who tries again and again is banned; default: by the ports",
+                },
             },
         },
     },

@@ -215,6 +215,7 @@ def _extensions(flags: ApplicationFlags) -> Body:
         weights=flags.weights,
         transparent=flags.transparent,
         mitigation=flags.mitigation,
+        logins=flags.logins,
         minecraft=_minecraft(flags),
         on_delete=flags.on_delete,
     )

@@ -212,6 +212,14 @@ class ApplicationFlags:
             text="How little it takes for attacks to be held off automatically. Default: medium.",
         ),
     ] = None
+    logins: Annotated[
+        bool | None,
+        option(
+            "--logins/--no-logins",
+            panel="Edge",
+            text="Clients log in: ban who tries again and again. Default: by the ports (SSH, RDP, VNC, Telnet, FTP).",
+        ),
+    ] = None
     minecraft_status_cache: Annotated[
         str | None,
         _duration(

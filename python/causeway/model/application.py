@@ -17,6 +17,9 @@ from causeway.model.minecraft import Minecraft
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+# FTP, SSH, Telnet, SSH as many move it, RDP, VNC.
+_LOGIN_PORTS = frozenset({21, 22, 23, 2222, 3389, 5900})
+
 
 class Transport(StrEnum):
     TCP = "tcp"
@@ -166,6 +169,7 @@ class Extension:
     drain_s: float = 30.0
     limits: tuple[Limit, ...] = ()
     mitigation: Sensitivity = Sensitivity.MEDIUM
+    logins: bool | None = None
     minecraft: Minecraft | None = None
     stated: frozenset[str] = frozenset()
 
@@ -189,6 +193,15 @@ class Application:
     def protocol(self) -> str:
         """As the API writes it, such as `tcp/22` or `udp/1000-2000`."""
         return f"{self.transport}/{self.edge_ports}"
+
+    @property
+    def takes_logins(self) -> bool:
+        """Whether clients log in, so that one that tries again and again is turned away: as stated, else by its ports."""
+        if self.extension.logins is not None:
+            return self.extension.logins
+        origins = (self.origins,) if isinstance(self.origins, NamedOrigin) else self.origins
+        ports = [self.edge_ports, *(origin.ports for origin in origins)]
+        return self.transport is Transport.TCP and any(p.first == p.last and p.first in _LOGIN_PORTS for p in ports)
 
     def edge_addresses(self, available: tuple[Address, ...]) -> tuple[Address, ...]:
         """Where the application listens on an edge that has these addresses."""

@@ -72,6 +72,7 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             **({"minecraft": _minecraft(extension.minecraft)} if extension.minecraft else {}),
             **({"limits": [_limit(limit) for limit in extension.limits]} if extension.limits else {}),
             **({} if extension.mitigation is Sensitivity.MEDIUM else {"mitigation": extension.mitigation}),
+            **({"logins": True} if application.takes_logins else {}),
         }
     )
 

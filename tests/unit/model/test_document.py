@@ -61,6 +61,7 @@ NEARLY = {
             "transparent": st.booleans(),
             "balance": st.sampled_from(["order", "hash"]),
             "mitigation": st.sampled_from(["off", "low", "medium", "HIGH", "auto"]),
+            "logins": st.booleans(),
             "weights": st.lists(st.integers(-1, 1001), max_size=2),
             "minecraft": st.fixed_dictionaries(
                 {},

@@ -182,11 +182,12 @@ impl Keeper {
                 let id = entry.get().id;
                 if let Some(cause) = (self.refuses)(id, flow.client.ip())
                     && !of.allows(&flow)
+                    && self.turn_away(&flow, &of, cause, clocks)
                 {
                     if let Some(counters) = entry.get().active.as_ref().and_then(|active| active.counters.last()) {
                         counters.mitigation_refused_total.add(1);
                     }
-                    return self.turn_away(&flow, &of, cause, clocks);
+                    return;
                 }
                 entry.get_mut().open += 1;
                 self.write(&of, &flow, None, clocks);
@@ -240,16 +241,20 @@ impl Keeper {
     }
 
     /// It has just opened, and its client is banned: where no guard stands before us, this is as early as it can be.
-    fn turn_away(&mut self, flow: &Flow, of: &Of, cause: Cause, clocks: Clocks) {
-        let _ = self.path.cut(flow);
+    /// False: it is over already, and that will be told.
+    fn turn_away(&mut self, flow: &Flow, of: &Of, cause: Cause, clocks: Clocks) -> bool {
+        if matches!(self.path.cut(flow), Ok(false)) {
+            return false;
+        }
         let (since_ms, written) = self.refused_records;
         if clocks.monotonic_ms.saturating_sub(since_ms) >= 1000 {
             self.refused_records = (clocks.monotonic_ms, 0);
         } else if written >= MOST_REFUSED_RECORDS {
-            return;
+            return true;
         }
         self.refused_records.1 += 1;
         self.events.write_dated(of.ended(flow, cause, clocks.monotonic_ms, clocks));
+        true
     }
 
     /// Nobody has said that it opened: the ring was full, or it is UDP that was never answered.
@@ -388,7 +393,7 @@ impl Keeper {
         let has_another = entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);
         drop(entries);
         // With another origin the client's next SYN goes there.
-        let _ = if has_another { self.path.remove(&flow.client_key()).map(drop) } else { self.path.cut(flow) };
+        let _ = if has_another { self.path.remove(&flow.client_key()).map(drop) } else { self.path.cut(flow).map(drop) };
     }
 
     /// What a round has found, into the book.

@@ -2,12 +2,12 @@
 //!
 //! A source is suspected of a flood when it opens far more than sources of this application usually do, while the
 //! application gets far more than it usually does, and others use it too: many who do a little each are a crowd, and
-//! one that is alone takes nothing from anybody. Of trying logins, when for seconds on end nearly all that it does is
+//! one that is alone takes nothing from anybody. Of trying logins, where clients log in, when for seconds on end nearly all that it does is
 //! short and small. Of a scan, when it asks for many ports.
 
 use std::collections::HashMap;
 
-use super::Terms;
+use super::{Care, Terms};
 use super::sighting::{Sighting, What};
 use super::source::{self, Source, Width};
 use super::table::{Entry, PIECES, Sketch, Table, Window};
@@ -132,7 +132,8 @@ impl Default for Judge {
 impl Judge {
     /// `is_calm`: nothing is banned from this application, so that what happens is what usually does.
     pub fn see(&mut self, seen: &Sighting, terms: &Terms, is_calm: bool, now_ms: u64) -> Option<Suspect> {
-        let scale = match terms.get(&seen.application)? {
+        let care = terms.get(&seen.application)?;
+        let scale = match care.sensitivity {
             Sensitivity::Off => return None,
             Sensitivity::Low => 4.0,
             Sensitivity::Medium => 1.0,
@@ -164,8 +165,8 @@ impl Judge {
         let by_network = *by_network;
         scan.or_else(|| match seen.what {
             What::Opened => habit.flood(&by_host, &by_network, scale, now_ms),
-            What::Closed { .. } => habit.brute_force(&by_host, scale, now_ms),
-            What::Failed { .. } | What::Evicted => None,
+            What::Closed { .. } if care.logins => habit.brute_force(&by_host, scale, now_ms),
+            What::Closed { .. } | What::Failed { .. } | What::Evicted => None,
         })
     }
 }

@@ -36,6 +36,8 @@ const LOGIN: Does = Does::Session(1_800, 2_400, 900);
 const USERS: Crowd =
     Crowd { first: [192, 0, 2, 1], hosts: 50, step: 256, per_s: 4.0, does: Does::Session(200, 90_000, 3_000) };
 
+const CARE: Care = Care { sensitivity: Sensitivity::Medium, logins: true };
+
 struct Play {
     judge: Judge,
     terms: Terms,
@@ -46,7 +48,7 @@ struct Play {
 
 impl Play {
     fn at(sensitivity: Sensitivity) -> Play {
-        let terms = Terms::from([(APPLICATION, sensitivity)]);
+        let terms = Terms::from([(APPLICATION, Care { sensitivity, logins: true })]);
         Play { judge: Judge::default(), terms, now_ms: 1_000_000, found: Vec::new() }
     }
 
@@ -137,7 +139,7 @@ fn one_that_is_alone_takes_nothing_from_anybody_until_somebody_comes() {
 
 #[test]
 fn a_flood_of_forged_sources_makes_nobody_of_one_that_is_alone_an_attacker() {
-    let (mut judge, terms) = (Judge::default(), Terms::from([(1, Sensitivity::Medium)]));
+    let (mut judge, terms) = (Judge::default(), Terms::from([(1, CARE)]));
     for number in 0..20_000_u32 {
         let forged = std::net::IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
         let what = What::Failed { is_proven: false };
@@ -207,6 +209,15 @@ fn short_connections_of_other_kinds_are_no_tries_to_log_in() {
 }
 
 #[test]
+fn where_nobody_logs_in_short_connections_are_how_a_service_works() {
+    let mut play = Play::at(Sensitivity::Medium);
+    play.terms.insert(APPLICATION, Care { logins: false, ..CARE });
+    play.run(10, &[USERS]);
+    play.run(10, &[USERS, crowd([198, 51, 100, 1], 2, 90.0, LOGIN)]);
+    assert_eq!(play.found, []);
+}
+
+#[test]
 fn a_scan_is_found_and_banned_only_if_its_source_is_proven() {
     for (does, is_proven) in [(Does::Walk, true), (Does::Probe, false)] {
         let mut play = Play::at(Sensitivity::Medium);
@@ -242,7 +253,7 @@ fn programs_of_this_machine_and_applications_that_are_gone_are_let_alone() {
 #[test]
 fn room_is_bounded_whoever_comes() {
     let mut judge = Judge::default();
-    let terms: Terms = (0..MOST_APPLICATIONS as u128 + 100).map(|id| (id, Sensitivity::Medium)).collect();
+    let terms: Terms = (0..MOST_APPLICATIONS as u128 + 100).map(|id| (id, CARE)).collect();
     for number in 0..200_000_u32 {
         let client = std::net::IpAddr::V4(Ipv4Addr::from_bits(number.wrapping_mul(0x9e37_79b1)));
         let application = u128::from(number) % (MOST_APPLICATIONS as u128 + 100);

@@ -100,7 +100,7 @@ def _field(name: str, value: object, transport: Transport) -> object:
             return as_choice(value, pointer, Balance)
         case "weights":
             return tuple(_weight(item, f"{pointer}/{n}") for n, item in enumerate(as_list(value, pointer, most=64)))
-        case "transparent":
+        case "transparent" | "logins":
             return as_bool(value, pointer)
         case _:
             return _trusted(value, pointer, transport)
