@@ -34,7 +34,7 @@ static __noinline int F(carry)(struct __sk_buff *skb)
 	}
 	if (!leg) {
 		leg = F(find_ended)(&key, 0);
-		if (leg && F(is_first)(&p, leg)) {
+		if (leg && (F(is_first)(&p, leg) || F(is_foreign)(&p, leg))) {
 			F(unbury)(&key);
 			leg = 0;
 		}

@@ -214,6 +214,14 @@ static __always_inline int F(is_first)(const struct packet *p, const S(leg) *leg
 	return p->is_tcp ? (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN : !(leg->tally.state & IS_ORIGIN_LEG);
 }
 
+/* Of a flow that is over, the client's port is another connection's by now: one whose SYN did not come by here, but was
+ * answered with a cookie by the guard or the stack. What belongs to the old one is never ahead of it (RFC 6191: who
+ * takes a port anew begins further on). */
+static __always_inline int F(is_foreign)(const struct packet *p, const S(leg) *leg)
+{
+	return p->is_tcp && !(leg->tally.state & IS_ORIGIN_LEG) && leg->tally.next_seq - p->seq > WINDOW;
+}
+
 /* Is the packet the first one of another flow than that which has its addresses and ports? */
 static __always_inline int F(begins_anew)(const struct packet *p, const S(key) *key, const S(leg) *leg)
 {
@@ -221,7 +229,7 @@ static __always_inline int F(begins_anew)(const struct packet *p, const S(key) *
 	int is_first = F(is_first)(p, leg);
 
 	if (state & CLOSED)
-		return is_first;
+		return is_first || F(is_foreign)(p, leg);
 	return p->is_tcp && is_first && !(state & (IS_ORIGIN_LEG | ESTABLISHED)) && F(is_shunned)(key, leg);
 }
 

@@ -201,6 +201,31 @@ fn both_sides_may_open_at_once() {
 }
 
 #[test]
+fn a_port_whose_connection_is_over_may_come_again_with_a_cookie_of_the_stack() {
+    let Some(world) = world() else { return };
+    world.carry(PLAIN);
+    for (here, there, from, edge) in [(CLIENT, ORIGIN, SOURCE, EDGE), (CLIENT6, ORIGIN6, SOURCE6, EDGE6)] {
+        let (client, edge, origin) = (at(here, 40_000), at(edge, 1005), at(there, 1005));
+        let ask = |frame: &[u8]| world.edge.run(|| world.path.ask(frame)).unwrap();
+        let (_, sent) = ask(&tcp(client, edge, &Tcp::new(SYN, 1_000, 0, b"")));
+        let source = at(from, ends(&sent).0.port());
+        ask(&tcp(origin, source, &Tcp::new(SYN | ACK, 5_000, 1_001, b"")));
+        ask(&tcp(client, edge, &Tcp::new(FIN | ACK, 1_001, 5_001, b"")));
+        ask(&tcp(origin, source, &Tcp::new(FIN | ACK, 5_001, 1_002, b"")));
+        let last = tcp(client, edge, &Tcp::new(ACK, 1_002, 5_002, b""));
+        let again = tcp(client, edge, &Tcp::new(FIN | ACK, 1_001, 5_001, b""));
+        for frame in [&last, &again] {
+            let (answer, sent) = ask(frame);
+            assert_eq!((answer, ends(&sent)), (Answer::Sent, (source, origin)), "what is sent again goes on");
+        }
+        // Its SYN was answered by somebody else, and it begins further on.
+        let (answer, _) = ask(&tcp(client, edge, &Tcp::new(ACK, 1_002 + 70_000, 9_000, b"")));
+        assert_eq!(answer, Answer::Passed);
+        assert_eq!(ask(&last).0, Answer::Passed, "the port is the new connection's");
+    }
+}
+
+#[test]
 fn a_reset_that_only_its_receiver_can_judge_is_taken_back_by_a_sign_of_life() {
     let Some(mut world) = world() else { return };
     world.carry(PLAIN);

@@ -184,7 +184,7 @@ impl Model {
         let key = packet.key;
         let is_syn = key.is_tcp && packet.flags & (SYN | ACK) == SYN;
         let mut client_key = self.owner(&key);
-        let is_first = is_syn || (!key.is_tcp && client_key == Some(key));
+        let is_first = is_syn || (!key.is_tcp && client_key == Some(key)) || self.is_foreign(packet);
         if is_first && client_key.is_some_and(|client| self.flows[&client].is_closed) {
             self.remove(&client_key.expect("just seen"));
             client_key = None;
@@ -237,6 +237,12 @@ impl Model {
 
     fn owner(&self, key: &FlowKey) -> Option<FlowKey> {
         self.flows.contains_key(key).then_some(*key).or_else(|| self.origins.get(key).copied())
+    }
+
+    /// Of another connection than the one that is over, which had its addresses and ports.
+    fn is_foreign(&self, packet: &Segment) -> bool {
+        let is_ahead = |flow: &Connection| flow.sides[0].next.wrapping_sub(packet.seq) > WINDOW;
+        packet.key.is_tcp && self.flows.get(&packet.key).is_some_and(is_ahead)
     }
 
     fn remove(&mut self, client: &FlowKey) {
