@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Care, Terms};
+use super::Terms;
 use super::sighting::{Sighting, What};
 use super::source::{self, Source, Width};
 use super::table::{Entry, PIECES, Sketch, Table, Window};

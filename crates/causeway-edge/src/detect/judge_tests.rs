@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::super::Care;
 use super::*;
 
 const APPLICATION: u128 = 7;
