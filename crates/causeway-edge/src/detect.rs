@@ -12,7 +12,6 @@ pub mod source;
 mod table;
 mod watch;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +35,7 @@ pub struct Care {
 }
 
 /// By application; those that are not here want no protection.
-pub type Terms = HashMap<u128, Care>;
+pub type Terms = foldhash::HashMap<u128, Care>;
 
 /// What workers, the judging thread and the edge share.
 #[derive(Debug, Default)]

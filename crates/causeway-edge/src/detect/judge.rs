@@ -5,7 +5,7 @@
 //! one that is alone takes nothing from anybody. Of trying logins, where clients log in, when for seconds on end nearly all that it does is
 //! short and small. Of a scan, when it asks for many ports.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::Terms;
 use super::sighting::{Sighting, What};
@@ -159,13 +159,11 @@ impl Judge {
         if scan.is_some() {
             by_host.ports = Sketch::default(); // as many again are another finding
         }
-        let by_host = *by_host;
         let by_network = self.networks.entry(network, now_ms);
         note(by_network, seen, low_word(seen), now_ms); // its "ports" are its hosts
-        let by_network = *by_network;
         scan.or_else(|| match seen.what {
-            What::Opened => habit.flood(&by_host, &by_network, scale, now_ms),
-            What::Closed { .. } if care.logins => habit.brute_force(&by_host, scale, now_ms),
+            What::Opened => habit.flood(by_host, by_network, scale, now_ms),
+            What::Closed { .. } if care.logins => habit.brute_force(by_host, scale, now_ms),
             What::Closed { .. } | What::Failed { .. } | What::Evicted => None,
         })
     }
@@ -272,7 +270,7 @@ impl Habit {
         }
         let usual = SOURCE_TIMES * self.usual.source;
         let is_over = |entry: &Entry, floor: f64, (least, of): (usize, usize)| {
-            entry.opened.reached((floor * scale).max(usual), of, now_ms) >= least && self.is_shared(entry, now_ms)
+            self.is_shared(entry, now_ms) && entry.opened.reached((floor * scale).max(usual), of, now_ms) >= least
         };
         let found = if is_over(host, FLOOD_PER_S, FLOOD_PIECES) {
             host

@@ -49,7 +49,7 @@ struct Play {
 
 impl Play {
     fn at(sensitivity: Sensitivity) -> Play {
-        let terms = Terms::from([(APPLICATION, Care { sensitivity, logins: true })]);
+        let terms = Terms::from_iter([(APPLICATION, Care { sensitivity, logins: true })]);
         Play { judge: Judge::default(), terms, now_ms: 1_000_000, found: Vec::new() }
     }
 
@@ -140,7 +140,7 @@ fn one_that_is_alone_takes_nothing_from_anybody_until_somebody_comes() {
 
 #[test]
 fn a_flood_of_forged_sources_makes_nobody_of_one_that_is_alone_an_attacker() {
-    let (mut judge, terms) = (Judge::default(), Terms::from([(1, CARE)]));
+    let (mut judge, terms) = (Judge::default(), Terms::from_iter([(1, CARE)]));
     for number in 0..20_000_u32 {
         let forged = std::net::IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
         let what = What::Failed { is_proven: false };
@@ -262,4 +262,28 @@ fn room_is_bounded_whoever_comes() {
     }
     assert_eq!((judge.hosts.len(), judge.networks.len()), (MOST_HOSTS, MOST_NETWORKS));
     assert_eq!(judge.habits.len(), MOST_APPLICATIONS);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn what_a_sighting_costs() {
+    for sources in [1_u32, 50, 10_000] {
+        let (mut judge, terms) = (Judge::default(), Terms::from_iter([(APPLICATION, CARE)]));
+        let began = std::time::Instant::now();
+        let count = 2_000_000_u32;
+        for n in 0..count {
+            let client = std::net::IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n % sources * 77));
+            let what = match n & 1 {
+                0 => What::Opened,
+                _ => What::Closed { client_bytes: 1, origin_bytes: 1, lasted_ms: 1 },
+            };
+            judge.see(
+                &Sighting { application: APPLICATION, client, port: 1, what },
+                &terms,
+                true,
+                1_000 + u64::from(n / 40),
+            );
+        }
+        println!("{sources} sources: {} ns", began.elapsed().as_nanos() / u128::from(count));
+    }
 }

@@ -3,7 +3,7 @@
 //! Where there is no room, of a few neighbours the one that has done least makes way, and the newcomer begins at
 //! nothing: a count here is never too high, so that nobody is taken for somebody else.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::source::Source;
 
@@ -62,17 +62,25 @@ impl Window {
 
 /// About how many different numbers were there: linear counting.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sketch([u64; SKETCH_BITS as usize / 64]);
+pub struct Sketch {
+    bits: [u64; SKETCH_BITS as usize / 64],
+    set: u32,
+}
 
 impl Sketch {
     pub fn add(&mut self, number: u16) {
         let bit = u32::from(number).wrapping_mul(0x9e37_79b1) >> 24; // neighbours must not share a bit
-        self.0[(bit / 64) as usize] |= 1 << (bit % 64);
+        let word = &mut self.bits[(bit / 64) as usize];
+        self.set += u32::from(*word >> (bit % 64) & 1 == 0);
+        *word |= 1 << (bit % 64);
     }
 
     pub fn estimate(&self) -> f64 {
-        let free: u32 = self.0.iter().map(|word| word.count_zeros()).sum();
-        f64::from(SKETCH_BITS) * (f64::from(SKETCH_BITS) / f64::from(free.max(1))).ln()
+        if self.set <= 1 {
+            return f64::from(self.set); // most of them: a logarithm for each connection would be dear
+        }
+        let free = (SKETCH_BITS - self.set).max(1);
+        f64::from(SKETCH_BITS) * (f64::from(SKETCH_BITS) / f64::from(free)).ln()
     }
 }
 
