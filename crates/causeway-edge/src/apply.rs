@@ -23,7 +23,7 @@ use crate::error::EdgeError;
 use crate::files;
 use crate::firewall::Firewall;
 use crate::firewall::blobs::Blobs;
-use crate::guard::Guarding;
+use crate::guard::{Ban, Guarding};
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
@@ -51,6 +51,8 @@ pub struct Running {
     pub carry: Carry,
     pub guarding: Guarding,
     pub detect: Arc<Detect>,
+    /// As the detectors told them last.
+    bans: Vec<Ban>,
     /// Of every place, also of UDP ports that only drain: wanted again, they get the same sockets (see `udp`).
     pub sockets: HashMap<Place, Weak<Shared>>,
     refused: Vec<ListenerReport>,
@@ -227,6 +229,7 @@ impl Running {
     /// Rules first: no packet meets a carried port without them.
     fn guard_and_carry(&mut self, plan: carry::Plan, listeners: &mut [ListenerReport]) {
         let before = listeners.to_vec();
+        self.lay_bans(); // rules may have come or gone
         self.guarding.follow(listeners, self.carry.tables_at());
         self.carry.switch(plan, listeners, |application| self.guarding.holds(application));
         if before.iter().zip(&*listeners).any(|(before, after)| before.state != after.state) {

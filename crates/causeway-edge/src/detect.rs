@@ -25,7 +25,10 @@ pub use bans::{Banned, Bans};
 pub use judge::Kind;
 pub use report::Detection;
 pub use sighting::{Feed, Sighting, What};
-pub use watch::DetectWatch;
+pub use source::Source;
+#[cfg(test)]
+pub use source::Width;
+pub use watch::{DetectWatch, Outside};
 
 /// How an application wants to be protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +80,8 @@ impl Detect {
         Some((kind.code(), until_ms - now_ms))
     }
 
-    /// What is banned now, the most recent first: for whoever can refuse it earlier than a worker does. Clients that
-    /// the application's rules allow may be inside a ban that is wider than one source, and must pass.
+    /// What is banned now, the most recent first: for the kernel's guard, which refuses it earlier than a worker does.
+    /// Clients that the application's rules allow may be inside a ban that is wider than one source, and must pass.
     pub fn bans(&self, now_ms: u64) -> Vec<Banned> {
         self.bans.load().list(now_ms)
     }

@@ -16,13 +16,13 @@ use serde::Deserialize;
 use crate::apply::Running;
 use crate::carry::{self, Carry};
 use crate::clock::Clock;
-use crate::detect::{Banned, Detect, DetectWatch};
+use crate::detect::{Banned, Detect, DetectWatch, Outside, Source};
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
 use crate::files::{self, Ledger};
 use crate::firewall::blobs::Blobs;
-use crate::guard::{self, Guarding};
+use crate::guard::{self, Ban, Guarding};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
@@ -209,10 +209,10 @@ impl Edge {
         let relief = Relief { state: state.clone() };
         let memory_watch = MemoryWatch::start(clock, strain.clone(), move |bytes| relief.free(bytes))
             .map_err(EdgeError::resources("starting the watch on memory"))?;
-        let rules = Rules { state: state.clone() };
-        let detect_watch =
-            DetectWatch::start(clock, detect.clone(), move |id, client, port| rules.exempt(id, client, port))
-                .map_err(EdgeError::resources("starting the watch on sources"))?;
+        let boot_ms = sys::monotonic_ms().wrapping_sub(clock.now_ms());
+        let outside = Rules { state: state.clone(), boot_ms };
+        let detect_watch = DetectWatch::start(clock, detect.clone(), outside)
+            .map_err(EdgeError::resources("starting the watch on sources"))?;
         Ok(Edge {
             watch: Some(watch),
             detect_watch: Some(detect_watch),
@@ -454,18 +454,33 @@ impl Relief {
     }
 }
 
-/// Whom no detection may ban.
+/// Whom no detection may ban, and who refuses the banned before a worker does.
 #[derive(Debug)]
 struct Rules {
     state: Arc<Mutex<State>>,
+    /// What the kernel's clock shows more than ours.
+    boot_ms: u64,
 }
 
-impl Rules {
+impl Outside for Rules {
     /// None: a change is under way, or the application is gone.
-    fn exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool> {
+    fn is_exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool> {
         let state = self.state.try_lock().ok()?;
         let active = state.running.active(&format!("{application:032x}"))?;
         Some(active.trusts(client.to_canonical()) || active.allows(client, port))
+    }
+
+    fn hold(&self, bans: &[Banned]) -> bool {
+        let Ok(mut state) = self.state.try_lock() else { return false };
+        if !state.is_draining {
+            let ban = |ban: &Banned| Ban { source: ban.source, until_ms: ban.until_ms.wrapping_add(self.boot_ms) };
+            state.running.hold_bans(bans.iter().map(ban).collect());
+        }
+        true
+    }
+
+    fn take_refused(&self) -> Vec<(Source, u64)> {
+        self.state.try_lock().map(|mut state| state.running.take_banned()).unwrap_or_default()
     }
 }
 

@@ -108,7 +108,7 @@ def _fast_path_text(path: FlowPath) -> str:
 
 _GUARD_DROPS = (
     "blocked", "rule_dropped", "rate", "cookie_failed", "out_of_state", "malformed", "illegal", "fragment", "port",
-    "protocol",
+    "protocol", "banned",
 )  # fmt: skip
 
 

@@ -187,6 +187,8 @@ class Detection(msgspec.Struct, frozen=True):
     last_unix_ms: int
     count: int  # connections that gave it away, or were refused or cut since
     until_unix_ms: int | None = None
+    began_unix_ms: int = 0  # what gave it away, as far as the engine remembers; 0: not told
+    per_s: int = 0  # connections, in the second in which it was seen last
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -27,9 +27,7 @@ struct Ban {
 /// A ban as others put it in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Banned {
-    pub application: u128,
-    /// The first address of the source, and the length of its prefix.
-    pub prefix: (IpAddr, u8),
+    pub source: Source,
     pub since_ms: u64,
     pub until_ms: u64,
     pub kind: Kind,
@@ -59,6 +57,13 @@ impl Bans {
         Some(ban.kind)
     }
 
+    /// Tries that others have refused.
+    pub fn count(&self, source: &Source, tries: u64) {
+        if let Some(ban) = self.0.get(source) {
+            ban.tries.fetch_add(tries, Ordering::Relaxed);
+        }
+    }
+
     pub fn find(&self, application: u128, client: IpAddr, now_ms: u64) -> Option<(Kind, u64)> {
         let ban = self.covering(application, client, now_ms)?;
         Some((ban.kind, ban.until_ms.load(Ordering::Relaxed)))
@@ -66,14 +71,15 @@ impl Bans {
 
     pub fn list(&self, now_ms: u64) -> Vec<Banned> {
         let all = self.0.iter().map(|(source, ban)| Banned {
-            application: source.application,
-            prefix: source.prefix(),
+            source: *source,
             since_ms: ban.since_ms,
             until_ms: ban.until_ms.load(Ordering::Relaxed),
             kind: ban.kind,
         });
         let mut found: Vec<Banned> = all.filter(|banned| banned.until_ms > now_ms).collect();
-        found.sort_unstable_by_key(|banned| std::cmp::Reverse((banned.since_ms, banned.application, banned.prefix)));
+        found.sort_unstable_by_key(|banned| {
+            std::cmp::Reverse((banned.since_ms, banned.source.application, banned.source.prefix()))
+        });
         found
     }
 }
@@ -113,13 +119,15 @@ impl Ledger {
     }
 
     /// To be called once a second: who still tries hard stays out, the time of others runs. `tell` hears how often each
-    /// has tried since the last call, and until when it is banned. True if a ban has ended.
+    /// has tried since the last call, and until when it is banned. True if a ban has ended or was prolonged.
     pub fn look(&mut self, now_ms: u64, mut tell: impl FnMut(&Source, u64, u64)) -> bool {
+        let mut is_longer = false;
         for (source, ban) in &self.bans.0 {
             let tries = ban.tries.load(Ordering::Relaxed);
             let new = tries - self.tries.insert(*source, tries).unwrap_or(0);
             if new >= ban.kind.goes_on_per_s() {
-                ban.until_ms.fetch_max(now_ms + FIRST_MS, Ordering::Relaxed);
+                let until_ms = now_ms + FIRST_MS;
+                is_longer |= ban.until_ms.fetch_max(until_ms, Ordering::Relaxed) < until_ms;
             }
             if new > 0 {
                 tell(source, new, ban.until_ms.load(Ordering::Relaxed));
@@ -139,7 +147,7 @@ impl Ledger {
         if self.before.len() > MOST_BANS {
             self.before.clear(); // they begin at the first again
         }
-        self.note_end(count)
+        self.note_end(count) || is_longer
     }
 
     /// End what `keep` does not want any more: its application wants no protection now. True if there was any.
@@ -178,14 +186,15 @@ mod tests {
         assert_eq!(ledger.add(source("198.51.100.1"), Kind::Flood, 0), Some(FIRST_MS));
         for second in 1..=30 {
             (0..20).for_each(|_| assert!(ledger.bans().refuse(1, client, second * 1000).is_some()));
-            assert!(!ledger.look(second * 1000, |_, tries, _| assert_eq!(tries, 20)));
+            let is_longer = ledger.look(second * 1000, |_, tries, _| assert_eq!(tries, 20));
+            assert!(is_longer);
         }
         assert_eq!(ledger.bans().find(1, client, 31_000), Some((Kind::Flood, 30_000 + FIRST_MS)));
         assert!(ledger.look(90_000, |_, _, _| panic!("nobody tried")));
         assert_eq!(ledger.bans().find(1, client, 90_000), None);
         assert_eq!(ledger.add(source("198.51.100.1"), Kind::Flood, 100_000), Some(100_000 + 2 * 90_000));
         let list = ledger.bans().list(100_001);
-        assert_eq!((list.len(), list[0].prefix), (1, (client, 32)));
+        assert_eq!((list.len(), list[0].source.prefix()), (1, (client, 32)));
     }
 
     #[test]

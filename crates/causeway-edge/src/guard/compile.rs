@@ -101,7 +101,7 @@ fn lay(
 }
 
 /// The fewest prefixes, none of them shorter than `least_length`, that are `range`.
-fn prefixes(is_ipv4: bool, range: RangeInclusive<u128>, least_length: u8) -> impl Iterator<Item = Prefix> {
+pub(super) fn prefixes(is_ipv4: bool, range: RangeInclusive<u128>, least_length: u8) -> impl Iterator<Item = Prefix> {
     let width: u32 = if is_ipv4 { 32 } else { 128 };
     let (first, last) = range.into_inner();
     let mut next = Some(first);
