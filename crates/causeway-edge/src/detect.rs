@@ -6,6 +6,7 @@
 
 mod bans;
 mod judge;
+mod kept;
 mod report;
 mod sighting;
 pub mod source;
@@ -14,14 +15,16 @@ mod watch;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::clock::unix_ms;
 use crate::event::Cause;
 use crate::snapshot::Sensitivity;
-pub use bans::{Banned, Bans};
+pub use bans::{Banned, Bans, Ledger};
 pub use judge::Kind;
 pub use report::Detection;
 pub use sighting::{Feed, Sighting, What};
@@ -47,6 +50,10 @@ pub struct Detect {
     has_bans: AtomicBool,
     bans: ArcSwap<Bans>,
     terms: ArcSwap<Terms>,
+    /// They have been told: what is not among them wants no protection.
+    knows_terms: AtomicBool,
+    /// Another process goes on with the bans.
+    has_left: AtomicBool,
     readers: Mutex<Vec<sighting::Reader>>,
     detections: Mutex<Vec<Detection>>,
 }
@@ -59,7 +66,26 @@ impl Detect {
         feed
     }
 
+    /// The bans that an earlier process has left in this directory are in force from now on; answers them as the ledger of
+    /// the thread that is to judge, and why a file there was not believed.
+    pub fn take_up(&self, state_dir: Option<&Path>, now_ms: u64) -> (Ledger, Option<PathBuf>, Option<String>) {
+        let kept_at = state_dir.map(kept::path);
+        let (rows, not_believed) = match kept_at.as_deref().map_or(Ok(Vec::new()), kept::read) {
+            Ok(rows) => (rows, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        let ledger = Ledger::left(&rows, now_ms, unix_ms());
+        self.publish(ledger.bans());
+        (ledger, kept_at, not_believed)
+    }
+
+    /// Another process has them now: what this one finds is not written down any more.
+    pub fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
     pub fn set_terms(&self, terms: Terms) {
+        self.knows_terms.store(true, Ordering::Relaxed);
         if **self.terms.load() != terms {
             self.terms.store(Arc::new(terms));
         }

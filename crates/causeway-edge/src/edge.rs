@@ -97,6 +97,9 @@ pub struct Edge {
     clock: Clock,
     open_files: u64,
     max_snapshot_bytes: usize,
+    state_dir: Option<PathBuf>,
+    /// Why bans that were left on disk were not taken up.
+    bans_not_believed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -128,7 +131,8 @@ impl Edge {
     /// # Errors
     /// `Config` or `Resources`. A bad snapshot on disk is no error: the next older one is taken.
     pub fn start(config: Config) -> Result<Edge, EdgeError> {
-        let edge = Edge::idle(config, None, 0)?;
+        let mut edge = Edge::idle(config, None, 0)?;
+        edge.watch_sources()?;
         edge.serve_last_good();
         Ok(edge)
     }
@@ -209,13 +213,9 @@ impl Edge {
         let relief = Relief { state: state.clone() };
         let memory_watch = MemoryWatch::start(clock, strain.clone(), move |bytes| relief.free(bytes))
             .map_err(EdgeError::resources("starting the watch on memory"))?;
-        let boot_ms = sys::monotonic_ms().wrapping_sub(clock.now_ms());
-        let outside = Rules { state: state.clone(), boot_ms };
-        let detect_watch = DetectWatch::start(clock, detect.clone(), outside)
-            .map_err(EdgeError::resources("starting the watch on sources"))?;
         Ok(Edge {
             watch: Some(watch),
-            detect_watch: Some(detect_watch),
+            detect_watch: None,
             detect,
             memory_watch: Some(memory_watch),
             strain,
@@ -224,7 +224,23 @@ impl Edge {
             clock,
             open_files: limit,
             max_snapshot_bytes: config.max_snapshot_bytes,
+            state_dir: config.state_dir,
+            bans_not_believed: None,
         })
+    }
+
+    /// Go on with the bans of whoever was here before, then look for more. Before any listener is there: what is banned
+    /// must not come in first.
+    fn watch_sources(&mut self) -> Result<(), EdgeError> {
+        let (clock, detect) = (self.clock, self.detect.clone());
+        let (ledger, kept_at, not_believed) = detect.take_up(self.state_dir.as_deref(), clock.now_ms());
+        let boot_ms = sys::monotonic_ms().wrapping_sub(clock.now_ms());
+        let outside = Rules { state: self.state.clone(), boot_ms };
+        outside.hold(&self.bans());
+        let watch = DetectWatch::start(clock, detect, (ledger, kept_at), outside)
+            .map_err(EdgeError::resources("starting the watch on sources"))?;
+        (self.detect_watch, self.bans_not_believed) = (Some(watch), not_believed);
+        Ok(())
     }
 
     fn serve_last_good(&self) {
@@ -301,6 +317,7 @@ impl Edge {
             events_lost,
             detections: self.detect.detections(),
             rejected_snapshots: state.rejected_snapshots.clone(),
+            bans_not_believed: self.bans_not_believed.clone(),
         }
     }
 

@@ -212,6 +212,7 @@ class Report(msgspec.Struct, frozen=True):
     carriers: list[CarriedAt] = []
     guard: Guard = Guard(is_on=False)
     detections: list[Detection] = []  # the newest last, at most 256
+    bans_not_believed: str | None = None  # why bans that were left on disk were not taken up
     attacks: list[Attack] = []  # the newest last; those that go on among them
     mitigation: MitigationState | None = None
 

@@ -1,6 +1,8 @@
 //! The thread that judges: it reads what was seen, asks whom it must not ban, and publishes.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use super::bans::Ledger;
 use super::judge::{Judge, Suspect};
+use super::kept;
 use super::report::Rows;
 use super::sighting::Sighting;
 use super::source::Source;
@@ -17,11 +20,13 @@ use crate::snapshot::Sensitivity;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TICK_MS: u64 = 1_000;
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The thread, for as long as this lives.
 #[derive(Debug)]
 pub struct DetectWatch {
-    stop: Option<SyncSender<()>>,
+    /// Asks it to write down what is to be kept, and to answer then; without it the thread ends.
+    ask: Option<SyncSender<SyncSender<()>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,32 +48,56 @@ struct Watching {
     has_changed: bool,
     /// What was published is in force outside.
     is_held: bool,
+    /// Where bans are kept; none: nowhere.
+    kept_at: Option<PathBuf>,
 }
 
 impl DetectWatch {
-    pub fn start(clock: Clock, detect: Arc<Detect>, outside: impl Outside + 'static) -> std::io::Result<DetectWatch> {
-        let (stop, stopped) = sync_channel(0);
+    pub fn start(
+        clock: Clock,
+        detect: Arc<Detect>,
+        (ledger, kept_at): (Ledger, Option<PathBuf>),
+        outside: impl Outside + 'static,
+    ) -> std::io::Result<DetectWatch> {
+        let (ask, asked) = sync_channel::<SyncSender<()>>(0);
         let thread = std::thread::Builder::new().name("edge-detect".into()).spawn(move || {
-            let (judge, ledger, rows) = (Judge::default(), Ledger::default(), Rows::default());
-            let mut it = Watching { detect, judge, ledger, rows, has_changed: false, is_held: true };
+            let (judge, rows) = (Judge::default(), Rows::default());
+            let mut it = Watching { detect, judge, ledger, rows, has_changed: false, is_held: true, kept_at };
             let mut tick_ms = 0;
-            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            loop {
+                match asked.recv_timeout(LOOK_EVERY) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break it.keep(clock.now_ms()),
+                    Ok(answer) => {
+                        it.keep(clock.now_ms());
+                        let _ = answer.send(());
+                    }
+                }
                 let now_ms = clock.now_ms();
                 it.look(now_ms, &outside);
                 if now_ms >= tick_ms {
                     tick_ms = now_ms + TICK_MS;
                     it.tick(now_ms, &outside);
+                    it.keep(now_ms);
                 }
                 it.publish(now_ms, &outside);
             }
         })?;
-        Ok(DetectWatch { stop: Some(stop), thread: Some(thread) })
+        Ok(DetectWatch { ask: Some(ask), thread: Some(thread) })
+    }
+
+    /// Have all bans on disk when this returns.
+    pub fn keep(&self) {
+        let (answer, answered) = sync_channel(1);
+        if self.ask.as_ref().is_some_and(|ask| ask.send(answer).is_ok()) {
+            let _ = answered.recv_timeout(ANSWER_WITHIN);
+        }
     }
 }
 
 impl Drop for DetectWatch {
     fn drop(&mut self) {
-        self.stop = None;
+        self.ask = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -115,13 +144,35 @@ impl Watching {
         let is_other = self.ledger.look(now_ms, |source, tries, until_ms| {
             if let Some(kind) = kinds.kind(source) {
                 let until_unix_ms = unix_ms + until_ms.saturating_sub(now_ms);
-                rows.count_on(*source, kind, tries, Some(until_unix_ms), unix_ms);
+                if !rows.count_on(*source, kind, tries, Some(until_unix_ms), unix_ms) {
+                    let seen = Suspect {
+                        kind,
+                        source: *source,
+                        is_proven: true,
+                        count: tries,
+                        per_s: tries,
+                        began_ms: now_ms,
+                    };
+                    rows.begin(&seen, Some(until_unix_ms), (now_ms, unix_ms));
+                }
             }
         });
         let terms = self.detect.terms.load();
-        let is_wanted =
-            |application: u128| terms.get(&application).is_some_and(|how| how.sensitivity != Sensitivity::Off);
+        let knows_terms = self.detect.knows_terms.load(Ordering::Relaxed);
+        let is_wanted = |application: u128| {
+            !knows_terms || terms.get(&application).is_some_and(|how| how.sensitivity != Sensitivity::Off)
+        };
         self.has_changed |= self.ledger.keep(|source| is_wanted(source.application)) || is_other;
+    }
+
+    /// On disk, for whoever follows; at most once a second, and not any more once somebody has.
+    fn keep(&mut self, now_ms: u64) {
+        let Some(kept_at) = self.kept_at.as_ref().filter(|_| !self.detect.has_left.load(Ordering::Relaxed)) else {
+            return;
+        };
+        if let Some(rows) = self.ledger.take_news(now_ms, unix_ms()) {
+            let _ = kept::write(kept_at, &rows); // a full disk: they hold as long as this process
+        }
     }
 
     fn publish(&mut self, now_ms: u64, outside: &impl Outside) {
