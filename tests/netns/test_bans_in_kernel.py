@@ -3,6 +3,8 @@
 Nothing is set for that: `--guard auto` attaches when the engine has found a reason.
 """
 
+import os
+import signal
 import socket
 import time
 from collections import Counter
@@ -22,7 +24,9 @@ LEAST = 0.99  # a busy machine may lose some
 SYN, ACK = 2, 16
 SOON_S = 0.9  # a SYN that was dropped comes again after a second
 HOST = "198.19.2.3"  # one of the attackers
-ATTACKERS = "198.19.2.0-198.19.2.15"
+ATTACKERS = "198.19.2.0-198.19.2.7"
+SENSITIVE = {"mitigation": "high"}  # so that little is enough, for busy machines
+FEW = ("--connection-rate", "60", "--request-rate", "200")
 
 
 @pytest.fixture
@@ -87,20 +91,28 @@ def answer(place: Place, source: str) -> str:
         return "reset"
 
 
+def killed(edge: Running) -> None:
+    """All of its processes at once: what is in the kernel and on disk is all that is left."""
+    assert edge.program
+    for pid in (edge.program.pid, *edge.children):
+        os.kill(pid, signal.SIGKILL)
+    edge.program.wait()
+
+
 def test_who_floods_is_heard_no_more_and_users_are_served(place: Place) -> None:
     edge = place.edge()
-    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}")
-    users = place.users(PORT, 14)
+    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", x_causeway=SENSITIVE)
+    users = place.users(PORT, 14, *FEW)
     assert not guard(edge)["is_on"]
     opened = connection(place, HOST)
     assert echoes(opened)
-    flood = place.attack(PORT, 16 * 200, 11, sources=ATTACKERS)
-    eventually(lambda: len(detections(edge, "connection_flood")) == 16, 8)
+    flood = place.attack(PORT, 8 * 60, 11, sources=ATTACKERS)
+    eventually(lambda: len(detections(edge, "connection_flood")) == 8, 8)
     eventually(lambda: dropped(edge, app) > 0, 5)
     heard = syns_heard(place.middle, 2.0)
-    assert sum(count for source, count in heard.items() if source.startswith("198.19.1.")) > 100, heard
+    assert sum(count for source, count in heard.items() if source.startswith("198.19.1.")) > 50, heard
     assert not [source for source in heard if source.startswith("198.19.2.")], heard
-    assert dropped(edge, app) > 1_000
+    assert dropped(edge, app) > 200
     assert echoes(opened), "what was open stays"
     opened.close()
     place.told(flood, 20)
@@ -110,7 +122,7 @@ def test_who_floods_is_heard_no_more_and_users_are_served(place: Place) -> None:
     # Told as it was: since when, how much, and how soon it was answered.
     [attack] = edge.http.get("/api/v1/attacks", params={"application": app}).json()["result"]
     assert attack["kind"] == "connection_flood"
-    assert 500 <= attack["peak_packets_per_s"] <= 20_000, attack
+    assert 240 <= attack["peak_packets_per_s"] <= 5_000, attack
     assert 100 <= attack["mitigated_after_ms"] <= 4_000, attack
     assert f"is answered, after {attack['mitigated_after_ms']} ms" in edge.output
     assert edge.counters(app)["mitigation_refused_total"] >= dropped(edge, app) // 2
@@ -122,9 +134,9 @@ def test_who_is_allowed_is_let_in_from_a_network_that_is_banned(place: Place) ->
     allowed = "198.19.2.7"
     rule = {"mode": "whitelist", "configuration": {"target": "ip", "value": allowed}}
     edge.result("POST", f"/client/v4/zones/{zone}/firewall/access_rules/rules", rule)
-    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", ip_firewall=True)
-    users = place.users(PORT, 12)
-    flood = place.attack(PORT, 64 * 15, 8, sources="198.19.2.64-198.19.2.127")
+    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", ip_firewall=True, x_causeway=SENSITIVE)
+    users = place.users(PORT, 12, *FEW)
+    flood = place.attack(PORT, 64 * 4, 10, sources="198.19.2.64-198.19.2.127")
     found = eventually(lambda: detections(edge, "connection_flood"), 10)
     assert [one["source"] for one in found] == ["198.19.2.0/24"]
     eventually(lambda: dropped(edge, app) > 100, 5)
@@ -143,9 +155,9 @@ def test_who_is_allowed_is_let_in_from_a_network_that_is_banned(place: Place) ->
 
 def test_a_ban_ends_to_the_second_and_nobody_has_to_be_there(place: Place) -> None:
     edge = place.edge()
-    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}")
-    users = place.users(PORT, 6)
-    place.told(place.attack(PORT, 4 * 200, 2.5, sources="198.19.2.0-198.19.2.3"), 20)
+    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", x_causeway=SENSITIVE)
+    users = place.users(PORT, 6, *FEW)
+    place.told(place.attack(PORT, 4 * 60, 3, sources="198.19.2.0-198.19.2.3"), 20)
     eventually(lambda: dropped(edge, app) > 0, 5)
     place.told(users, 20)
 
@@ -156,7 +168,7 @@ def test_a_ban_ends_to_the_second_and_nobody_has_to_be_there(place: Place) -> No
     eventually(lambda: time.time() - until_s() < -50, 5)
     eventually(lambda: 0 < until_s() - time.time() < 52, 30)
     ends_s = until_s()
-    edge.kill()
+    killed(edge)
     eventually(lambda: time.time() > ends_s - 3, 70, every_s=0.2)
     assert answer(place, HOST) == "silence"
     eventually(lambda: time.time() > ends_s + 1, 10)

@@ -6,7 +6,7 @@
 mod allowed;
 pub mod blobs;
 pub mod flat;
-mod geo;
+pub mod geo;
 pub mod list;
 mod ranges;
 

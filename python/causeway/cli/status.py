@@ -47,6 +47,7 @@ def _print_status(url: str, answer: Status) -> None:
                 f"{url}  causeway {answer['version']}, up {duration_text(answer['uptime_s'])}, {ready}",
             ),
             ("applications", str(answer["applications"])),
+            *(("notice", notice) for notice in answer.get("notices", ())),
         )
     )
     for edge in answer["edges"]:

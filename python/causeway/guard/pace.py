@@ -67,7 +67,9 @@ def pace(before: Guarded, after: Guarded, over_s: float) -> Pace:
             failed=rate(was.failed, now.failed),
             carried=rate(was.packets, now.packets),
         )
-    verdicts = {name: rate(_judged(before, name), _judged(after, name)) for name in {*after.packets, *after.watched} - {BANNED}}
+    verdicts = {
+        name: rate(_judged(before, name), _judged(after, name)) for name in {*after.packets, *after.watched} - {BANNED}
+    }
     cookies = verdicts.get("cookie_sent", 0.0)
     return Pace(
         application=after.application,

@@ -139,6 +139,7 @@ pub fn limits(spec: &snapshot::Application, has_exceptions: bool) -> Result<Vec<
 
 fn rate(protocol: Protocol, limit: &Limit) -> Result<Option<Rate>, String> {
     let why_not = match limit {
+        Limit { of: Of::Asn, .. } => "a limit by AS number",
         Limit { open: 1.., .. } => "a limit of open connections",
         Limit { ban_ms: 1.., .. } => "a ban",
         Limit { datagrams_per_s: 1.., .. } => "a limit of datagrams",
