@@ -1,6 +1,5 @@
 """Bans outlive the process that has found them: a restart, an upgrade and kill -9; by the engine, without the guard."""
 
-import os
 import signal
 import socket
 import time
@@ -55,13 +54,10 @@ def flooded(place: Place) -> tuple[Running, str]:
 
 
 def end(edge: Running, how: str) -> None:
-    assert edge.program
     if how == "kill":
-        for pid in (edge.program.pid, *edge.children):
-            os.kill(pid, signal.SIGKILL)
-        edge.program.wait()
+        edge.kill_all()
     else:
-        assert edge.stop(30) == 0
+        assert edge.stop(40) == 0
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])

@@ -63,10 +63,10 @@ class Place:
         return made.start()
 
     def end(self) -> None:
-        """Stop the edges, and take out of the kernel what they leave in force."""
+        """End the edges, and take out of the kernel what they leave in force."""
         for edge in self._edges:
             edge.close()
-            edge.stop(within_s=30)
+            edge.kill_all()
             with self.middle:
                 flush = [CAUSEWAY, "down", "--flush", "--data-dir", edge.data_dir]
                 subprocess.run(flush, check=True, capture_output=True, env=environment())
