@@ -97,13 +97,13 @@ def answer(place: Place, source: str) -> str:
 def test_who_floods_is_heard_no_more_and_users_are_served(place: Place) -> None:
     edge = place.edge()
     app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", x_causeway=SENSITIVE)
-    users = place.users(PORT, 14, *FEW)
+    users = place.users(PORT, 19, *FEW)
     assert not guard(edge)["is_on"]
     opened = connection(place, HOST)
     assert echoes(opened)
-    flood = place.attack(PORT, 8 * 60, 11, sources=ATTACKERS)
+    flood = place.attack(PORT, 8 * 60, 16, sources=ATTACKERS)
     eventually(lambda: len(detections(edge, "connection_flood")) == 8, 8)
-    eventually(lambda: dropped(edge, app) > 0, 5)
+    eventually(lambda: dropped(edge, app) > 0, 10)
     heard = syns_heard(place.middle, 2.0)
     assert sum(count for source, count in heard.items() if source.startswith("198.19.1.")) > 50, heard
     assert not [source for source in heard if source.startswith("198.19.2.")], heard
@@ -150,11 +150,11 @@ def test_who_is_allowed_is_let_in_from_a_network_that_is_banned(place: Place) ->
 
 def test_a_ban_ends_to_the_second_and_nobody_has_to_be_there(place: Place) -> None:
     edge = place.edge()
-    app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", x_causeway=SENSITIVE)
+    edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", x_causeway=SENSITIVE)
     users = place.users(PORT, 6, *FEW)
     place.told(place.attack(PORT, 4 * 60, 3, sources="198.19.2.0-198.19.2.3"), 20)
-    eventually(lambda: dropped(edge, app) > 0, 5)
     place.told(users, 20)
+    eventually(lambda: answer(place, HOST) == "silence", 30, every_s=1)  # rarely: it must not keep the ban up
 
     def until_s() -> float:
         return float(max(one["until_unix_ms"] for one in detections(edge, "connection_flood"))) / 1000

@@ -8,6 +8,7 @@ mod succession;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -235,8 +236,8 @@ impl Edge {
         let (clock, detect) = (self.clock, self.detect.clone());
         let (ledger, kept_at, not_believed) = detect.take_up(self.state_dir.as_deref(), clock.now_ms());
         let boot_ms = sys::monotonic_ms().wrapping_sub(clock.now_ms());
-        let outside = Rules { state: self.state.clone(), boot_ms };
-        outside.hold(&self.bans());
+        let outside = Rules { state: self.state.clone(), boot_ms, is_holding: Arc::default() };
+        outside.hold_now(&self.bans());
         let watch = DetectWatch::start(clock, detect, (ledger, kept_at), outside)
             .map_err(EdgeError::resources("starting the watch on sources"))?;
         (self.detect_watch, self.bans_not_believed) = (Some(watch), not_believed);
@@ -472,11 +473,22 @@ impl Relief {
 }
 
 /// Whom no detection may ban, and who refuses the banned before a worker does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Rules {
     state: Arc<Mutex<State>>,
     /// What the kernel's clock shows more than ours.
     boot_ms: u64,
+    is_holding: Arc<AtomicBool>,
+}
+
+impl Rules {
+    fn hold_now(&self, bans: &[Banned]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.is_draining {
+            let ban = |ban: &Banned| Ban { source: ban.source, until_ms: ban.until_ms.wrapping_add(self.boot_ms) };
+            state.running.hold_bans(bans.iter().map(ban).collect());
+        }
+    }
 }
 
 impl Outside for Rules {
@@ -487,13 +499,20 @@ impl Outside for Rules {
         Some(active.trusts(client.to_canonical()) || active.allows(client, port))
     }
 
-    fn hold(&self, bans: &[Banned]) -> bool {
-        let Ok(mut state) = self.state.try_lock() else { return false };
-        if !state.is_draining {
-            let ban = |ban: &Banned| Ban { source: ban.source, until_ms: ban.until_ms.wrapping_add(self.boot_ms) };
-            state.running.hold_bans(bans.iter().map(ban).collect());
+    /// Beside whoever judges: to attach the guard may take the kernel a while, and attacks go on meanwhile.
+    fn hold(&self, bans: Vec<Banned>) -> bool {
+        if self.is_holding.swap(true, Ordering::AcqRel) {
+            return false;
         }
-        true
+        let it = self.clone();
+        let held = std::thread::Builder::new().name("edge-bans".into()).spawn(move || {
+            it.hold_now(&bans);
+            it.is_holding.store(false, Ordering::Release);
+        });
+        if held.is_err() {
+            self.is_holding.store(false, Ordering::Release);
+        }
+        held.is_ok()
     }
 
     fn take_refused(&self) -> Vec<(Source, u64)> {

@@ -35,7 +35,7 @@ pub trait Outside: Send {
     /// Must this client of the application not be banned? None: that cannot be said now.
     fn is_exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool>;
     /// These are all bans in force now: refuse them as early as can be. False: busy.
-    fn hold(&self, bans: &[Banned]) -> bool;
+    fn hold(&self, bans: Vec<Banned>) -> bool;
     /// How many tries of each source were refused there since this was asked last.
     fn take_refused(&self) -> Vec<(Source, u64)>;
 }
@@ -181,7 +181,7 @@ impl Watching {
             self.is_held = false;
         }
         // Workers refuse them already. Busy: with the next look.
-        self.is_held = self.is_held || outside.hold(&self.detect.bans(now_ms));
+        self.is_held = self.is_held || outside.hold(self.detect.bans(now_ms));
         if let Some(news) = self.rows.take_news() {
             self.detect.tell(news);
         }
