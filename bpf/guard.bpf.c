@@ -1,7 +1,7 @@
 /* What comes in is judged before anything of this machine has to do with it (XDP).
  *
  * Only packets to ports and addresses that are guarded are judged; all others pass untouched. The order: what is
- * malformed or illegal, then open connections, allow, block, rules, rates, and whether TCP has any business here.
+ * malformed or illegal, then open connections, allow, block, bans, rules, rates, and whether TCP has any business here.
  * (Whether a connection is open is asked only of what something else would drop: the outcome is the same.)
  */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
@@ -79,6 +79,13 @@ static __always_inline int judge(struct xdp_md *ctx, struct seen *p, const struc
 			return GUARD_ALLOWED;
 		return may_be_established(p) && is_established(ctx, p) == YES ? GUARD_ESTABLISHED : GUARD_BLOCKED;
 	}
+	if (listener->bans && p->protocol == IPPROTO_TCP && (p->flags & (SYN_FLAG | ACK_FLAG)) == SYN_FLAG) {
+		access = ban_of(p, with, listener->bans);
+		if (access & VALUE_BLOCK) {
+			p->tag = access & 0xffff;
+			return GUARD_BANNED;
+		}
+	}
 	if (p->fragment) {
 		if (listener->wants & WANTS_NO_FRAGMENTS)
 			return GUARD_FRAGMENT;
@@ -122,6 +129,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 	if (verdict == GUARD_COOKIE_SENT && listener->mode == GUARD_PROTECT)
 		verdict = answer_syn(ctx, p, options, with);
 	counts = bpf_map_lookup_elem(&guard_counts, &index);
+	barrier_var(verdict); /* the compiler knows that it is one, the verifier does not */
 	if (!counts || verdict >= GUARD_VERDICTS)
 		return XDP_PASS;
 	if (listener->mode != GUARD_PROTECT) {

@@ -32,7 +32,8 @@ struct guarded {
 	__u16 wants;
 	__u16 sets[2];  /* sets of prefixes; 0: none. The longer match decides; of equals, allow */
 	__u16 rates[4]; /* 0: none */
-	__u32 more;     /* zero */
+	__u16 bans;     /* a set; whose SYNs it blocks is banned, whom it allows is not. 0: none */
+	__u16 more;     /* zero */
 };
 SIZE(struct guarded, 20);
 
@@ -198,6 +199,7 @@ enum guard_verdict {
 	GUARD_FRAGMENT,
 	GUARD_PORT,
 	GUARD_PROTOCOL,
+	GUARD_BANNED,        /* a SYN of a source that attacks by connections */
 	GUARD_VERDICTS,
 };
 #define FIRST_DROP GUARD_BLOCKED

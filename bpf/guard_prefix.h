@@ -219,6 +219,12 @@ static __always_inline __u32 value_of(__u32 set, struct seen *p, const struct gu
 	return table.map ? find(table, p, with) : 0;
 }
 
+/* Of a listener's bans. Only SYNs ask, so that a call is cheap enough; the verifier looks at it once. */
+__noinline __u32 ban_of(struct seen *p, const struct guard_settings *with, __u32 set)
+{
+	return p && with && set < MAX_SETS ? value_of(set, p, with) : 0;
+}
+
 /* Of both tables of a listener: the longer prefix decides; of equals, allow. */
 static __always_inline __u32 access_of(const struct guarded *listener, struct seen *p, const struct guard_settings *with)
 {

@@ -169,6 +169,7 @@ class Status(TypedDict):
     reason: NotRequired[str | None]
     edges: list[EdgeStatus]
     applications: int
+    notices: NotRequired[list[str]]  # what applications wish and cannot have now
 
 
 class ApplicationStatus(TypedDict):
@@ -178,6 +179,7 @@ class ApplicationStatus(TypedDict):
     protocol: str
     listeners: list[Listener]
     counters: dict[str, int]
+    notice: NotRequired[str | None]  # what it wishes and cannot have now
 
 
 class Token(TypedDict):

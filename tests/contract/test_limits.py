@@ -65,6 +65,8 @@ WRONG = [  # entry, code, pointer
     ({"of": "source", "connections": 1, "ban_s": -1}, 19002, "/x_causeway/limits/0/ban_s"),
     ({"of": "source", "sessions": 1}, 10012, "/x_causeway/limits/0/sessions"),
     ({"of": "application", "connections": 1, "ipv4_prefix": 24}, 10012, "/x_causeway/limits/0/ipv4_prefix"),
+    ({"of": "asn", "connections": 1, "ipv4_prefix": 24}, 10012, "/x_causeway/limits/0/ipv4_prefix"),
+    ({"of": "asn"}, 19002, "/x_causeway/limits/0"),
 ]
 
 
@@ -115,3 +117,38 @@ def test_a_ban_is_told_by_explain_and_ends(api: Api, origin: int) -> None:
     assert 0 < next(app for app in said if app["id"] == made["id"])["banned_s"] <= 2
     assert counters(api, made)["limits_bans_total"] >= 1
     eventually(lambda: is_let_in(port), "the ban has ended")
+
+
+def test_clients_of_an_as_number_are_limited_together_and_without_data_nobody_is(api: Api, origin: int) -> None:
+    port = free_port()
+    asked = {"of": "asn", "connections": 1, "ban_s": 2}
+    body = api.body(protocol=f"tcp/{port}", origin_direct=[f"tcp://{HERE}:{origin}"], x_causeway={"limits": [asked]})
+    answer = api.http.post(api.apps, json=body).json()
+    assert answer["result"]["x_causeway"]["limits"] == [asked]
+    [message] = answer["messages"]
+    assert "no data" in message["message"] and "causeway geo update --asn" in message["message"]
+    [state] = api.http.get("/api/v1/applications", params={"id": answer["result"]["id"]}).json()["result"]
+    assert state["notice"] == message["message"]
+    assert message["message"] in api.http.get("/api/v1/status").json()["result"]["notices"]
+    with ExitStack() as held:
+
+        def hold() -> None:
+            connection = held.enter_context(socket.create_connection((HERE, port), timeout=10))
+            connection.sendall(b"a\n")
+            assert connection.recv(10) == b"A\n"
+
+        hold()
+        assert is_let_in(port), "nobody's AS number is known"
+        database = "/api/v1/firewall/databases/asn"
+        try:
+            assert api.http.put(database, content="127.0.0.0/8,64500\n").status_code == 200
+            [state] = api.http.get("/api/v1/applications", params={"id": answer["result"]["id"]}).json()["result"]
+            assert state["notice"] is None
+            hold()  # the first that is counted
+            assert not is_let_in(port)
+            explained = api.http.get("/api/v1/firewall/explain", params={"address": "127.0.0.77"}).json()["result"]
+            one = next(app for app in explained["applications"] if app["id"] == answer["result"]["id"])
+            assert 0 < one["banned_s"] <= 2 and one["asn"] == 64500
+        finally:
+            assert api.http.delete(database).status_code == 200
+        assert is_let_in(port), "nobody tells any more"

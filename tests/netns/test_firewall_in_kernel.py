@@ -242,6 +242,9 @@ def test_open_connections_are_counted_by_the_engine_which_says_so(middle: Middle
     application, _ = create(middle, x_causeway={"limits": [{"of": "source", "connections": 1}]})
     at = listener(middle, application)
     assert at["not_carried"]["code"] == "limits" and "open connections" in at["not_carried"]["message"]
+    application, _ = create(middle, x_causeway={"limits": [{"of": "asn", "connections_per_s": 1}]})
+    at = listener(middle, application)
+    assert at["not_carried"]["code"] == "limits" and "by AS number" in at["not_carried"]["message"]
 
 
 def test_a_block_holds_while_no_process_runs_and_after_it(middle: Middle) -> None:

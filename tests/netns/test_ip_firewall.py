@@ -187,3 +187,42 @@ def test_limits_hold_for_each_source_and_the_kernel_does_not_go_round_them(middl
         assert echo.echoes(held)
     middle.edge.event(made, cause="limit_open")
     eventually(lambda: is_let_in(middle, port, CLIENT[4], EDGE[4]) or None)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_limits_by_as_number_are_the_engines_and_hold_for_all_of_its_clients(middle: Middle, protocol: str) -> None:
+    port = next(ports)
+    open_at_once = "connections" if protocol == "tcp" else "sessions"
+    limits = {"limits": [{"of": "asn", open_at_once: 1}]}
+    put = middle.edge.http.put("/api/v1/firewall/databases/asn", content="198.18.0.0/15,64500\n")
+    assert put.status_code == 200
+    made = middle.edge.create_application(f"{protocol}/{port}", f"{protocol}://{ORIGIN[4]}:{ECHO}", x_causeway=limits)
+    listeners = {at["address"]: at for at in middle.application(made)["listeners"]}
+    assert listeners[EDGE[4]]["not_carried"]["code"] == "limits"
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+
+    def asks(client: str) -> socket.socket | None:
+        with middle.client:
+            made = socket.socket(type=kind)
+        made.settimeout(1)
+        made.bind((client, 0))
+        try:
+            made.connect((EDGE[4], port))
+            made.send(b"who goes there")
+            assert made.recv(100) == b"who goes there"
+        except (TimeoutError, ConnectionResetError):
+            made.close()
+            return None
+        return made
+
+    held = asks(CLIENT[4])
+    assert held
+    assert asks(OTHER) is None, "another address of the same AS number"
+    put = middle.edge.http.put("/api/v1/firewall/databases/asn", content=f"{CLIENT[4]}/32,64500\n{OTHER}/32,64501\n")
+    assert put.status_code == 200
+    other = asks(OTHER)
+    assert other, "it is of another AS number now"
+    held.close()
+    other.close()
+    middle.edge.delete_application(made)
+    middle.edge.result("DELETE", "/api/v1/firewall/databases/asn")

@@ -7,7 +7,7 @@ import itertools
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,10 @@ def read(connection: socket.socket, count: int) -> bytes:
 
 
 @pytest.fixture
-def place(namespaces: Namespaces, programs: Programs, make_edge: Callable[..., Running]) -> Place:
-    return Place(namespaces, programs, make_edge)
+def place(namespaces: Namespaces, programs: Programs, make_edge: Callable[..., Running]) -> Iterator[Place]:
+    made = Place(namespaces, programs, make_edge)
+    yield made
+    made.end()
 
 
 def test_the_server_list_is_answered_from_memory_also_while_the_server_is_down(place: Place) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from support.edge import Running
+from support.edge import CAUSEWAY, Running
 from support.namespaces import Namespaces
 from support.patience import eventually
-from support.program import Program, Programs
+from support.program import Program, Programs, environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EDGE = "198.18.1.1"
@@ -55,11 +55,21 @@ class Place:
         command = ["sh", "-c", f"sleep {ORIGIN_S} | exec {self.load} {' '.join(origin)}"]
         self.origin = programs.start(*command, inside=self.middle)
         self._make_edge = make_edge
+        self._edges: list[Running] = []
 
     def edge(self, *flags: str, **more: Any) -> Running:
-        return self._make_edge(
-            "--edge-ip", EDGE, "--allow-loopback-origins", *flags, inside=self.middle, **more
-        ).start()
+        made = self._make_edge("--edge-ip", EDGE, "--allow-loopback-origins", *flags, inside=self.middle, **more)
+        self._edges.append(made)
+        return made.start()
+
+    def end(self) -> None:
+        """End the edges, and take out of the kernel what they leave in force."""
+        for edge in self._edges:
+            edge.close()
+            edge.kill_all()
+            with self.middle:
+                flush = [CAUSEWAY, "down", "--flush", "--data-dir", edge.data_dir]
+                subprocess.run(flush, check=True, capture_output=True, env=environment())
 
     def run(self, *words: str) -> Program:
         """Start a mode of the load program on the client's side."""

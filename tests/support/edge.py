@@ -1,6 +1,7 @@
 """`causeway up` as a user starts it, with a data directory of its own, and its API as plain HTTP."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -79,6 +80,14 @@ class Running:
     def kill(self) -> None:
         assert self.program
         self.program.stop(signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        """SIGKILL to all of its processes at once: what is in the kernel and on disk is all that is left."""
+        assert self.program
+        if self.program.is_running:
+            for pid in (self.program.pid, *self.children):
+                os.kill(pid, signal.SIGKILL)
+        self.program.wait()
 
     def close(self) -> None:
         """Let go of what this test holds; the process is its starter's to end."""

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use aya::programs::SkLookup;
 
@@ -187,9 +188,16 @@ pub(crate) fn raise_locked_memory() {
 
 /// The largest number in a list such as `0-3`, plus one.
 pub(crate) fn possible_processors() -> io::Result<usize> {
+    static KNOWN: OnceLock<usize> = OnceLock::new(); // it does not change until the next boot
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = text.trim().rsplit([',', '-']).next().and_then(|number| number.parse::<usize>().ok());
-    last.map(|last| last + 1).ok_or_else(|| io::Error::other("the list of processors cannot be read"))
+    let count = last.map(|last| last + 1);
+    count
+        .map(|count| *KNOWN.get_or_init(|| count))
+        .ok_or_else(|| io::Error::other("the list of processors cannot be read"))
 }
 
 /// `struct bpf_sk_lookup` of the kernel.

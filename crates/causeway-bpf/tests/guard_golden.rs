@@ -6,7 +6,7 @@ mod support;
 use causeway_bpf::Spot;
 use causeway_bpf::flow::PortTable;
 use causeway_bpf::guard::twin::{Nothing, Twin};
-use causeway_bpf::guard::{Answer, Guard, Listener, Mode, Options, Settings, Verdict, Wants};
+use causeway_bpf::guard::{Answer, Entry, Guard, Listener, Mode, Options, PrefixSet, Settings, Verdict, Wants};
 use support::{EDGE, EDGE6, Namespace};
 
 const PACKETS: &str = include_str!("../../../vectors/guard/packets.txt");
@@ -14,6 +14,7 @@ const PLAIN: u16 = 1;
 const STRICT: u16 = 2;
 const REST: u16 = 3;
 const ESP: u8 = 50;
+const BANS: u16 = 1;
 
 fn guard() -> Option<(Namespace, Guard)> {
     let place = Namespace::new()?;
@@ -46,10 +47,22 @@ fn every_frame_gets_its_verdict_from_the_program_and_from_its_twin() {
         (STRICT, Wants { state: true, no_fragments: true, ..Wants::default() }),
         (REST, Wants { known_protocols: true, ..Wants::default() }),
     ] {
-        let listener = Listener { mode: Mode::Protect, wants, ..Listener::default() };
+        let bans = (index == PLAIN).then_some(BANS);
+        let listener = Listener { mode: Mode::Protect, wants, bans, ..Listener::default() };
         guard.set_listener(index, &listener).unwrap();
         twin.listeners.insert(index, listener);
     }
+    let bans: PrefixSet = [
+        ("198.18.7.9", Entry::block()),
+        ("198.18.8.0/24", Entry::block()),
+        ("198.18.8.70", Entry::allow()),
+        ("2001:db8:7::/64", Entry::block()),
+    ]
+    .into_iter()
+    .map(|(text, entry)| (text.parse().unwrap(), entry))
+    .collect();
+    guard.swap_prefixes(BANS, bans.clone()).unwrap();
+    twin.sets.insert(BANS, bans);
     let mut ports = PortTable::default();
     ports.set(1000..=1499, PLAIN);
     ports.set(1500..=1999, STRICT);

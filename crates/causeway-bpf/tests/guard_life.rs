@@ -173,6 +173,31 @@ fn a_blocked_source_gets_nothing_others_do_and_an_open_connection_stays() {
 }
 
 #[test]
+fn a_banned_source_opens_nothing_new_keeps_what_it_has_and_comes_in_again_when_the_ban_has_ended() {
+    let Some(wire) = wire(&Options::default()) else { return };
+    let listener = wire.listen(EDGE, 1000);
+    let (mut near, mut far) = wire.joined(CLIENT, EDGE, &listener);
+    // SAFETY: plain numbers, for which zeroes are a value.
+    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: room for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let ends_ns = (now.tv_sec as u64 + 2) * 1_000_000_000 + now.tv_nsec as u64;
+    let ban = Entry { tag: 9, expires_ns: Some(ends_ns), ..Entry::block() };
+    let bans = [("198.18.1.0/24", ban), (OTHER, Entry::allow())].map(|(text, entry)| (text.parse().unwrap(), entry));
+    wire.guard.swap_prefixes(2, bans.into_iter().collect()).unwrap();
+    wire.guard.set_listener(WEB, &Listener { mode: Mode::Protect, bans: Some(2), ..Listener::default() }).unwrap();
+    say(&mut near, &mut far, b"still there");
+    say(&mut far, &mut near, b"so am I");
+    let refused = wire.connect(CLIENT, at(EDGE, 1000), SILENCE).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TimedOut);
+    wire.joined(OTHER, EDGE, &listener);
+    let banned = wire.counts().get(Verdict::Banned).packets;
+    assert!(banned >= 1 && wire.guard.hits(9).unwrap().packets == banned);
+    // Nobody touches it: the SYN that comes again after a second or two is let in.
+    wire.joined(CLIENT, EDGE, &listener);
+}
+
+#[test]
 fn an_open_connection_survives_floods_of_acks_and_resets() {
     let Some(wire) = wire(&Options::default()) else { return };
     let listener = wire.listen(EDGE, 1000);

@@ -141,7 +141,8 @@ fn listener(random: &mut Random) -> Listener {
         of.iter().copied().filter(|_| random.rarely(one_in)).take(most).collect::<Vec<_>>()
     };
     let (sets, rates) = (some(&SETS, 2, 3), some(&RATES, 4, 6));
-    Listener { mode: random.one(&[Mode::Protect, Mode::Protect, Mode::Watch, Mode::Off]), wants, sets, rates }
+    let bans = some(&SETS, 1, 4).pop();
+    Listener { mode: random.one(&[Mode::Protect, Mode::Protect, Mode::Watch, Mode::Off]), wants, sets, rates, bans }
 }
 
 fn rate(random: &mut Random) -> Rate {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::count::{Counters, Totals};
 use crate::event::Cause;
+use crate::firewall::blobs::Blob;
 use crate::firewall::{Firewall, Matched, Verdict};
 use crate::limits::{Limiter, Permit, Refusal};
 use crate::minecraft::Gate;
 use crate::origin::{OriginSet, Policy};
-use crate::snapshot::{Application, Ports, ProxyProtocol, UdpHeader};
+use crate::snapshot::{Application, Of, Ports, ProxyProtocol, UdpHeader};
 
 #[derive(Debug)]
 pub struct Active {
@@ -41,7 +42,7 @@ impl Active {
             policy,
             counters,
             firewall: None,
-            limiter: Limiter::new(&spec.limits, None),
+            limiter: Limiter::new(&spec.limits, None, None),
             gate: spec.minecraft.map(|minecraft| Arc::new(Gate::new(minecraft, None))),
             proxy_header_timeout_ms: spec.proxy_header_timeout_ms,
             connect_timeout_ms: spec.connect_timeout_ms,
@@ -57,12 +58,12 @@ impl Active {
         Active { firewall, ..self }
     }
 
-    /// What `earlier` counts goes on.
-    pub fn counting_as(self, earlier: Option<&Active>) -> Active {
+    /// What `earlier` counts goes on. `asn` tells AS numbers.
+    pub fn counting_as(self, earlier: Option<&Active>, asn: Option<&Arc<Blob>>) -> Active {
         let before = earlier.and_then(|earlier| earlier.limiter.as_ref());
         let gate_before = earlier.and_then(|earlier| earlier.gate.as_deref());
         let gate = self.spec.minecraft.map(|minecraft| Arc::new(Gate::new(minecraft, gate_before)));
-        Active { limiter: Limiter::new(&self.spec.limits, before), gate, ..self }
+        Active { limiter: Limiter::new(&self.spec.limits, asn, before), gate, ..self }
     }
 
     /// Room within the limits for a flow of this client; none where there are no limits.
@@ -90,6 +91,11 @@ impl Active {
     /// Must what this client has end?
     pub fn cuts(&self, client: IpAddr, port: u16) -> bool {
         self.firewall.as_ref().is_some_and(|firewall| firewall.judge(client, self.id, port).verdict == Verdict::Cut)
+    }
+
+    /// Is there a limit by AS number?
+    pub fn limits_by_asn(&self) -> bool {
+        self.spec.limits.iter().any(|limit| limit.of == Of::Asn)
     }
 
     /// What the firewall says of a client, as the flow log names it.

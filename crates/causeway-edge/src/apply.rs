@@ -22,8 +22,8 @@ use crate::dispatch::{self, Dispatching, Mode};
 use crate::error::EdgeError;
 use crate::files;
 use crate::firewall::Firewall;
-use crate::firewall::blobs::Blobs;
-use crate::guard::Guarding;
+use crate::firewall::blobs::{Blob, Blobs};
+use crate::guard::{Ban, Guarding};
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
@@ -44,6 +44,8 @@ pub struct Running {
     pub settings: Settings,
     applications: HashMap<String, Arc<Active>>,
     firewalls: HashMap<String, Arc<Firewall>>,
+    /// Tells AS numbers, for limits: its digest, and what it is.
+    asn: Option<(String, Arc<Blob>)>,
     pub blobs: Blobs,
     order: Vec<String>,
     places: BTreeMap<Place, String>,
@@ -51,6 +53,8 @@ pub struct Running {
     pub carry: Carry,
     pub guarding: Guarding,
     pub detect: Arc<Detect>,
+    /// As the detectors told them last.
+    bans: Vec<Ban>,
     /// Of every place, also of UDP ports that only drain: wanted again, they get the same sockets (see `udp`).
     pub sockets: HashMap<Place, Weak<Shared>>,
     refused: Vec<ListenerReport>,
@@ -98,6 +102,8 @@ impl Running {
 
         // Prepare: compile what changed, keep what did not.
         let firewalls = self.compile_firewalls(snapshot.firewalls)?;
+        let asn = self.open_asn(snapshot.asn)?;
+        let is_same_asn = asn.as_ref().map(|(digest, _)| digest) == self.asn.as_ref().map(|(digest, _)| digest);
         let order: Vec<String> = snapshot.applications.iter().map(|application| application.id.clone()).collect();
         let mut wanted: HashMap<String, Arc<Active>> = HashMap::with_capacity(order.len());
         let mut has_changed = HashSet::new();
@@ -106,7 +112,8 @@ impl Running {
             let firewall = application.firewall.as_ref().and_then(|id| firewalls.get(id));
             let is_same = |running: &Active| {
                 let rules = running.firewall.as_ref();
-                running.spec == application && rules.map(Arc::as_ptr) == firewall.map(Arc::as_ptr)
+                let is_same_spec = running.spec == application && rules.map(Arc::as_ptr) == firewall.map(Arc::as_ptr);
+                is_same_spec && (is_same_asn || !running.limits_by_asn())
             };
             let active = match self.applications.get(&id) {
                 Some(running) if is_same_policy && is_same(running) => running.clone(),
@@ -119,7 +126,7 @@ impl Running {
                     Arc::new(
                         compile(application, counters, policy.clone(), names.as_ref())
                             .with_firewall(firewall.cloned())
-                            .counting_as(earlier.map(Arc::as_ref)),
+                            .counting_as(earlier.map(Arc::as_ref), asn.as_ref().map(|(_, blob)| blob)),
                     )
                 }
             };
@@ -169,6 +176,7 @@ impl Running {
         self.settings = snapshot.settings;
         self.applications = wanted;
         self.firewalls = firewalls;
+        self.asn = asn;
         self.forget_blobs();
         self.order = order;
         self.places = std::mem::take(&mut change.places);
@@ -227,6 +235,7 @@ impl Running {
     /// Rules first: no packet meets a carried port without them.
     fn guard_and_carry(&mut self, plan: carry::Plan, listeners: &mut [ListenerReport]) {
         let before = listeners.to_vec();
+        self.lay_bans(); // rules may have come or gone
         self.guarding.follow(listeners, self.carry.tables_at());
         self.carry.switch(plan, listeners, |application| self.guarding.holds(application));
         if before.iter().zip(&*listeners).any(|(before, after)| before.state != after.state) {
@@ -352,7 +361,14 @@ impl Running {
         compiled.collect()
     }
 
-    /// Lists and databases that no rule names any more.
+    fn open_asn(&mut self, digest: Option<String>) -> Result<Option<(String, Arc<Blob>)>, EdgeError> {
+        let Some(digest) = digest else { return Ok(None) };
+        let invalid = |reason| EdgeError::Invalid { field: "asn".into(), reason };
+        let blob = self.blobs.open(&digest).map_err(invalid)?;
+        Ok(Some((digest, blob)))
+    }
+
+    /// Lists and databases that nothing names any more.
     fn forget_blobs(&mut self) {
         let named = self.firewalls.values().flat_map(|firewall| {
             let rules = firewall.spec.scopes.iter().flat_map(|scope| &scope.rules);
@@ -362,7 +378,8 @@ impl Running {
             });
             lists.chain(&firewall.spec.asn).chain(&firewall.spec.country).map(String::as_str)
         });
-        self.blobs.retain(&named.collect());
+        let of_limits = self.asn.iter().map(|(digest, _)| digest.as_str());
+        self.blobs.retain(&named.chain(of_limits).collect());
     }
 
     pub fn firewalls(&self) -> impl Iterator<Item = &Firewall> {

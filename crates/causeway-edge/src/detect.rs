@@ -6,6 +6,7 @@
 
 mod bans;
 mod judge;
+mod kept;
 mod report;
 mod sighting;
 pub mod source;
@@ -13,18 +14,23 @@ mod table;
 mod watch;
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::clock::unix_ms;
 use crate::event::Cause;
 use crate::snapshot::Sensitivity;
-pub use bans::{Banned, Bans};
+pub use bans::{Banned, Bans, Ledger};
 pub use judge::Kind;
 pub use report::Detection;
 pub use sighting::{Feed, Sighting, What};
-pub use watch::DetectWatch;
+pub use source::Source;
+#[cfg(test)]
+pub use source::Width;
+pub use watch::{DetectWatch, Outside};
 
 /// How an application wants to be protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,10 @@ pub struct Detect {
     has_bans: AtomicBool,
     bans: ArcSwap<Bans>,
     terms: ArcSwap<Terms>,
+    /// They have been told: what is not among them wants no protection.
+    knows_terms: AtomicBool,
+    /// Another process goes on with the bans.
+    has_left: AtomicBool,
     readers: Mutex<Vec<sighting::Reader>>,
     detections: Mutex<Vec<Detection>>,
 }
@@ -55,7 +65,26 @@ impl Detect {
         feed
     }
 
+    /// The bans that an earlier process has left in this directory are in force from now on; answers them as the ledger of
+    /// the thread that is to judge, and why a file there was not believed.
+    pub fn take_up(&self, state_dir: Option<&Path>, now_ms: u64) -> (Ledger, Option<PathBuf>, Option<String>) {
+        let kept_at = state_dir.map(kept::path);
+        let (rows, not_believed) = match kept_at.as_deref().map_or(Ok(Vec::new()), kept::read) {
+            Ok(rows) => (rows, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        let ledger = Ledger::left(&rows, now_ms, unix_ms());
+        self.publish(ledger.bans());
+        (ledger, kept_at, not_believed)
+    }
+
+    /// Another process has them now: what this one finds is not written down any more.
+    pub fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
     pub fn set_terms(&self, terms: Terms) {
+        self.knows_terms.store(true, Ordering::Relaxed);
         if **self.terms.load() != terms {
             self.terms.store(Arc::new(terms));
         }
@@ -76,8 +105,8 @@ impl Detect {
         Some((kind.code(), until_ms - now_ms))
     }
 
-    /// What is banned now, the most recent first: for whoever can refuse it earlier than a worker does. Clients that
-    /// the application's rules allow may be inside a ban that is wider than one source, and must pass.
+    /// What is banned now, the most recent first: for the kernel's guard, which refuses it earlier than a worker does.
+    /// Clients that the application's rules allow may be inside a ban that is wider than one source, and must pass.
     pub fn bans(&self, now_ms: u64) -> Vec<Banned> {
         self.bans.load().list(now_ms)
     }

@@ -8,6 +8,7 @@ mod succession;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,13 @@ use serde::Deserialize;
 use crate::apply::Running;
 use crate::carry::{self, Carry};
 use crate::clock::Clock;
-use crate::detect::{Banned, Detect, DetectWatch};
+use crate::detect::{Banned, Detect, DetectWatch, Outside, Source};
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
 use crate::files::{self, Ledger};
 use crate::firewall::blobs::Blobs;
-use crate::guard::{self, Guarding};
+use crate::guard::{self, Ban, Guarding};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
@@ -97,6 +98,9 @@ pub struct Edge {
     clock: Clock,
     open_files: u64,
     max_snapshot_bytes: usize,
+    state_dir: Option<PathBuf>,
+    /// Why bans that were left on disk were not taken up.
+    bans_not_believed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -128,7 +132,8 @@ impl Edge {
     /// # Errors
     /// `Config` or `Resources`. A bad snapshot on disk is no error: the next older one is taken.
     pub fn start(config: Config) -> Result<Edge, EdgeError> {
-        let edge = Edge::idle(config, None, 0)?;
+        let mut edge = Edge::idle(config, None, 0)?;
+        edge.watch_sources()?;
         edge.serve_last_good();
         Ok(edge)
     }
@@ -209,13 +214,9 @@ impl Edge {
         let relief = Relief { state: state.clone() };
         let memory_watch = MemoryWatch::start(clock, strain.clone(), move |bytes| relief.free(bytes))
             .map_err(EdgeError::resources("starting the watch on memory"))?;
-        let rules = Rules { state: state.clone() };
-        let detect_watch =
-            DetectWatch::start(clock, detect.clone(), move |id, client, port| rules.exempt(id, client, port))
-                .map_err(EdgeError::resources("starting the watch on sources"))?;
         Ok(Edge {
             watch: Some(watch),
-            detect_watch: Some(detect_watch),
+            detect_watch: None,
             detect,
             memory_watch: Some(memory_watch),
             strain,
@@ -224,7 +225,23 @@ impl Edge {
             clock,
             open_files: limit,
             max_snapshot_bytes: config.max_snapshot_bytes,
+            state_dir: config.state_dir,
+            bans_not_believed: None,
         })
+    }
+
+    /// Go on with the bans of whoever was here before, then look for more. Before any listener is there: what is banned
+    /// must not come in first.
+    fn watch_sources(&mut self) -> Result<(), EdgeError> {
+        let (clock, detect) = (self.clock, self.detect.clone());
+        let (ledger, kept_at, not_believed) = detect.take_up(self.state_dir.as_deref(), clock.now_ms());
+        let boot_ms = sys::monotonic_ms().wrapping_sub(clock.now_ms());
+        let outside = Rules { state: self.state.clone(), boot_ms, is_holding: Arc::default() };
+        outside.hold_now(&self.bans());
+        let watch = DetectWatch::start(clock, detect, (ledger, kept_at), outside)
+            .map_err(EdgeError::resources("starting the watch on sources"))?;
+        (self.detect_watch, self.bans_not_believed) = (Some(watch), not_believed);
+        Ok(())
     }
 
     fn serve_last_good(&self) {
@@ -301,6 +318,7 @@ impl Edge {
             events_lost,
             detections: self.detect.detections(),
             rejected_snapshots: state.rejected_snapshots.clone(),
+            bans_not_believed: self.bans_not_believed.clone(),
         }
     }
 
@@ -454,18 +472,51 @@ impl Relief {
     }
 }
 
-/// Whom no detection may ban.
-#[derive(Debug)]
+/// Whom no detection may ban, and who refuses the banned before a worker does.
+#[derive(Clone, Debug)]
 struct Rules {
     state: Arc<Mutex<State>>,
+    /// What the kernel's clock shows more than ours.
+    boot_ms: u64,
+    is_holding: Arc<AtomicBool>,
 }
 
 impl Rules {
+    fn hold_now(&self, bans: &[Banned]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.is_draining {
+            let ban = |ban: &Banned| Ban { source: ban.source, until_ms: ban.until_ms.wrapping_add(self.boot_ms) };
+            state.running.hold_bans(bans.iter().map(ban).collect());
+        }
+    }
+}
+
+impl Outside for Rules {
     /// None: a change is under way, or the application is gone.
-    fn exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool> {
+    fn is_exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool> {
         let state = self.state.try_lock().ok()?;
         let active = state.running.active(&format!("{application:032x}"))?;
         Some(active.trusts(client.to_canonical()) || active.allows(client, port))
+    }
+
+    /// Beside whoever judges: to attach the guard may take the kernel a while, and attacks go on meanwhile.
+    fn hold(&self, bans: Vec<Banned>) -> bool {
+        if self.is_holding.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let it = self.clone();
+        let held = std::thread::Builder::new().name("edge-bans".into()).spawn(move || {
+            it.hold_now(&bans);
+            it.is_holding.store(false, Ordering::Release);
+        });
+        if held.is_err() {
+            self.is_holding.store(false, Ordering::Release);
+        }
+        held.is_ok()
+    }
+
+    fn take_refused(&self) -> Vec<(Source, u64)> {
+        self.state.try_lock().map(|mut state| state.running.take_banned()).unwrap_or_default()
     }
 }
 

@@ -3,9 +3,10 @@
 //! Pure. Rules come in scopes, the narrowest first; in a scope addresses decide before AS numbers, those before
 //! countries, and of addresses the most specific prefix. Knows nothing of connections.
 
+mod allowed;
 pub mod blobs;
 pub mod flat;
-mod geo;
+pub mod geo;
 pub mod list;
 mod ranges;
 

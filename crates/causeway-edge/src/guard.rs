@@ -1,10 +1,11 @@
 //! The guard as control sees it: which ports it watches over, on which interfaces, and what became of their packets.
 //!
 //! It stands before everything else and outlives the process. It is attached while somebody wants that: the operator,
-//! or a plan of automatic mitigation. Without rules it drops only what no stack would take either: packets that
+//! a plan of automatic mitigation, or bans that the engine has found reasons for. Without rules it drops only what no stack would take either: packets that
 //! contradict themselves, and TCP flags that nobody sends. Ports without a listener are left to the stack, and so are
 //! packets of no connection: who sends them has to hear of it, by a reset.
 
+mod bans;
 mod compile;
 mod fixed;
 mod form;
@@ -34,6 +35,8 @@ use serde::Deserialize;
 
 use crate::report::{GuardReport, GuardedApplication, ListenerReport};
 use crate::sys;
+pub use bans::Ban;
+use bans::BanSets;
 pub use fixed::Kept;
 pub use life::{flush, is_left, probe};
 use policy::{Automatic, Fixed, Held, Refused, Subject};
@@ -102,6 +105,7 @@ pub struct Guarding {
     /// By application: what the operator asks for.
     fixed: HashMap<String, Fixed>,
     sets: fixed::Sets,
+    bans: BanSets,
     /// By application: what the plan in force asks for.
     automatic: HashMap<String, Automatic>,
     plan: Plan,
@@ -164,6 +168,7 @@ impl Guarding {
         let left: BTreeSet<u16> = self.written.addresses.values().copied().collect();
         let entries = indices(wanted, &self.entries, &self.written.tables, &left, |index| guard.counts(index))?;
         self.subjects = entries.keys().map(|application| (application.clone(), wanted.subject(application))).collect();
+        self.lay_bans();
         let held = self.held(&entries);
         self.hold(&held)?;
         let Kernel::Has(guard) = &self.kernel else { return Ok(()) };
@@ -206,6 +211,7 @@ impl Guarding {
             let (mut its, refused) = policy::held(&subject, fixed, automatic);
             its.wants.state |= its.wants.cookies;
             its.wants.cookies &= self.can_take_cookies(application);
+            its.bans = self.bans.slot(application);
             its.wants.whole_datagrams |= application == REST && keeps_datagrams_whole;
             held.insert(entry.index, its);
             self.without_room.extend(refused);

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::Cause;
+use crate::firewall::blobs::Blob;
 use crate::snapshot::{Limit, Of};
 
 const SHARDS: usize = 16;
@@ -18,7 +19,7 @@ const FORGET_EVERY_MS: u64 = 1_000;
 /// A rate is what passes in a second; as much may come at once.
 const BURST_US: u64 = 1_000_000;
 
-/// A source: the first bits of its address. All clients together have length 255.
+/// A source: the first bits of its address. An AS number has length 254, all clients together have 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     bits: u128,
@@ -57,6 +58,8 @@ pub struct Limiter {
     /// Those of sources first: who is refused by them takes nothing from all.
     limits: Vec<Limit>,
     table: Arc<Table>,
+    /// Tells AS numbers, where a limit is by them.
+    asn: Option<Arc<Blob>>,
 }
 
 /// A flow that was let in. It counts as open until this is dropped.
@@ -70,11 +73,30 @@ pub struct Permit {
 
 impl Limiter {
     /// None: there are no limits. Counts and bans of `before` go on.
-    pub fn new(limits: &[Limit], before: Option<&Limiter>) -> Option<Limiter> {
+    pub fn new(limits: &[Limit], asn: Option<&Arc<Blob>>, before: Option<&Limiter>) -> Option<Limiter> {
         let mut limits = limits.to_vec();
-        limits.sort_by_key(|limit| (limit.of == Of::Application, u8::MAX - limit.ipv4));
+        let breadth = |of| match of {
+            Of::Source => 0,
+            Of::Asn => 1,
+            Of::Application => 2,
+        };
+        limits.sort_by_key(|limit| (breadth(limit.of), u8::MAX - limit.ipv4));
+        let asn = asn.filter(|_| limits.iter().any(|limit| limit.of == Of::Asn)).cloned();
         let table = before.map_or_else(Arc::default, |before| before.table.clone());
-        (!limits.is_empty()).then_some(Limiter { limits, table })
+        (!limits.is_empty()).then_some(Limiter { limits, table, asn })
+    }
+
+    /// None: nobody has told.
+    pub fn asn_of(&self, client: IpAddr) -> Option<u32> {
+        self.asn.as_ref()?.geo()?.find(client)
+    }
+
+    /// None: it is not known whose client this is, so the limit is not about it.
+    fn key(&self, client: IpAddr, limit: &Limit) -> Option<Key> {
+        match limit.of {
+            Of::Asn => Some(Key { bits: self.asn_of(client)?.into(), length: u8::MAX - 1 }),
+            Of::Application | Of::Source => Some(Key::of(client, limit)),
+        }
     }
 
     /// May a flow of this client begin?
@@ -85,7 +107,7 @@ impl Limiter {
         let mut permit =
             Permit { table: self.table.clone(), held: Vec::with_capacity(self.limits.len()), paused_until_ms: 0 };
         for limit in &self.limits {
-            let key = Key::of(client, limit);
+            let Some(key) = self.key(client, limit) else { continue };
             let mut shard = self.table.shard(key);
             let Some(entry) = shard.entry(key, now_ms) else { continue };
             entry.check_ban(now_ms)?;
@@ -103,8 +125,8 @@ impl Limiter {
 
     /// For how long this client is banned, in ms.
     pub fn banned_ms(&self, client: IpAddr, now_ms: u64) -> u64 {
-        let left = self.limits.iter().map(|limit| {
-            let key = Key::of(client, limit);
+        let keys = self.limits.iter().filter_map(|limit| self.key(client, limit));
+        let left = keys.map(|key| {
             let shard = self.table.shard(key);
             shard.entries.get(&key).map_or(0, |entry| entry.banned_until_ms.saturating_sub(now_ms))
         });
@@ -249,6 +271,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::firewall::geo;
 
     fn limit(of: Of, open: u32, new_per_s: u32, datagrams_per_s: u32, ban_ms: u64) -> Limit {
         Limit { of, ipv4: 24, ipv6: 56, open, new_per_s, datagrams_per_s, bytes_per_s: 0, ban_ms }
@@ -264,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_source_is_its_prefix_and_an_end_makes_room() {
-        let limiter = Limiter::new(&[limit(Of::Source, 2, 0, 0, 0)], None).unwrap();
+        let limiter = Limiter::new(&[limit(Of::Source, 2, 0, 0, 0)], None, None).unwrap();
         let first = limiter.admit(ip("198.51.100.1"), 0).unwrap();
         let _second = limiter.admit(ip("::ffff:198.51.100.200"), 0).unwrap();
         assert_eq!(cause(limiter.admit(ip("198.51.100.3"), 0)), Some(Cause::LimitOpen));
@@ -279,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_rate_lets_a_second_of_it_through_at_once_and_then_its_share() {
-        let limiter = Limiter::new(&[limit(Of::Source, 0, 10, 0, 0)], None).unwrap();
+        let limiter = Limiter::new(&[limit(Of::Source, 0, 10, 0, 0)], None, None).unwrap();
         let client = ip("198.51.100.1");
         let passed = |now_ms: u64| (0..100).filter(|_| limiter.admit(client, now_ms).is_ok()).count();
         assert_eq!([passed(1_000), passed(1_500), passed(1_600), passed(9_000)], [10, 5, 1, 10]);
@@ -287,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_ban_lasts_its_time_and_is_new_once() {
-        let limiter = Limiter::new(&[limit(Of::Source, 1, 0, 0, 5_000)], None).unwrap();
+        let limiter = Limiter::new(&[limit(Of::Source, 1, 0, 0, 5_000)], None, None).unwrap();
         let client = ip("198.51.100.1");
         let held = limiter.admit(client, 0).unwrap();
         assert_eq!(limiter.admit(client, 0).unwrap_err(), Refusal { cause: Cause::LimitOpen, is_new_ban: true });
@@ -300,29 +323,49 @@ mod tests {
     #[test]
     fn who_is_refused_takes_nothing_from_all() {
         let limits = [limit(Of::Application, 2, 0, 0, 0), limit(Of::Source, 1, 0, 0, 0)];
-        let limiter = Limiter::new(&limits, None).unwrap();
+        let limiter = Limiter::new(&limits, None, None).unwrap();
         let _first = limiter.admit(ip("198.51.100.1"), 0).unwrap();
         for _ in 0..10 {
             assert!(limiter.admit(ip("198.51.100.1"), 0).is_err());
         }
         let _second = limiter.admit(ip("198.51.101.1"), 0).unwrap();
         assert_eq!(cause(limiter.admit(ip("198.51.102.1"), 0)), Some(Cause::LimitOpen));
-        let after = Limiter::new(&limits, Some(&limiter)).unwrap();
+        let after = Limiter::new(&limits, None, Some(&limiter)).unwrap();
         assert!(after.admit(ip("198.51.102.1"), 0).is_err(), "counts go on when limits change");
     }
 
     #[test]
     fn datagrams_have_a_rate_of_their_own() {
-        let limiter = Limiter::new(&[limit(Of::Source, 0, 0, 100, 0)], None).unwrap();
+        let limiter = Limiter::new(&[limit(Of::Source, 0, 0, 100, 0)], None, None).unwrap();
         let permit = limiter.admit(ip("198.51.100.1"), 0).unwrap();
         assert_eq!((0..1000).filter(|_| permit.take_datagram(1, 0).is_ok()).count(), 100);
         assert_eq!((0..1000).filter(|_| permit.take_datagram(1, 500).is_ok()).count(), 50);
     }
 
     #[test]
+    fn all_clients_of_an_as_number_are_one_source_and_those_of_none_are_not_limited() {
+        let table = b"198.51.100.0/24,64500\n203.0.113.0/24,64500\n192.0.2.0/24,64501\n2001:db8::/32,64500\n";
+        let asn = Arc::new(Blob::Geo(geo::read(table, geo::Kind::Asn).unwrap().0));
+        let limits = [limit(Of::Application, 0, 100, 0, 0), limit(Of::Asn, 2, 0, 10, 5_000)];
+        let limiter = Limiter::new(&limits, Some(&asn), None).unwrap();
+        let first = limiter.admit(ip("198.51.100.1"), 0).unwrap();
+        let _second = limiter.admit(ip("2001:db8::1"), 0).unwrap();
+        let refused = limiter.admit(ip("203.0.113.9"), 0).unwrap_err();
+        assert_eq!(refused, Refusal { cause: Cause::LimitOpen, is_new_ban: true });
+        assert_eq!((limiter.banned_ms(ip("198.51.100.77"), 0), limiter.banned_ms(ip("192.0.2.1"), 0)), (5_000, 0));
+        assert_eq!((limiter.asn_of(ip("192.0.2.1")), limiter.asn_of(ip("10.0.0.1"))), (Some(64501), None));
+        assert!(first.take_datagram(1, 0).is_err(), "it is banned with the others");
+        for n in 0..50 {
+            assert!(limiter.admit(ip(&format!("10.0.0.{n}")), 0).is_ok(), "of no AS number that is known");
+        }
+        let without = Limiter::new(&limits, None, Some(&limiter)).unwrap();
+        assert!(without.admit(ip("203.0.113.9"), 0).is_ok(), "nobody tells any more");
+    }
+
+    #[test]
     fn bytes_wait_until_all_but_a_second_of_them_is_paid_for_and_flows_of_a_source_share_them() {
         let of = Limit { bytes_per_s: 1_000_000, ..limit(Of::Source, 0, 0, 0, 0) };
-        let limiter = Limiter::new(&[of], None).unwrap();
+        let limiter = Limiter::new(&[of], None, None).unwrap();
         let [one, same, other] =
             ["198.51.100.1", "198.51.100.2", "198.51.101.1"].map(|c| limiter.admit(ip(c), 0).unwrap());
         one.pay(1_000_000, 0);
@@ -336,7 +379,7 @@ mod tests {
 
     #[test]
     fn more_sources_than_there_is_room_for_pass_uncounted() {
-        let limiter = Limiter::new(&[Limit { ipv4: 32, ..limit(Of::Source, 1, 1, 0, 0) }], None).unwrap();
+        let limiter = Limiter::new(&[Limit { ipv4: 32, ..limit(Of::Source, 1, 1, 0, 0) }], None, None).unwrap();
         for n in 0..(MOST_SOURCES as u32 + 50_000) {
             assert!(limiter.admit(IpAddr::V4(n.into()), 1).is_ok());
         }

@@ -190,4 +190,7 @@ pub struct Report {
     pub events_lost: u64,
     /// Snapshots on disk that were not taken at start, and why.
     pub rejected_snapshots: Vec<String>,
+    /// Why bans that were left on disk were not taken up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bans_not_believed: Option<String>,
 }

@@ -26,6 +26,9 @@ pub struct Snapshot {
     /// older engine kept still starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub firewalls: Vec<Firewall>,
+    /// Digest of the database that tells AS numbers, for limits by them. Without it nobody's is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<String>,
 }
 
 /// Which clients are refused. Scopes are in order, the narrowest first.
@@ -311,6 +314,8 @@ pub struct Limit {
 pub enum Of {
     Application,
     Source,
+    /// All clients of an AS number are one source.
+    Asn,
 }
 
 /// An IP prefix such as `198.51.100.0/24`; host bits must be zero.

@@ -49,8 +49,18 @@ fn every_prefix_of_a_snapshot_is_refused_whole_and_nothing_may_follow_one() {
 }
 
 /// Younger than snapshots that engines have kept on disk, which must start.
-const LATER_FIELDS: [&str; 8] =
-    ["source_addresses", "carrier", "transparent", "balance", "weights", "mitigation", "minecraft", "logins"];
+const LATER_FIELDS: [&str; 10] = [
+    "source_addresses",
+    "carrier",
+    "transparent",
+    "balance",
+    "weights",
+    "mitigation",
+    "minecraft",
+    "logins",
+    "limits",
+    "bytes_per_s",
+];
 
 #[test]
 fn every_field_is_needed() {

@@ -11,7 +11,10 @@ _LIMIT: dict[str, Any] = {
     "additionalProperties": False,
     "required": ["of"],
     "properties": {
-        "of": {"enum": ["application", "source"], "description": "all clients together, or each source"},
+        "of": {
+            "enum": ["application", "source", "asn"],
+            "description": "all clients, each source, or all clients of an AS number (causeway geo update --asn)",
+        },
         "ipv4_prefix": {"type": "integer", "minimum": 1, "maximum": 32, "default": 32, "description": "of a source"},
         "ipv6_prefix": {"type": "integer", "minimum": 1, "maximum": 128, "default": 64, "description": "of a source"},
         "connections": _AMOUNT | {"description": "TCP: open at once"},

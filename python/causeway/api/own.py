@@ -13,7 +13,7 @@ from causeway.api.envelope import Json, answer
 from causeway.api.examples import APPLICATIONS_QUERY, TOKEN_BODY
 from causeway.api.query import values
 from causeway.api.reach import KeyringOf, PlaneOf, check_ids
-from causeway.control.queries import application_states, edge_states, readiness
+from causeway.control.queries import application_states, edge_states, notices, readiness
 from causeway.model.document.reading import as_choice, as_object, as_text, refuse_unknown
 from causeway.model.timestamps import rfc3339
 from causeway.model.zone import Scope, Token
@@ -34,6 +34,7 @@ def status(request: Request, plane: PlaneOf) -> Json:
             "reason": reason,
             "edges": edge_states(plane),
             "applications": len(plane.pieces),
+            "notices": notices(plane),
         }
     )
 

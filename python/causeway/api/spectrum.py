@@ -13,6 +13,8 @@ from causeway.api.examples import APPLICATION_BODY, DRY_RUN, IDEMPOTENCY, LIST_Q
 from causeway.api.query import choice, flag, is_descending, page_of
 from causeway.api.reach import AskingOf, PlaneOf, check_ids
 from causeway.control import applications
+from causeway.control.plane import Plane
+from causeway.control.queries import notice_of
 from causeway.control.zones import zone_in
 from causeway.model.application import Application
 from causeway.model.document.application import parse_application
@@ -48,7 +50,7 @@ def create_application(request: Request, plane: PlaneOf, asking: AskingOf, zone_
 
     if flag(request, "dry_run"):
         return answer(show_application(applications.rehearse_create(plane, zone_id, draft)))
-    return answer(show_application(applications.create(plane, zone_id, draft, asking)))
+    return _answer(plane, applications.create(plane, zone_id, draft, asking))
 
 
 @router.get("/{app_id}", summary="Read an application", dependencies=READ)
@@ -89,4 +91,10 @@ def _change(request: Request, plane: PlaneOf, zone_id: str, app_id: str, body: o
         return parse_application(whole, application_id=app_id, zone_id=zone_id, created_on=before.created_on, now=now)
 
     act = applications.rehearse_change if flag(request, "dry_run") else applications.change
-    return answer(show_application(act(plane, zone_id, app_id, draft)))
+    return _answer(plane, act(plane, zone_id, app_id, draft))
+
+
+def _answer(plane: Plane, application: Application) -> Json:
+    notice = notice_of(plane, application)
+    messages = [{"code": 19000, "message": notice}] if notice else []
+    return answer(show_application(application), messages=messages)

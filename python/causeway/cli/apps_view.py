@@ -84,6 +84,8 @@ def print_application(application: Application, status: Sequence[ApplicationStat
     live = next((item for item in status if item["id"] == application["id"]), None)
     if live is None:
         return
+    if notice := live.get("notice"):
+        print_fields((("notice", notice),), indent=2)
     say("listeners", style="bold")
     print_fields(
         (

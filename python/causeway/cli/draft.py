@@ -182,6 +182,27 @@ def changed_body(application: Mapping[str, object], flags: ApplicationFlags, zon
     return body | {"dns": {**dns, "name": name}} if isinstance(dns, dict) else with_dns(body, name)
 
 
+def limit(text: str) -> Body:
+    """Read OF,AMOUNT=N,... as one of `x_causeway.limits`; which amounts there are, the server says."""
+    of, *amounts = (part.strip() for part in text.split(","))
+    body: Body = {"of": of}
+    for amount in amounts:
+        name, _, value = amount.partition("=")
+        if name == "ban":
+            body["ban_s"] = duration_s(value, "--limit ban=")
+        elif value.isascii() and value.isdigit():
+            body[name] = int(value)
+        else:
+            raise Misuse(f"--limit {text!r}: {amount!r} is no amount like connections=20 or ban=60s")
+    return body
+
+
+def _limits(flags: ApplicationFlags) -> list[Body] | None:
+    if flags.limits is None:
+        return None
+    return [] if flags.limits == ["off"] else [limit(text) for text in flags.limits]
+
+
 def _minecraft(flags: ApplicationFlags) -> Body | None:
     cache = flags.minecraft_status_cache
     given = _given(
@@ -216,6 +237,7 @@ def _extensions(flags: ApplicationFlags) -> Body:
         transparent=flags.transparent,
         mitigation=flags.mitigation,
         logins=flags.logins,
+        limits=_limits(flags),
         minecraft=_minecraft(flags),
         on_delete=flags.on_delete,
     )

@@ -220,6 +220,15 @@ class ApplicationFlags:
             text="Clients log in: ban who tries again and again. Default: by the ports (SSH, RDP, VNC, Telnet, FTP).",
         ),
     ] = None
+    limits: Annotated[
+        list[str] | None,
+        option(
+            "--limit",
+            panel="Edge",
+            metavar="OF,AMOUNT=N,...",
+            text="Like source,connections=20,ban=60s; OF is application, source or asn (repeatable); off for none.",
+        ),
+    ] = None
     minecraft_status_cache: Annotated[
         str | None,
         _duration(

@@ -47,6 +47,7 @@ def _print_status(url: str, answer: Status) -> None:
                 f"{url}  causeway {answer['version']}, up {duration_text(answer['uptime_s'])}, {ready}",
             ),
             ("applications", str(answer["applications"])),
+            *(("notice", notice) for notice in answer.get("notices", ())),
         )
     )
     for edge in answer["edges"]:
@@ -108,7 +109,7 @@ def _fast_path_text(path: FlowPath) -> str:
 
 _GUARD_DROPS = (
     "blocked", "rule_dropped", "rate", "cookie_failed", "out_of_state", "malformed", "illegal", "fragment", "port",
-    "protocol",
+    "protocol", "banned",
 )  # fmt: skip
 
 

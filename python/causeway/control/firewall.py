@@ -103,13 +103,14 @@ def save_database(plane: Plane, target: Target, name: str, content: bytes) -> Ge
 def delete_database(plane: Plane, target: Target) -> None:
     """Give a database up that no rule needs. Raises Problem: nothing was changed."""
 
-    def write(connection: Connection) -> None:
+    def write(connection: Connection) -> NewRules:
         if target not in [found.target for found in stored.databases(connection)]:
             raise Problem(Code.NOT_FOUND, f"there is no database for {target}")
         if count := stored_rules.count_naming(connection, target):
             raise Problem(Code.CONFLICT, f"{count} rule(s) are by {target}: delete them first")
         stored.remove_database(connection, target)
         stored.forget_contents(connection)
+        return NewRules()  # limits by AS number hold for nobody now
 
     plane.change(write)
 

@@ -19,6 +19,7 @@ from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.access_rule import Target, compile_rules
 from causeway.model.application import Address, Application
 from causeway.model.claims import Claims
+from causeway.model.limit import Of
 from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport
@@ -57,7 +58,7 @@ class Edit(NamedTuple):
 
 
 class NewRules(NamedTuple):
-    """IP Access Rules were changed."""
+    """IP Access Rules were changed, or what they and limits go by."""
 
 
 class Switched(NamedTuple):
@@ -81,6 +82,7 @@ class Plane:
     out_of_step: str | None = None
     pieces: dict[str, Piece] = field(default_factory=dict)
     firewalls: dict[str, bytes] = field(default_factory=dict)  # encoded, by zone: where an application has it on
+    asn: str | None = None  # digest of the database by which applications are limited
     claims: Claims = field(default_factory=Claims)
     mitigates: bool = True
     version: int = 0
@@ -99,6 +101,7 @@ class Plane:
                 self.version = max(self.version, sequences.snapshot_version(connection))
                 self._take_up(everything)
                 self.firewalls = self._firewalls(connection, self.pieces, are_new=True)
+                self.asn = self._asn(connection, self.pieces)
                 self.next_expiry = access_rules.next_expiry(connection)
                 self.mitigates = switches.is_mitigation_on(connection)
             self._settle()
@@ -150,12 +153,13 @@ class Plane:
                     is_begun = True
                     after = self._edited(edit) if isinstance(edit, Edit) else before
                     firewalls = self._firewalls(connection, after, are_new=isinstance(edit, NewRules))
+                    asn = self._asn(connection, after)
                     next_expiry = access_rules.next_expiry(connection)
                     mitigates = edit.is_on if isinstance(edit, Switched) else self.mitigates
                     if isinstance(edit, Edit):
-                        _refuse_if_not_running(self._deliver(after, firewalls, mitigates), edit.application_id)
-                    elif (firewalls, mitigates) != (self.firewalls, self.mitigates):
-                        self._deliver(after, firewalls, mitigates)
+                        _refuse_if_not_running(self._deliver(after, firewalls, asn, mitigates), edit.application_id)
+                    elif (firewalls, asn, mitigates) != (self.firewalls, self.asn, self.mitigates):
+                        self._deliver(after, firewalls, asn, mitigates)
                     sequences.set_snapshot_version(connection, self.version)
             except BaseException:
                 if is_begun:
@@ -163,7 +167,7 @@ class Plane:
                     self._settle()
                 raise
             self.pieces, self.firewalls, self.next_expiry = after, firewalls, next_expiry
-            self.mitigates = mitigates
+            self.asn, self.mitigates = asn, mitigates
 
     def _take_up(self, everything: Iterable[Application]) -> None:
         """Start the books anew; who came first keeps its ports."""
@@ -220,6 +224,14 @@ class Plane:
             made[zone] = encode_firewall(zone, scopes, lists, used)
         return made
 
+    def _asn(self, connection: Connection, pieces: dict[str, Piece]) -> str | None:
+        """The database of AS numbers, if a served application is limited by them and there is one."""
+        if not any(is_by_asn(piece.application) for piece in pieces.values() if not piece.unserved):
+            return None
+        found = [found.digest for found in firewall_lists.databases(connection) if found.target is Target.ASN]
+        self._provide(connection, found)
+        return found[0] if found else None
+
     def _provide(self, connection: Connection, digests: Iterable[str]) -> None:
         """Let the edge have what the rules name, if it has not."""
         for digest in digests:
@@ -231,18 +243,20 @@ class Plane:
             kind, content = found
             self.exchange.put_blob(kind, content, overlaps=True, private=True)
 
-    def _deliver(self, pieces: dict[str, Piece], firewalls: dict[str, bytes], mitigates: bool) -> ApplyReport:
+    def _deliver(
+        self, pieces: dict[str, Piece], firewalls: dict[str, bytes], asn: str | None, mitigates: bool
+    ) -> ApplyReport:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
         report = self.exchange.report()
         self.version = max(self.version, report.version if report else 0) + 1
         served = (piece.encoded for piece in pieces.values() if not piece.unserved)
         settings = replace(self.site.settings, mitigation=mitigates)
-        return self.exchange.deliver(encode_snapshot(self.version, settings, served, firewalls.values()))
+        return self.exchange.deliver(encode_snapshot(self.version, settings, served, firewalls.values(), asn))
 
     def _settle(self) -> None:
         """Deliver what is stored."""
         try:
-            self._deliver(self.pieces, self.firewalls, self.mitigates)
+            self._deliver(self.pieces, self.firewalls, self.asn, self.mitigates)
             self.out_of_step = None
         except Exception as error:  # whatever it is, nobody may think that the edge agrees
             code = error.code if isinstance(error, EdgeRefused) else type(error).__name__
@@ -253,6 +267,10 @@ class Plane:
         if self.database is None or self.unavailable:
             raise Problem(Code.INTERNAL, self.unavailable or "the control plane is starting", side="edge")
         return self.database
+
+
+def is_by_asn(application: Application) -> bool:
+    return any(limit.of is Of.ASN for limit in application.extension.limits)
 
 
 def _refuse_if_not_running(report: ApplyReport, application_id: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from causeway.control.mitigation import state_of
-from causeway.control.plane import Piece, Plane
-from causeway.model.application import Address
+from causeway.control.plane import Piece, Plane, is_by_asn
+from causeway.model.application import Address, Application
 from causeway.model.report import CarriedAt, Listener, PortRange, Reason, Report
 
 
@@ -86,10 +86,24 @@ def application_states(plane: Plane) -> list[dict[str, object]]:
                 for listener in _listeners(piece, address, refused.get((piece.application.id, str(address)), []))
             ],
             "unserved": piece.unserved,
+            "notice": notice_of(plane, piece.application),
             "counters": {name: n for name, n in counters.get(piece.application.id, {}).items() if name != "id"},
         }
         for piece in list(plane.pieces.values())
     ]
+
+
+def notice_of(plane: Plane, application: Application) -> str | None:
+    """What of an application's wishes cannot be had now; nothing is usual."""
+    if plane.asn is None and is_by_asn(application):
+        return "limits by AS number hold for nobody: there is no data, give it with causeway geo update --asn FILE"
+    return None
+
+
+def notices(plane: Plane) -> list[str]:
+    """The same of all applications, each sentence once."""
+    found = (notice_of(plane, piece.application) for piece in list(plane.pieces.values()))
+    return sorted({notice for notice in found if notice})
 
 
 def _carrier(seen: list[CarriedAt | None]) -> str:

@@ -84,6 +84,8 @@ class Agent:
             log.error("a snapshot on disk was not taken: %s", reason)
         if report.guard.not_believed:
             log.warning("the plan of automatic mitigation on disk was not taken up: %s", report.guard.not_believed)
+        if report.bans_not_believed:
+            log.warning("bans on disk were not taken up: %s", report.bans_not_believed)
         if self._mitigation:
             self._mitigation.start()
         self._exchange.attach(self)

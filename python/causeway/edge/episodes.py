@@ -14,6 +14,7 @@ from causeway.model.report import Detection
 _OVER_MS = 120_000  # as long as one row of the engine goes on
 _MOST_OVER = 256
 _MOST_SOURCES = 10_000
+_AT_ONCE_MS = 1_500  # sources seen within it were there together: the engine counts once a second
 _WORDS = {
     "connection_flood": "connections",
     "brute_force": "short connections, as of tries to log in,",
@@ -29,12 +30,19 @@ class _Episode:
     rows: dict[str, Detection] = field(default_factory=dict)  # that the engine tells of, and the one with most
     left: set[str] = field(default_factory=set)  # sources of rows that it tells of no more, as many as are kept
     left_count: int = 0
-    is_answered: bool = False
+    began_unix_ms: int = 0
+    answered_unix_ms: int | None = None
+    peak_per_s: int = 0
 
     def take(self, row: Detection) -> None:
         self.rows[row.id] = row
         self.last_unix_ms = max(self.last_unix_ms, row.last_unix_ms)
-        self.is_answered |= row.until_unix_ms is not None
+        began = row.began_unix_ms or row.started_unix_ms
+        self.began_unix_ms = min(began, self.began_unix_ms or began)
+        if row.until_unix_ms is not None:  # a row begins with its ban
+            self.answered_unix_ms = min(row.started_unix_ms, self.answered_unix_ms or row.started_unix_ms)
+        present = [it.per_s for it in self.rows.values() if self.last_unix_ms - it.last_unix_ms <= _AT_ONCE_MS]
+        self.peak_per_s = max(self.peak_per_s, sum(present))
 
     def keep(self, told: set[str]) -> None:
         """Of rows that have left the engine's list only what they come to is kept, but for the one with most."""
@@ -57,9 +65,11 @@ class _Episode:
             application=self.first.application,
             kind=self.first.kind,
             vector=f"{_WORDS.get(self.first.kind, self.first.kind)} from {who}",
-            started_unix_ms=self.first.started_unix_ms,
+            started_unix_ms=self.began_unix_ms,
             ended_unix_ms=self.last_unix_ms if is_over else None,
-            mitigated_after_ms=0 if self.is_answered else None,  # a row begins with its ban
+            detected_after_ms=max(0, self.first.started_unix_ms - self.began_unix_ms),
+            mitigated_after_ms=answered - self.began_unix_ms if (answered := self.answered_unix_ms) else None,
+            peak_packets_per_s=self.peak_per_s,  # connections, too
             packets_dropped=self.left_count + sum(row.count for row in self.rows.values()),  # connections: a SYN each
         )
 

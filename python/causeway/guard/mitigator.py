@@ -15,7 +15,7 @@ from causeway.guard.carpet import Carpet, carpets
 from causeway.guard.fingerprint import find, sentence
 from causeway.guard.history import THRESHOLDS, Thresholds
 from causeway.guard.holds import Holds, fair_rates
-from causeway.guard.pace import MachinePace, machine_pace
+from causeway.guard.pace import BANNED, MachinePace, machine_pace
 from causeway.guard.packet import read
 from causeway.guard.reservoir import MOST, Reservoir
 from causeway.guard.rules import Rules
@@ -142,7 +142,7 @@ class Mitigator:
         for sample in look.samples:
             watched = self._watched.get(sample.application)
             packet = read(bytes.fromhex(sample.frame)) if watched else None
-            if watched is None or packet is None:
+            if watched is None or packet is None or sample.verdict == BANNED:
                 continue
             one = seen(sample.at_ms, packet, sample.frame, sample.verdict, sample.is_established)
             samples.append((sample.application, one))

@@ -11,6 +11,7 @@ DROPS = frozenset(
     ("blocked", "rule_dropped", "rate", "cookie_failed", "out_of_state", "malformed", "illegal", "fragment", "port",
      "protocol")
 )  # fmt: skip
+BANNED = "banned"  # SYNs of sources that the engine has found and judged itself: no news here
 INVITED = frozenset(("established", "allowed", "rule_passed", "cookie_taken"))
 
 
@@ -66,7 +67,9 @@ def pace(before: Guarded, after: Guarded, over_s: float) -> Pace:
             failed=rate(was.failed, now.failed),
             carried=rate(was.packets, now.packets),
         )
-    verdicts = {name: rate(_judged(before, name), _judged(after, name)) for name in {*after.packets, *after.watched}}
+    verdicts = {
+        name: rate(_judged(before, name), _judged(after, name)) for name in {*after.packets, *after.watched} - {BANNED}
+    }
     cookies = verdicts.get("cookie_sent", 0.0)
     return Pace(
         application=after.application,

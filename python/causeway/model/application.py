@@ -196,7 +196,7 @@ class Application:
 
     @property
     def takes_logins(self) -> bool:
-        """Whether clients log in, so that one that tries again and again is turned away: as stated, else by its ports."""
+        """Whether clients log in, so that who tries again and again is turned away: as stated, else by its ports."""
         if self.extension.logins is not None:
             return self.extension.logins
         origins = (self.origins,) if isinstance(self.origins, NamedOrigin) else self.origins

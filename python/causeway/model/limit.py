@@ -1,4 +1,4 @@
-"""Limits of an application: how much all clients together, or those of one source, may have. Pure."""
+"""Limits of an application: how much all clients together, or those of one source or AS number, may have. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from enum import StrEnum
 class Of(StrEnum):
     APPLICATION = "application"
     SOURCE = "source"
+    ASN = "asn"  # all clients of an AS number together; of one that is not known there is no limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,8 @@ class Detection(msgspec.Struct, frozen=True):
     last_unix_ms: int
     count: int  # connections that gave it away, or were refused or cut since
     until_unix_ms: int | None = None
+    began_unix_ms: int = 0  # what gave it away, as far as the engine remembers; 0: not told
+    per_s: int = 0  # connections, in the second in which it was seen last
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -210,6 +212,7 @@ class Report(msgspec.Struct, frozen=True):
     carriers: list[CarriedAt] = []
     guard: Guard = Guard(is_on=False)
     detections: list[Detection] = []  # the newest last, at most 256
+    bans_not_believed: str | None = None  # why bans that were left on disk were not taken up
     attacks: list[Attack] = []  # the newest last; those that go on among them
     mitigation: MitigationState | None = None
 

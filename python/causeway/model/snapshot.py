@@ -130,9 +130,16 @@ def encode_firewall(
 
 
 def encode_snapshot(
-    version: int, settings: Settings, applications: Iterable[bytes], firewalls: Iterable[bytes] = ()
+    version: int,
+    settings: Settings,
+    applications: Iterable[bytes],
+    firewalls: Iterable[bytes] = (),
+    asn: str | None = None,
 ) -> bytes:
-    """The whole document, keys sorted. `firewalls` are those that applications name."""
+    """The whole document, keys sorted.
+
+    `firewalls` are those that applications name, `asn` the digest of the database for limits by AS number.
+    """
     sources = [str(address) for address in settings.source_addresses]
     head = _encode(
         {
@@ -146,7 +153,9 @@ def encode_snapshot(
     )
     body, walls = b",".join(applications), b",".join(firewalls)
     rules = b'"firewalls":[%s],' % walls if walls else b""
-    return b'{"applications":[%s],%s"format":%d,"settings":%s,"version":%d}' % (body, rules, FORMAT, head, version)
+    numbers = b'"asn":%s,' % _encode(asn) if asn else b""
+    form = b'{"applications":[%s],%s%s"format":%d,"settings":%s,"version":%d}'
+    return form % (body, numbers, rules, FORMAT, head, version)
 
 
 def socket_text(address: Address, port: int) -> str:

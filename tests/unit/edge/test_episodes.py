@@ -32,6 +32,19 @@ def test_sources_that_come_one_after_the_other_are_one_attack_with_what_all_of_t
     assert both.packets_dropped == 101 + 102
 
 
+def test_an_attack_begins_with_the_first_of_its_connections_and_its_peak_is_of_all_sources_together() -> None:
+    episodes = Episodes()
+    first = row(1, began_unix_ms=400, per_s=200)
+    [alone] = episodes.attacks([first], 5_000)
+    assert (alone.started_unix_ms, alone.detected_after_ms, alone.mitigated_after_ms) == (400, 600, 600)
+    assert alone.peak_packets_per_s == 200
+    episodes.attacks([first, row(2, began_unix_ms=500, started_unix_ms=1_200, per_s=150)], 5_000)
+    late = row(3, began_unix_ms=9_000, started_unix_ms=10_000, last_unix_ms=10_000, per_s=100)
+    [all_three] = episodes.attacks([first, late], 10_000)
+    assert all_three.peak_packets_per_s == 350, "the third one came when the others were gone"
+    assert (all_three.started_unix_ms, all_three.mitigated_after_ms) == (400, 600)
+
+
 def test_kinds_and_applications_are_attacks_of_their_own() -> None:
     rows = [row(1), row(2, kind="port_scan", until_unix_ms=None), row(3, application="b" * 32)]
     told = Episodes().attacks(rows, 5_000)

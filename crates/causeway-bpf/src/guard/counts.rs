@@ -37,6 +37,8 @@ pub enum Verdict {
     Port,
     /// Of an IP protocol that is not known here.
     Protocol,
+    /// A SYN of a source that is banned.
+    Banned,
 }
 
 impl Verdict {
@@ -58,6 +60,7 @@ impl Verdict {
         Verdict::Fragment,
         Verdict::Port,
         Verdict::Protocol,
+        Verdict::Banned,
     ];
 
     /// Stable, for reports.
@@ -80,6 +83,7 @@ impl Verdict {
             Verdict::Fragment => "fragment",
             Verdict::Port => "port",
             Verdict::Protocol => "protocol",
+            Verdict::Banned => "banned",
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Listener {
     pub sets: Vec<u16>,
     /// Up to four rates, in order.
     pub rates: Vec<u16>,
+    /// A set: SYNs of whom it blocks are dropped, those of whom it allows are judged by the rest.
+    pub bans: Option<u16>,
 }
 
 fn refused(reason: String) -> io::Error {
@@ -92,17 +94,19 @@ impl Listener {
             wants: self.wants.bits(),
             sets: slots("set", &self.sets, MAX_SETS)?,
             rates: slots("rate", &self.rates, MAX_RATES)?,
+            bans: slots::<1>("set", self.bans.as_slice(), MAX_SETS)?[0],
             more: 0,
         })
     }
 
     pub(super) fn of(raw: &RawGuarded) -> Listener {
-        let taken = |slots: &[u16]| slots.iter().copied().filter(|slot| *slot != 0).collect();
+        let taken = |slots: &[u16]| slots.iter().copied().filter(|slot| *slot != 0).collect::<Vec<u16>>();
         Listener {
             mode: Mode::of(raw.mode).unwrap_or_default(),
             wants: Wants::of(raw.wants),
             sets: taken(&raw.sets),
             rates: taken(&raw.rates),
+            bans: taken(&[raw.bans]).first().copied(),
         }
     }
 }

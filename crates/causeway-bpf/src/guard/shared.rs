@@ -7,7 +7,7 @@ pub(super) const MAX_SETS: u16 = 512;
 pub(super) const MAX_RATES: u16 = 1024;
 pub(super) const MAX_RULES_OF_LISTENER: usize = 128;
 pub(super) const SAMPLE_BYTES: usize = 128;
-pub(super) const VERDICTS: usize = 17;
+pub(super) const VERDICTS: usize = 18;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -17,7 +17,8 @@ pub(super) struct RawGuarded {
     pub wants: u16,
     pub sets: [u16; 2],
     pub rates: [u16; 4],
-    pub more: u32,
+    pub bans: u16,
+    pub more: u16,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(super) struct RawSettings {
     pub generation: u32,
 }
 
-const _: () = assert!(size_of::<RawGuarded>() == 20 && offset_of!(RawGuarded, rates) == 8);
+const _: () = assert!(size_of::<RawGuarded>() == 20 && offset_of!(RawGuarded, bans) == 16);
 const _: () = assert!(size_of::<RawSettings>() == 64 && offset_of!(RawSettings, mss4) == 52);
 
 /// A cache line of a prefix table.

@@ -1,10 +1,12 @@
-//! What automatic mitigation asks of all parts together: guard and fast path.
+//! What automatic mitigation and the detectors ask of all parts together: guard and fast path.
 
 use std::collections::BTreeSet;
 use std::iter;
 
 use super::Running;
 use crate::count::Totals;
+use crate::detect::Source;
+use crate::guard::Ban;
 use crate::guard::wire::{Look, Plan, PlanReport, REST, Signals};
 use crate::snapshot::Protocol;
 
@@ -39,6 +41,31 @@ impl Running {
     pub(super) fn know_without_engine(&mut self) {
         let transparent = self.applications.values().filter(|active| active.spec.transparent);
         self.guarding.know_without_engine(transparent.map(|active| active.spec.id.clone()).collect());
+    }
+
+    /// These are all bans in force; whom the rules let in is not banned.
+    pub fn hold_bans(&mut self, bans: Vec<Ban>) {
+        self.bans = bans;
+        if self.lay_bans() {
+            self.guarding.follow(&self.listeners, self.carry.tables_at());
+        }
+    }
+
+    pub(super) fn lay_bans(&mut self) -> bool {
+        let of = |ban: &Ban| self.applications.get(&format!("{:032x}", ban.source.application));
+        self.guarding.ban(self.bans.iter().filter_map(|ban| Some((of(ban)?.as_ref(), ban))))
+    }
+
+    /// How many tries of each banned source the guard has refused since this was asked last; counted as refused.
+    pub fn take_banned(&mut self) -> Vec<(Source, u64)> {
+        let refused = self.guarding.take_banned();
+        for (source, tries) in &refused {
+            let active = self.applications.get(&format!("{:032x}", source.application));
+            if let Some(counters) = active.and_then(|active| active.counters.last()) {
+                counters.mitigation_refused_total.add(*tries);
+            }
+        }
+        refused
     }
 
     /// Interfaces come and go, programs are loaded, what nothing wants is let go.

@@ -10,7 +10,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use super::Terms;
 use super::sighting::{Sighting, What};
 use super::source::{self, Source, Width};
-use super::table::{Entry, PIECES, Sketch, Table, Window};
+use super::table::{Entry, PIECE_MS, PIECES, Sketch, Table, Window};
 use crate::event::Cause;
 use crate::snapshot::Sensitivity;
 
@@ -37,6 +37,10 @@ const BRIEF_SHARE: f64 = 0.8;
 const LEAST_HOSTS: f64 = 4.0;
 const PORTS_WITHIN_MS: u64 = 10_000;
 const ALONE_AFTER_MS: u64 = 60_000;
+/// What is this share of a rate that gives a source away is of its attack already.
+const BEGUN_SHARE: f64 = 0.25;
+/// Connections that begin after a pause as long begin anew.
+const PAUSE_PIECES: usize = 2;
 
 /// A try to log in has a banner or a challenge for its answer, and not much more.
 const BRIEF_MS: u64 = 15_000;
@@ -88,8 +92,10 @@ pub struct Suspect {
     pub kind: Kind,
     pub source: Source,
     pub is_proven: bool,
-    /// What it has done in the last seconds.
+    /// What it has done in the last seconds, the most of it in a second, and since when, as far as is remembered.
     pub count: u64,
+    pub per_s: u64,
+    pub began_ms: u64,
 }
 
 /// What is known of an application.
@@ -145,7 +151,7 @@ impl Judge {
         let host = Source::of(seen.application, seen.client, Width::Host);
         let network = Source::of(seen.application, seen.client, Width::Network);
         if seen.what == What::Evicted {
-            return Some(Suspect { kind: Kind::IdleHold, source: network, is_proven: false, count: 1 });
+            return Some(Suspect { count: 1, is_proven: false, ..Suspect::of(Kind::IdleHold, network, now_ms) });
         }
         if self.habits.len() >= MOST_APPLICATIONS && !self.habits.contains_key(&seen.application) {
             return None;
@@ -155,7 +161,7 @@ impl Judge {
         habit.note(host, &seen.what, now_ms);
         let by_host = self.hosts.entry(host, now_ms);
         note(by_host, seen, seen.port, now_ms);
-        let scan = scan(by_host, seen, scale);
+        let scan = scan(by_host, seen, scale, now_ms);
         if scan.is_some() {
             by_host.ports = Sketch::default(); // as many again are another finding
         }
@@ -183,6 +189,9 @@ fn note(entry: &mut Entry, seen: &Sighting, port: u16, now_ms: u64) {
     }
     match seen.what {
         What::Opened => {
+            if entry.opened.sum(PAUSE_PIECES, now_ms) == 0 {
+                entry.began_ms = now_ms;
+            }
             entry.opened.add(now_ms);
             entry.open += 1;
             entry.ports.add(port);
@@ -203,11 +212,26 @@ fn is_brief(client_bytes: u64, origin_bytes: u64, lasted_ms: u64) -> bool {
     lasted_ms < BRIEF_MS && client_bytes <= BRIEF_BYTES && (BANNER_BYTES..=BRIEF_BYTES).contains(&origin_bytes)
 }
 
-fn scan(entry: &Entry, seen: &Sighting, scale: f64) -> Option<Suspect> {
+fn scan(entry: &Entry, seen: &Sighting, scale: f64, now_ms: u64) -> Option<Suspect> {
     let asked = entry.ports.estimate();
     let is_proven = !matches!(seen.what, What::Failed { is_proven: false });
-    let suspect = Suspect { kind: Kind::Scan, source: entry.source, is_proven, count: asked as u64 };
+    let (count, lasted_ms) = (asked as u64, now_ms.saturating_sub(entry.ports_since_ms).max(PIECE_MS));
+    let (per_s, began_ms) = (count * 1000 / lasted_ms, entry.ports_since_ms);
+    let suspect = Suspect { is_proven, count, per_s, began_ms, ..Suspect::of(Kind::Scan, entry.source, now_ms) };
     (asked >= PORTS * scale).then_some(suspect)
+}
+
+impl Suspect {
+    fn of(kind: Kind, source: Source, now_ms: u64) -> Suspect {
+        Suspect { kind, source, is_proven: true, count: 0, per_s: 0, began_ms: now_ms }
+    }
+
+    /// `per_s`: what gave it away.
+    fn by(kind: Kind, entry: &Entry, per_s: f64, count: u64, now_ms: u64) -> Suspect {
+        let began_ms = entry.opened.since_ms(per_s * BEGUN_SHARE, now_ms).max(entry.began_ms);
+        let most_per_s = entry.opened.peak_per_s(now_ms);
+        Suspect { count, per_s: most_per_s, began_ms, ..Suspect::of(kind, entry.source, now_ms) }
+    }
 }
 
 impl Habit {
@@ -272,15 +296,15 @@ impl Habit {
         let is_over = |entry: &Entry, floor: f64, (least, of): (usize, usize)| {
             self.is_shared(entry, now_ms) && entry.opened.reached((floor * scale).max(usual), of, now_ms) >= least
         };
-        let found = if is_over(host, FLOOD_PER_S, FLOOD_PIECES) {
-            host
+        let (found, floor) = if is_over(host, FLOOD_PER_S, FLOOD_PIECES) {
+            (host, FLOOD_PER_S)
         } else if network.ports.estimate() >= LEAST_HOSTS && is_over(network, NETWORK_PER_S, LONG_PIECES) {
-            network
+            (network, NETWORK_PER_S)
         } else {
             return None;
         };
         let count = found.opened.sum(PIECES, now_ms);
-        Some(Suspect { kind: Kind::Flood, source: found.source, is_proven: true, count })
+        Some(Suspect::by(Kind::Flood, found, (floor * scale).max(usual), count, now_ms))
     }
 
     fn brute_force(&self, host: &Entry, scale: f64, now_ms: u64) -> Option<Suspect> {
@@ -288,8 +312,7 @@ impl Habit {
         let (brief, ended) = (host.brief.sum(PIECES, now_ms), host.ended.sum(PIECES, now_ms));
         let is_most = brief as f64 >= BRIEF_SHARE * ended as f64;
         let is_long = host.brief.reached(per_s, LONG_PIECES.1, now_ms) >= LONG_PIECES.0;
-        let suspect = Suspect { kind: Kind::BruteForce, source: host.source, is_proven: true, count: brief };
-        (is_most && is_long).then_some(suspect)
+        (is_most && is_long).then(|| Suspect::by(Kind::BruteForce, host, per_s, brief, now_ms))
     }
 }
 

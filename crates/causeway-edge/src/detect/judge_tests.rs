@@ -111,6 +111,9 @@ fn a_flood_of_64_sources_is_found_within_two_seconds_and_users_are_not_suspected
     let found = play.of(Kind::Flood);
     assert_eq!((found.len(), play.found.len()), (64, 64), "{:?}", play.found);
     assert!(found.iter().all(|(at_ms, suspect)| *at_ms < began_ms + 2_000 && suspect.is_proven));
+    // And since when, and how hard, is known: each opens one every 5 ms.
+    assert!(found.iter().all(|(_, suspect)| (began_ms..began_ms + 20).contains(&suspect.began_ms)), "{found:?}");
+    assert!(found.iter().all(|(_, suspect)| (100..=200).contains(&suspect.per_s)), "{found:?}");
     assert!(
         play.sources(Kind::Flood).iter().all(|source| source.starts_with("198.51.100.") && source.ends_with("/32"))
     );

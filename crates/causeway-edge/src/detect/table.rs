@@ -53,6 +53,19 @@ impl Window {
         self.last(pieces, now_ms).map(u64::from).sum()
     }
 
+    /// The most in one piece, in a second.
+    pub fn peak_per_s(&self, now_ms: u64) -> u64 {
+        self.last(PIECES, now_ms).map(u64::from).max().unwrap_or(0) * 1000 / PIECE_MS
+    }
+
+    /// When the first of the pieces began that have had `per_s` one after the other until now; the present one is not
+    /// over and has had some of it.
+    pub fn since_ms(&self, per_s: f64, now_ms: u64) -> u64 {
+        let least = (per_s * PIECE_MS as f64 / 1000.0).max(1.0);
+        let before = self.last(PIECES, now_ms).skip(1).take_while(|count| f64::from(*count) >= least).count();
+        (now_ms / PIECE_MS).saturating_sub(before as u64) * PIECE_MS
+    }
+
     /// In how many of the last `pieces` was the rate of `per_s` reached?
     pub fn reached(&self, per_s: f64, pieces: usize, now_ms: u64) -> usize {
         let least = per_s * PIECE_MS as f64 / 1000.0;
@@ -93,6 +106,8 @@ pub struct Entry {
     pub ended: Window,
     pub brief: Window,
     pub open: u32,
+    /// When it opened the first one after a pause.
+    pub began_ms: u64,
     pub ports: Sketch,
     pub ports_since_ms: u64,
     seen_ms: u64,
@@ -106,6 +121,7 @@ impl Entry {
             ended: Window::default(),
             brief: Window::default(),
             open: 0,
+            began_ms: 0,
             ports: Sketch::default(),
             ports_since_ms: 0,
             seen_ms: 0,
@@ -182,6 +198,7 @@ mod tests {
         let now_ms = 3 * PIECE_MS + 10;
         assert_eq!((window.sum(1, now_ms), window.sum(8, now_ms)), (4, 10));
         assert_eq!((window.reached(4.0, 4, now_ms), window.reached(8.0, 4, now_ms)), (3, 1));
+        assert_eq!((window.peak_per_s(now_ms), window.since_ms(4.0, now_ms)), (8, PIECE_MS));
         assert_eq!(window.sum(8, 3 * PIECE_MS + 20 * PIECE_MS), 0);
         window.add(30 * PIECE_MS);
         assert_eq!(window.sum(8, 30 * PIECE_MS), 1);

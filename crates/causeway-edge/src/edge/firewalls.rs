@@ -55,6 +55,8 @@ impl Edge {
         let (detected, found_ms) = found.unzip();
         let banned_ms = by_limit_ms.max(found_ms.unwrap_or(0));
         let nothing = || Explanation { verdict: "none", ..Explanation::default() };
-        Some(Explanation { banned_ms, detected, ..told.unwrap_or_else(nothing) })
+        let told = told.unwrap_or_else(nothing);
+        let asn = told.asn.or_else(|| active.limiter.as_ref()?.asn_of(client));
+        Some(Explanation { banned_ms, detected, asn, ..told })
     }
 }

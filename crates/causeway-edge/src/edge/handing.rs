@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Config, Edge, State};
+use crate::detect::DetectWatch;
 use crate::dispatch::Dispatching;
 use crate::error::EdgeError;
 use crate::handover::{self, Holdings, Link};
@@ -25,8 +26,9 @@ impl Edge {
     pub fn take_over(config: Config, link: OwnedFd, within: Duration) -> Result<Edge, EdgeError> {
         let link = Link::new(link, within).map_err(EdgeError::resources("the link of the hand-over"))?;
         let offer = handover::ask_offer(&link)?;
-        let edge = Edge::idle(config, Some(offer.workers), offer.now_ms)?;
+        let mut edge = Edge::idle(config, Some(offer.workers), offer.now_ms)?;
         let estate = handover::receive_estate(&link, &offer, edge.max_snapshot_bytes)?;
+        edge.watch_sources()?;
         {
             let mut state = edge.state();
             state.everywhere(|| vec![Step::Hold]);
@@ -65,6 +67,8 @@ impl Edge {
             return Err(EdgeError::Stopped);
         }
         state.running.carry.hold();
+        // Nobody waits for the lock in there.
+        self.detect_watch.iter().for_each(DetectWatch::keep);
         let holdings = Holdings {
             running: &state.running,
             snapshot: &state.json,
@@ -81,6 +85,7 @@ impl Edge {
                 state.running.dispatching = Dispatching::default();
                 state.running.carry.let_go();
                 state.running.guarding.let_go();
+                self.detect.leave();
             }
             Err(_) => {
                 state.everywhere(|| vec![Step::GoOn]);

@@ -101,7 +101,7 @@ fn lay(
 }
 
 /// The fewest prefixes, none of them shorter than `least_length`, that are `range`.
-fn prefixes(is_ipv4: bool, range: RangeInclusive<u128>, least_length: u8) -> impl Iterator<Item = Prefix> {
+pub(super) fn prefixes(is_ipv4: bool, range: RangeInclusive<u128>, least_length: u8) -> impl Iterator<Item = Prefix> {
     let width: u32 = if is_ipv4 { 32 } else { 128 };
     let (first, last) = range.into_inner();
     let mut next = Some(first);
@@ -139,6 +139,7 @@ pub fn limits(spec: &snapshot::Application, has_exceptions: bool) -> Result<Vec<
 
 fn rate(protocol: Protocol, limit: &Limit) -> Result<Option<Rate>, String> {
     let why_not = match limit {
+        Limit { of: Of::Asn, .. } => "a limit by AS number",
         Limit { open: 1.., .. } => "a limit of open connections",
         Limit { ban_ms: 1.., .. } => "a ban",
         Limit { datagrams_per_s: 1.., .. } => "a limit of datagrams",

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use causeway_bpf::guard::{Access, Entry, Guard, PrefixSet};
 
-use super::policy::{Fixed, OWN_TAGS};
+use super::policy::{BAN_TAGS, Fixed};
 use super::{Guarding, Kernel, Mode, compile};
 use crate::application::Active;
 use crate::carry::why;
@@ -29,10 +29,12 @@ pub type Kept = HashMap<String, Result<(), Reason>>;
 
 /// What a slot of the kernel holds.
 #[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     Direct(PrefixSet),
     /// A list, and where its hits are counted.
     Long(Arc<Blob>, u16),
+    /// It changes while it is in force.
+    Bans,
     /// Put there by an earlier process.
     Left,
 }
@@ -140,7 +142,9 @@ impl Guarding {
     pub(super) fn tidy(&mut self) {
         let Kernel::Has(guard) = &self.kernel else { return };
         let named = self.written.listeners.values().flat_map(|listener| &listener.sets);
-        let named: HashSet<u16> = named.chain(self.fixed.values().flat_map(|fixed| &fixed.sets)).copied().collect();
+        let named = named.chain(self.fixed.values().flat_map(|fixed| &fixed.sets)).copied();
+        let of_bans = self.written.listeners.values().filter_map(|listener| listener.bans);
+        let named: HashSet<u16> = named.chain(of_bans).chain(self.bans.slots()).collect();
         self.sets.tidy(guard, &named);
     }
 }
@@ -251,7 +255,7 @@ impl Sets {
         self.put(set, Content::Long(long.list.clone(), tag), guard)
     }
 
-    fn put(&mut self, set: PrefixSet, content: Content, guard: &Guard) -> Result<u16, String> {
+    pub(super) fn put(&mut self, set: PrefixSet, content: Content, guard: &Guard) -> Result<u16, String> {
         let all = 1..=MOST_SLOT;
         let mut free = (self.last_slot + 1..=MOST_SLOT).chain(all).filter(|slot| !self.slots.contains_key(slot));
         let slot = free.next().ok_or_else(|| format!("more than {MOST_SLOT} different sets of rules"))?;
@@ -267,7 +271,7 @@ impl Sets {
             known.hits = hits.clone();
             return Ok(known.tag);
         }
-        let all = 1..*OWN_TAGS.start();
+        let all = 1..*BAN_TAGS.start();
         let mut free = (self.last_tag + 1..all.end).chain(all.clone()).filter(|tag| !self.used_tags.contains(tag));
         let tag = free.next().ok_or("more rules than the kernel has counters for")?;
         self.last_tag = tag;

@@ -52,7 +52,7 @@ impl Guarding {
         match self.mode {
             Mode::On => true,
             Mode::Off => false,
-            Mode::Auto => self.plan.is_wanting() || self.is_asked_for(),
+            Mode::Auto => self.plan.is_wanting() || self.is_asked_for() || !self.bans.is_empty(),
         }
     }
 
@@ -132,7 +132,8 @@ impl Guarding {
         let mut sets = Vec::new();
         let mine = tables::indices_of(&self.written.tables).chain(self.written.addresses.values().copied());
         for index in mine.collect::<HashSet<_>>() {
-            sets.extend(guard.listener(index).map_err(left)?.sets);
+            let listener = guard.listener(index).map_err(left)?;
+            sets.extend(listener.sets.into_iter().chain(listener.bans));
         }
         self.sets = Sets::left(sets.into_iter());
         self.samples = guard.samples().ok(); // without it there are none

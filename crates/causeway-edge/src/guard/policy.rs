@@ -10,10 +10,12 @@ use causeway_bpf::guard::{Action, Listener, Mode, Rate, Rule, Wants};
 use super::wire;
 use crate::snapshot::Ports;
 
-/// Of rules of a plan; whoever else makes rules and prefix entries has those below [`OWN_TAGS`].
+/// Of rules of a plan.
 pub const AUTOMATIC_TAGS: RangeInclusive<u16> = 61_440..=65_535;
 /// Of rules that stand here.
 pub const OWN_TAGS: RangeInclusive<u16> = 61_184..=61_439;
+/// Of bans, as many as there can be; the operator's are below them.
+pub const BAN_TAGS: RangeInclusive<u16> = 57_088..=61_183;
 const MOST_RULES: usize = 128;
 const MOST_RATES: usize = 4;
 const UDP: u8 = 17;
@@ -73,12 +75,13 @@ pub struct Held {
     pub sets: Vec<u16>,
     pub rates: Vec<Rate>,
     pub rules: Vec<Rule>,
+    pub bans: Option<u16>,
 }
 
 impl Held {
     /// `rates`: the slots in which its own are.
     pub fn listener(&self, rates: Vec<u16>) -> Listener {
-        Listener { mode: self.mode, wants: self.wants, sets: self.sets.clone(), rates }
+        Listener { mode: self.mode, wants: self.wants, sets: self.sets.clone(), rates, bans: self.bans }
     }
 }
 
@@ -125,7 +128,7 @@ pub fn held(of: &Subject, fixed: &Fixed, automatic: &Automatic) -> (Held, Refuse
         no_fragments: hold.no_fragments || fixed.wants.no_fragments,
         ..fixed.wants
     };
-    (Held { mode: Mode::Protect, wants, sets: fixed.sets.clone(), rates, rules }, refused)
+    (Held { mode: Mode::Protect, wants, sets: fixed.sets.clone(), rates, rules, bans: None }, refused)
 }
 
 impl From<wire::RateOf> for causeway_bpf::guard::RateOf {

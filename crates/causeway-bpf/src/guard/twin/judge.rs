@@ -81,6 +81,12 @@ impl<S: Surroundings> Twin<S> {
             };
             return (verdict, tag);
         }
+        let banned = listener.bans.filter(|_| seen.asks_for_connection()).and_then(|slot| self.sets.get(&slot));
+        if let Some((_, entry)) = banned.and_then(|set| set.find(seen.source, now_ns))
+            && entry.access == Access::Block
+        {
+            return (Verdict::Banned, entry.tag);
+        }
         let wants = listener.wants;
         let is_stray = seen.fragment == Fragment::Later && self.passed_first.get(&datagram(seen)) != Some(&true);
         if seen.fragment != Fragment::Not && (wants.no_fragments || wants.whole_datagrams && is_stray) {
