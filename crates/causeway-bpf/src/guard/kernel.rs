@@ -17,7 +17,7 @@ use crate::{Unavailable, built, call};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 /// Of `bpf/guard.h`: maps of another layout are not adopted. Count up with every change there.
-const LAYOUT: &str = "maps-3";
+const LAYOUT: &str = "maps-4";
 const GENERIC: &str = "-generic";
 
 macro_rules! maps {
@@ -59,6 +59,8 @@ maps!(
     joined_flows6,
     joined_opening4,
     joined_opening6,
+    sessions4,
+    sessions6,
     datagrams,
     guard_samples,
     primed
