@@ -37,6 +37,7 @@ class Session:
         with lab.client:
             self.end = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
             self.end.connect((EDGE[family], GAME))
+        lab.ends.append(self.end)
 
     def is_answered(self, within_s: float = 5.0) -> bool:
         self.end.settimeout(within_s)
@@ -53,6 +54,7 @@ class Session:
 
 class Lab:
     def __init__(self, namespaces: Namespaces, programs: Programs, folder: Any) -> None:
+        self.ends: list[socket.socket] = []
         self.client, self.edge, self.origin = (namespaces.make() for _ in range(3))
         namespaces.join(self.edge, self.client, 1)
         namespaces.join(self.edge, self.origin, 2)
@@ -130,6 +132,8 @@ def whole(namespaces: Namespaces, module_programs: Programs, tmp_path_factory: p
 @pytest.fixture
 def lab(whole: Lab) -> Iterator[Lab]:
     yield whole
+    while whole.ends:
+        whole.ends.pop().close()
     whole.engine.mitigate()
     whole.engine.apply()  # which ends all sessions
     whole.serve()

@@ -78,7 +78,7 @@ impl Running {
                 established: answered + of_kernel.two_way,
                 refused: refused(&totals),
                 failed: totals.connect_errors_total,
-                pressed: of_kernel.pressed,
+                pressed: of_kernel.pressed + engine.sessions_shed_total,
                 open: totals.connections_open,
                 bytes: totals.bytes_ingress + totals.bytes_egress,
                 packets: engine.datagrams_ingress + engine.datagrams_egress + of_kernel.packets,
