@@ -11,6 +11,7 @@ import struct
 import sys
 
 _BATCH = 512
+_IP_PKTINFO = 8  # linux/in.h
 
 
 def main(prefix: str, address: str, port: int) -> None:
@@ -23,10 +24,9 @@ def main(prefix: str, address: str, port: int) -> None:
         end = ends[turn // 128 % len(ends)]
         for host in range(turn * _BATCH, (turn + 1) * _BATCH):
             source = struct.pack("!I", first + host % 65_536)
-            told = [(socket.IPPROTO_IP, socket.IP_PKTINFO, struct.pack("=i4s4s", 0, source, b"\0" * 4))]
+            told = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4s", 0, source, b"\0" * 4))]
             end.sendmsg([b"x" * 64], told, 0, (address, port))
         if select.select([sys.stdin], [], [], 0)[0]:
-            print((turn + 1) * _BATCH, flush=True)
             return
 
 
