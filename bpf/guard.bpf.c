@@ -26,7 +26,7 @@ static __always_inline int judge_rest(struct xdp_md *ctx, struct seen *p, const 
 		if (!(listener->wants & WANTS_OPEN_PORTS) || p->fragment == LATER_FRAGMENT)
 			return GUARD_PASSED;
 		if (protocol == IPPROTO_UDP)
-			return has_udp_socket(ctx, p) || has_flow(p, 1) ? GUARD_PASSED : GUARD_PORT;
+			return has_udp_socket(ctx, p) || has_session(p) || has_flow(p, 1) ? GUARD_PASSED : GUARD_PORT;
 		return tcp_state(ctx, p) || has_flow(p, 1) ? GUARD_PASSED : GUARD_PORT;
 	}
 	if (!(listener->wants & WANTS_KNOWN_PROTOCOLS) || protocol == (p->is_ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))

@@ -14,6 +14,7 @@
 #define MAX_RATES 1024
 #define MAX_TAGS 65536
 #define MAX_RULES_OF_LISTENER 128
+#define MAX_SESSIONS 131072 /* of a family */
 #define SAMPLE_BYTES 128
 
 enum guard_mode { GUARD_OFF, GUARD_WATCH, GUARD_PROTECT };
@@ -179,6 +180,12 @@ struct rate_source {
 	__u32 is_ipv6;
 };
 SIZE(struct rate_source, 24);
+
+/* --- A two-way session of the engine, by the ends that its client's datagrams have. */
+struct session {
+	__u64 teller; /* whose it is; what nobody has any more is swept by that */
+};
+SIZE(struct session, 8);
 
 /* --- What became of packets. The index of its counter. */
 enum guard_verdict {

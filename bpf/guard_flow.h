@@ -1,4 +1,5 @@
-/* Is a packet of something that is open: a flow of the kernel path, or a connection of a socket of this machine? */
+/* Is a packet of something that is open: a flow of the kernel path, a session of the engine, or a connection of a socket
+ * of this machine? */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
 #define TCP_LISTENS 10   /* BPF_TCP_LISTEN */
@@ -98,6 +99,40 @@ static __always_inline int has_flow(const struct seen *p, int or_opening)
 	return flows && bpf_map_lookup_elem(flows, &key);
 }
 
+/* Two-way sessions of the engine: their clients all send to one socket, which tells nothing of them. Written by the
+ * engine's workers alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_SESSIONS);
+	__type(key, struct ends4);
+	__type(value, struct session);
+} sessions4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_SESSIONS);
+	__type(key, struct ends6);
+	__type(value, struct session);
+} sessions6 SEC(".maps");
+
+/* Of a datagram. */
+static __noinline int has_session(const struct seen *p)
+{
+	if (!p->is_ipv6) {
+		struct ends4 key = { .saddr = { p->saddr[0] }, .daddr = { p->daddr[0] },
+				     .sport = bpf_htons(p->sport), .dport = bpf_htons(p->dport) };
+
+		return !!bpf_map_lookup_elem(&sessions4, &key);
+	}
+	struct ends6 key = { .sport = bpf_htons(p->sport), .dport = bpf_htons(p->dport) };
+
+	__builtin_memcpy(key.saddr, p->saddr, 16);
+	__builtin_memcpy(key.daddr, p->daddr, 16);
+	return !!bpf_map_lookup_elem(&sessions6, &key);
+}
+
 static __always_inline __u32 tuple_of(struct bpf_sock_tuple *tuple, const struct seen *p)
 {
 	if (!p->is_ipv6) {
@@ -152,13 +187,9 @@ static __always_inline int has_udp_socket(struct xdp_md *ctx, const struct seen 
 /* Without a call: if not, is_established() says no. */
 static __always_inline int may_be_established(const struct seen *p)
 {
-	__u32 slot = 0;
-
 	if (p->protocol == IPPROTO_TCP)
 		return (p->flags & (SYN_FLAG | ACK_FLAG)) != SYN_FLAG;
-	if (p->protocol != IPPROTO_UDP)
-		return 0;
-	return p->is_ipv6 ? !!bpf_map_lookup_elem(&joined_flows6, &slot) : !!bpf_map_lookup_elem(&joined_flows4, &slot);
+	return p->protocol == IPPROTO_UDP;
 }
 
 /* YES or NO. A packet that asks for a connection (SYN) is of none. Asked once for each packet, and only where the answer
@@ -173,7 +204,7 @@ __noinline int is_established(struct xdp_md *ctx, struct seen *p) /* global: the
 		return p->is_established;
 	if (p->fragment == LATER_FRAGMENT || p->is_malformed || p->is_illegal) {
 	} else if (p->protocol == IPPROTO_UDP) {
-		found = has_flow(p, 1);
+		found = has_session(p) || has_flow(p, 1);
 	} else if (p->protocol == IPPROTO_TCP && (p->flags & (SYN_FLAG | ACK_FLAG)) != SYN_FLAG) {
 		found = has_flow(p, 1);
 		if (!found) {
@@ -196,7 +227,7 @@ __noinline int is_two_way(struct xdp_md *ctx, const struct seen *p)
 	if (p->is_established == NO || p->fragment == LATER_FRAGMENT || p->is_malformed || p->is_illegal)
 		return 0;
 	if (p->protocol == IPPROTO_UDP)
-		return has_flow(p, 0);
+		return has_session(p) || has_flow(p, 0);
 	if (p->protocol != IPPROTO_TCP || (p->flags & (SYN_FLAG | ACK_FLAG)) == SYN_FLAG)
 		return 0;
 	if (has_flow(p, 0))

@@ -132,6 +132,8 @@ class Guard(TypedDict):
     not_believed: str | None
     interfaces: list[GuardedInterface]
     left_out: int
+    sessions: int
+    sessions_left_out: int
     verdicts: dict[str, int]
     applications: list[GuardedApplication]
 

@@ -10,7 +10,7 @@ from support.carried import need_fast_path
 
 RUN = Path(__file__).resolve().parent / "run.py"
 FLOODS = {
-    "causeway": "spoofed-SYN,ACK-of-nothing",
+    "causeway": "spoofed-SYN,ACK-of-nothing,random-UDP",
     "fast-path": "spoofed-SYN,ACK-of-nothing,impossible-flags,reflected-SYN-ACK,random-UDP,fragments",
 }
 RATE_PER_S = 50_000

@@ -117,6 +117,28 @@ def test_a_connection_of_a_process_that_is_gone_is_still_told_so(middle: Middle)
                 raise ConnectionResetError
 
 
+def test_sessions_of_the_engine_go_on_being_known_through_an_upgrade(middle: Middle) -> None:
+    port = 9603
+    middle.edge.create_application(f"udp/{port}", f"udp://{ORIGIN[4]}:{ECHO}", x_causeway={"carrier": "engine"})
+    with middle.client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as session:
+        session.connect((EDGE[4], port))
+        session.settimeout(10)
+
+        def is_answered() -> bool:
+            session.send(b"hello")
+            return session.recv(100) == b"hello"
+
+        assert is_answered() and is_answered()
+        eventually(lambda: guard(middle)["sessions"] == 1)
+        before = middle.edge.serving_pid
+        assert middle.edge.program
+        middle.edge.program.send(signal.SIGHUP)
+        eventually(lambda: middle.edge.serving_pid != before, 60)
+        assert is_answered()
+        eventually(lambda: guard(middle)["is_on"] and guard(middle)["sessions"] == 1)
+    assert guard(middle)["sessions_left_out"] == 0
+
+
 def _kill(middle: Middle) -> None:
     """SIGKILL for every process of this edge, all at once."""
     assert middle.edge.program

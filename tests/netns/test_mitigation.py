@@ -4,7 +4,6 @@ The engine alone, without a control plane: client - edge - origin, over veth. St
 """
 
 import itertools
-import json
 import random
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from support.carried import CLIENT, EDGE, ORIGIN, need_fast_path
 from support.echo import ask, ask_udp, echoes, start_echo
 from support.edge import capability
 from support.frames import Wire
-from support.namespaces import Namespace, Namespaces
+from support.namespaces import Namespaces, device_of, mac_of
 from support.patience import eventually
 from support.program import Programs
 
@@ -69,18 +68,6 @@ class Lab:
     def signals(self, of: str) -> dict[str, int]:
         found = next(at for at in self.engine.look()["applications"] if at["application"] == of)
         return dict(found["signals"])
-
-
-def device_of(namespace: Namespace) -> str:
-    with namespace:
-        return next(name for _, name in socket.if_nameindex() if name != "lo")
-
-
-def mac_of(namespace: Namespace) -> str:
-    """Of the device towards the client, which is the first."""
-    with namespace:
-        shown = subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout
-    return str(next(link["address"] for link in json.loads(shown) if link["ifname"] != "lo"))
 
 
 @pytest.fixture(scope="module")

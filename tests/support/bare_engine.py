@@ -43,6 +43,11 @@ class BareEngine:
         assert self._process.stdout.readline() == "serving\n"
         return self
 
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
     def call(self, name: str, *arguments: Any) -> Any:
         """What the engine answers; `took_ms` tells how long it took."""
         assert self._process and self._process.stdin and self._process.stdout

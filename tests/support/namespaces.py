@@ -5,7 +5,9 @@ A block `with namespace:` does its sockets and its new processes in there; files
 
 import ctypes
 import itertools
+import json
 import os
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -109,3 +111,15 @@ def _enter(handle: int) -> None:
     if _libc.setns(handle, _CLONE_NEWNET):
         error = ctypes.get_errno()
         raise OSError(error, f"setns: {os.strerror(error)}")
+
+
+def device_of(namespace: Namespace) -> str:
+    with namespace:
+        return next(name for _, name in socket.if_nameindex() if name != "lo")
+
+
+def mac_of(namespace: Namespace) -> str:
+    """Of the device towards the client, which is the first."""
+    with namespace:
+        shown = subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout
+    return str(next(link["address"] for link in json.loads(shown) if link["ifname"] != "lo"))

@@ -12,6 +12,7 @@ mod listener;
 mod live;
 mod rule;
 mod samples;
+mod sessions;
 mod shared;
 mod table;
 pub mod twin;
@@ -22,6 +23,7 @@ pub use counts::{Count, Counts, Hits, Verdict};
 pub use listener::{Listener, Mode, Rate, RateOf, Wants};
 pub use rule::{Action, MAX_PATTERN, Pattern, Rule, RuleSet, fingerprint};
 pub use samples::{Sample, Samples};
+pub use sessions::Sessions;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -401,6 +403,14 @@ impl Guard {
             self.put_inner(outer.as_fd(), 0, Some(inner.as_fd()))?;
         }
         Ok(())
+    }
+
+    /// Where an engine tells of its two-way sessions.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn sessions(&self) -> io::Result<Sessions> {
+        Sessions::new(self.kernel.maps.sessions4.as_fd(), self.kernel.maps.sessions6.as_fd())
     }
 
     /// # Errors

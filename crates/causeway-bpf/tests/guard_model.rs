@@ -14,7 +14,7 @@ use causeway_bpf::flow::PortTable;
 use causeway_bpf::guard::twin::{Surroundings, Twin};
 use causeway_bpf::guard::{
     Access, Action, Answer, CookieConditions, Entry, Guard, Listener, Mode, Options, Pattern, Prefix, PrefixSet, Rate,
-    RateOf, Rule, RuleSet, Samples, Settings, Verdict, Wants, fingerprint,
+    RateOf, Rule, RuleSet, Samples, Sessions, Settings, Verdict, Wants, fingerprint,
 };
 use support::forge::{self, Random};
 use support::packet::{ACK, SYN, Tcp, ends, is_intact, tcp, tcp_of};
@@ -26,10 +26,11 @@ const SETS: [u16; 3] = [1, 2, 3];
 const RATES: [u16; 4] = [1, 2, 3, 4];
 const UNGUARDED: [&str; 2] = ["198.18.1.9", "2001:db8:1::9"];
 
-/// Sockets of the test's own namespace, and cookies that were sent.
+/// Sockets of the test's own namespace, cookies that were sent, and sessions of an engine.
 #[derive(Default)]
 struct World {
     open: HashSet<(SocketAddr, SocketAddr)>,
+    sessions: Vec<(SocketAddr, SocketAddr)>,
     awaited: HashSet<(bool, SocketAddr)>,
     cookies: HashMap<(SocketAddr, SocketAddr), (u32, u32)>,
     _streams: Vec<TcpStream>,
@@ -39,7 +40,7 @@ struct World {
 
 impl Surroundings for World {
     fn is_open(&self, is_tcp: bool, from: SocketAddr, to: SocketAddr) -> bool {
-        is_tcp && self.open.contains(&(from, to))
+        if is_tcp { self.open.contains(&(from, to)) } else { self.sessions.contains(&(from, to)) }
     }
 
     fn is_awaited(&self, is_tcp: bool, from: SocketAddr, to: SocketAddr) -> bool {
@@ -197,8 +198,16 @@ fn rule(random: &mut Random, now: u64) -> Rule {
     rule
 }
 
+/// As random packets have them.
+fn session_ends(random: &mut Random) -> (SocketAddr, SocketAddr) {
+    let is_ipv4 = random.below(2) == 0;
+    let from = SocketAddr::new(address(random, is_ipv4), random.one(&[40_000, 40_001, 53]));
+    (from, at(if is_ipv4 { EDGE } else { EDGE6 }, random.one(&[1000, 1001, 1500, 1600])))
+}
+
 struct Trial {
     guard: Guard,
+    told: Sessions,
     twin: Twin<World>,
     samples: Samples,
     random: Random,
@@ -248,7 +257,8 @@ impl Trial {
             twin.sets.insert(slot, PrefixSet::default());
         }
         let samples = guard.samples().unwrap();
-        let mut trial = Trial { guard, twin, samples, random: Random(seed), now: 1_000_000_000_000 };
+        let told = guard.sessions().unwrap();
+        let mut trial = Trial { guard, told, twin, samples, random: Random(seed), now: 1_000_000_000_000 };
         trial.pass_time(0);
         for _ in 0..200 {
             trial.change();
@@ -304,6 +314,17 @@ impl Trial {
                 self.guard.set_rate(index, Some(&rate)).unwrap();
                 self.twin.rates.insert(index, rate);
             }
+            16 | 17 => {
+                let ends = session_ends(random);
+                let sessions = &mut self.twin.surroundings.sessions;
+                sessions.retain(|known| *known != ends);
+                if random.below(3) > 0 {
+                    self.told.add(ends.0, ends.1, 7).unwrap();
+                    sessions.push(ends);
+                } else {
+                    self.told.remove(ends.0, ends.1).unwrap();
+                }
+            }
             _ => {
                 let ns = u64::from(random.one(&[1u32, 1000, 10_000_000, 50_000_000, 1_100_000_000]));
                 self.pass_time(ns);
@@ -329,6 +350,11 @@ impl Trial {
             let (ends, (sequence, acknowledged)) = cookies.iter().nth(of).map(|(ends, words)| (*ends, *words)).unwrap();
             let wrong = random.one(&[0, 0, 4, 1 << 24]); // up to 3 more is another MSS, and as right
             return tcp(ends.0, ends.1, &Tcp::new(ACK, sequence, acknowledged.wrapping_add(wrong), b""));
+        }
+        let sessions = &self.twin.surroundings.sessions;
+        if random.rarely(10) && !sessions.is_empty() {
+            let (from, to) = sessions[random.below(sessions.len() as u32) as usize];
+            return forge::any(random, from, to);
         }
         forge::any(random, from, to)
     }

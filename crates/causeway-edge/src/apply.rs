@@ -158,6 +158,7 @@ impl Running {
         self.guarding.know_without_engine(without_engine.map(|active| active.spec.id.clone()).collect());
         self.carry.leave_to_engine(self.guarding.by_cookies());
         let kept = self.guarding.prepare(order.iter().map(|id| &wanted[id]));
+        self.tell_sessions(workers);
         let plan = self.carry.plan(order.iter().map(|id| &wanted[id]), &snapshot.settings, kept);
         self.carry.shrink(&plan);
         change.send(workers, self.most_files, &mut self.dispatching, routes);

@@ -48,6 +48,7 @@ counters!(
     datagrams_dropped,
     sessions_answered_total,
     sessions_evicted_total,
+    sessions_shed_total,
     ports_exhausted_total,
     shed_total,
 );

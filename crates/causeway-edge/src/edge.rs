@@ -294,8 +294,9 @@ impl Edge {
             state.running.recarry();
         }
         state.running.carry.count();
-        state.running.attend_guard();
-        state.running.settle_drained();
+        let State { workers, running, .. } = &mut *state;
+        running.attend_guard(workers);
+        running.settle_drained();
         let applications =
             state.running.applications().map(|(id, totals)| ApplicationReport { id: id.to_string(), totals }).collect();
         Report {

@@ -19,6 +19,7 @@ mod symptoms;
 mod syncookies;
 mod tables;
 mod tags;
+mod teller;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -44,6 +45,8 @@ use slots::RateSlots;
 use symptoms::Symptoms;
 use tables::Wanted;
 use tags::Tags;
+pub use teller::Teller;
+use teller::Telling;
 use wire::{Plan, REST};
 
 /// An index of the kernel's tables; 0 is nobody's.
@@ -122,6 +125,7 @@ pub struct Guarding {
     /// What `net.ipv4.tcp_syncookies` was before cookies were wanted, if that was changed.
     syncookies: Option<u8>,
     samples: Option<Samples>,
+    telling: Telling,
     symptoms: Symptoms,
     /// Attached, and nothing wants that any more.
     idle_since: Option<Instant>,
@@ -286,6 +290,8 @@ impl Guarding {
             not_believed: self.not_believed.clone(),
             interfaces: self.interfaces(),
             left_out: self.left_out,
+            sessions: self.telling.known(),
+            sessions_left_out: self.telling.left_out(),
             verdicts,
             applications,
         }

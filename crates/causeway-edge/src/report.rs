@@ -104,6 +104,9 @@ pub struct GuardReport {
     pub interfaces: Vec<GuardedInterface>,
     /// Listeners for which the kernel's tables have no room.
     pub left_out: usize,
+    /// Two-way sessions of the engine that the kernel knows now, and those for which it had no room.
+    pub sessions: usize,
+    pub sessions_left_out: u64,
     pub verdicts: BTreeMap<&'static str, u64>,
     pub applications: Vec<GuardedApplication>,
 }

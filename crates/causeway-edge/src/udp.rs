@@ -13,6 +13,7 @@
 mod batch;
 pub mod control;
 mod moves;
+mod newcomers;
 mod open;
 mod pass;
 mod reply;
@@ -30,6 +31,7 @@ use slab::Slab;
 use crate::application::Active;
 use crate::count::Counters;
 use crate::event::Cause;
+use crate::guard::Teller;
 use crate::icmp::Icmp;
 use crate::routes::{Routes, Seat};
 use crate::snapshot::{OnDelete, Protocol};
@@ -39,6 +41,7 @@ use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
 use batch::Batch;
 pub use moves::{Adopted, Moved, Shown};
+use newcomers::Newcomers;
 use open::Refusals;
 use reply::Replies;
 use session::State;
@@ -107,9 +110,14 @@ pub struct UdpPlane {
     pub routes: Arc<Routes>,
     replies: Replies,
     table: Table,
+    /// Hears of two-way sessions, while somebody wants to know.
+    teller: Option<Arc<Teller>>,
     batch: Batch,
     icmp: Icmp,
     refusals: Refusals,
+    newcomers: Newcomers,
+    /// Datagrams that had no session, until the batch that they came in is done.
+    strangers: usize,
     /// Since when, and how many records of blocked clients were written.
     refused_records: (u64, usize),
     /// Kept for its room: replies that are passed on together.
@@ -129,9 +137,12 @@ impl UdpPlane {
             routes: Arc::default(),
             replies: Replies::default(),
             table: Table::new(),
+            teller: None,
             batch: Batch::new(),
             icmp: Icmp::open(),
             refusals: Refusals::default(),
+            newcomers: Newcomers::default(),
+            strangers: 0,
             refused_records: (0, 0),
             picks: Vec::new(),
             resolving: 0,
@@ -213,6 +224,30 @@ impl UdpPlane {
 
     pub fn open(&self) -> usize {
         self.table.open()
+    }
+
+    /// From now on the guard hears of two-way sessions by `teller`, of those that are there at once. What was told by
+    /// another one is for others to sweep.
+    pub fn tell_by(&mut self, teller: Option<Arc<Teller>>) {
+        self.teller = teller;
+        let two_way: Vec<usize> = self.table.iter().filter(|(_, s)| s.is_two_way).map(|(slot, _)| slot).collect();
+        for slot in two_way {
+            self.table[slot].is_told = false;
+            self.tell(slot);
+        }
+    }
+
+    /// The client has said something after the origin has.
+    fn promote(&mut self, slot: usize) {
+        self.table.promote(slot);
+        self.tell(slot);
+    }
+
+    fn tell(&mut self, slot: usize) {
+        let session = &mut self.table[slot];
+        if let (Some(teller), true) = (&self.teller, session.state != State::Closed) {
+            session.is_told = teller.tell(session.client, session.edge);
+        }
     }
 
     // ---- notices of the kernel ----
@@ -307,6 +342,9 @@ impl UdpPlane {
         desk.events.write(session.event(cause));
         session.socket = None;
         (session.seat, session.permit) = (None, None);
+        if let (Some(teller), true) = (&self.teller, session.is_told) {
+            teller.take_back(session.client, session.edge);
+        }
         if let Some(reply) = session.reply.take() {
             self.replies.release(session.edge, reply, &desk.files);
         }

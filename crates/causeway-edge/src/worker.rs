@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::detect::Detect;
 use crate::event::{EventReader, Events, ring};
 use crate::files::{Files, Ledger};
+use crate::guard::Teller;
 use crate::linger::Linger;
 use crate::memory::Strain;
 use crate::pulse::Pulse;
@@ -93,6 +94,8 @@ pub enum Step {
     QuietAfter(u64),
     /// After all workers have retired their sessions: UDP ports that nobody needs any more close now.
     FreePorts,
+    /// By whom the guard hears of two-way UDP sessions from now on, those that are there among them.
+    Tell(Option<Arc<Teller>>),
     /// So many descriptors are for flows, those of all workers together.
     MostFiles(usize),
     /// Cut connections until about so many bytes are free.
@@ -509,6 +512,7 @@ impl Loop {
             }
             Step::QuietAfter(quiet_ms) => self.udp.end_when_quiet(desk, quiet_ms),
             Step::FreePorts => self.udp.free_ports(desk),
+            Step::Tell(teller) => self.udp.tell_by(teller),
             Step::MostFiles(most) => desk.files.most = most,
             Step::Shed(bytes) => self.tcp.shed(desk, bytes),
             Step::Settle(ended) => {

@@ -120,6 +120,8 @@ def _guard_text(guard: Guard) -> str:
     drops = [f"{count} {name}" for name in _GUARD_DROPS if (count := guard["verdicts"].get(name, 0))]
     passed = sum(count for name, count in guard["verdicts"].items() if name not in _GUARD_DROPS)
     left_out = f", {guard['left_out']} listeners beyond its room" if guard["left_out"] else ""
+    if guard["sessions_left_out"]:
+        left_out += f", no room for {guard['sessions_left_out']} sessions"
     trouble = f", refused: {guard['missing']}" if guard["missing"] else ""
     dropped = f"dropped {', '.join(drops)}" if drops else "dropped none"
     return f"on ({', '.join(places) or 'no interface'}), {passed} packets passed, {dropped}{left_out}{trouble}"

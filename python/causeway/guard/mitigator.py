@@ -211,9 +211,7 @@ class Mitigator:
         if name == REST or vector in ("icmp", "other"):
             need(name, "rates", now.ms, fair_rates("packets", within.uninvited.floor))
         elif vector == "udp":
-            # For strangers only: the engine's sessions, which the kernel does not know, would be among them.
-            if watched.knows_sessions:
-                need(name, "rates", now.ms, fair_rates("packets", watched.threshold("udp", within)))
+            need(name, "rates", now.ms, fair_rates("packets", watched.threshold("udp", within)))
         elif vector in STRAYS:
             need(name, "state", now.ms)
         elif vector == "fragment":
@@ -269,9 +267,8 @@ class Mitigator:
         elif vector == "syn":
             self._holds.need(name, "cookies", now.ms)
         else:
-            watched = self._watched[name]
-            rates = fair_rates("packets", watched.threshold("udp", within) / _CARPET_SHARE)
-            self._holds.need(name, "rates", now.ms, rates if watched.knows_sessions else rates[:1])
+            most = self._watched[name].threshold("udp", within) / _CARPET_SHARE
+            self._holds.need(name, "rates", now.ms, fair_rates("packets", most))
 
     def _end_quiet(self, now: _Now) -> list[Attack]:
         over = [key for key, ongoing in self._attacks.items() if now.unix_ms - ongoing.last_ms >= _OVER_MS]

@@ -83,8 +83,8 @@ class Watched:
         return self.rates.get("syn", 0.0) if self.protocol == "tcp" else self.pace.newcomers
 
     @property
-    def knows_sessions(self) -> bool:
-        """The kernel knows which packets are of open flows; sessions that only the engine has look like strangers."""
+    def has_sessions(self) -> bool:
+        """Somebody stays. Where nobody does, datagrams of nobody say little: each asks once, and is answered or not."""
         return self.protocol != "udp" or bool(self.good.of("udp"))
 
     def threshold(self, vector: Vector, thresholds: Thresholds) -> float:
@@ -102,7 +102,7 @@ class Watched:
             return
         self.pace = pace(before, of, over_s)
         self._count(samples, at_ms)
-        most_open, uninvited = self.threshold("syn", bounds), self.uninvited if self.knows_sessions else None
+        most_open, uninvited = self.threshold("syn", bounds), self.uninvited if self.has_sessions else None
         self.symptoms = symptoms_of(self.pace, self.asked_before, self.asked, uninvited, machine, most_open)
         self._end_tick(over_s, bounds)
         is_moving = of != before or self.asked_before or any(self.recent.values())

@@ -172,6 +172,8 @@ class Guard(msgspec.Struct, frozen=True):
     not_believed: str | None = None  # why a plan that was left on disk was not taken up
     interfaces: list[GuardedInterface] = []
     left_out: int = 0
+    sessions: int = 0  # two-way ones of the engine that the kernel knows now
+    sessions_left_out: int = 0  # for which it had no room
     verdicts: dict[str, int] = {}
     applications: list[GuardedApplication] = []
 

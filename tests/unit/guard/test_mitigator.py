@@ -123,8 +123,8 @@ def test_a_crowd_is_not_an_attack() -> None:
     assert edge.lost_good == 0
 
 
-def test_a_crowd_in_sessions_of_the_engine_is_not_an_attack() -> None:
-    """The guard of the kernel takes them for strangers; flows that are answered say otherwise."""
+def test_a_crowd_in_sessions_that_the_kernel_has_no_room_for_is_not_an_attack() -> None:
+    """It takes them for strangers; flows that are answered say otherwise."""
     crowd = [
         Stream("voice", good_datagram, 200, completes=True, protocol="udp", since_s=START_S),
         Stream("voice", good_datagram, 40_000, True, is_hidden=True, protocol="udp", since_s=START_S),
@@ -135,14 +135,26 @@ def test_a_crowd_in_sessions_of_the_engine_is_not_an_attack() -> None:
     assert all(not plan.holds and not plan.rules for _, plan in edge.plans)
 
 
-def test_sessions_that_the_kernel_does_not_know_are_given_no_budget_that_they_would_share_with_a_flood() -> None:
-    edge = edge_of(
-        Stream("voice", good_datagram, 1_000, True, is_hidden=True, protocol="udp"),
-        Stream("voice", random_datagram, 300_000, protocol="udp", since_s=START_S),
-    )
+@pytest.mark.parametrize("is_answered", [True, False], ids=["answered", "unanswered"])
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast path", "engine"])
+def test_strangers_share_a_budget_and_sessions_lose_nothing_whoever_carries_them(
+    is_fast: bool, is_answered: bool
+) -> None:
+    """An origin that answers everybody answers a flood as well."""
+    flood = Stream("voice", random_datagram, 300_000, completes=is_answered, protocol="udp", since_s=START_S)
+    edge = edge_of(Stream("voice", good_datagram, 1_000, is_invited=True, protocol="udp"), flood)
+    edge.is_fast = is_fast
     edge.run(START_S + 5)
-    assert [attack.kind for attack in edge.attacks.values()] == ["udp"], "it is told"
-    assert [hold for hold in edge.plan.holds if hold.application == "voice"] == []
+    assert [attack.kind for attack in edge.attacks.values()] == ["udp"]
+    assert first(edge, "rates") <= 2.0
+    [hold] = [hold for hold in edge.plan.holds if hold.application == "voice"]
+    assert [rate.ipv4 for rate in hold.rates] == [32, 24, 0]
+
+
+def test_where_nobody_stays_a_flood_that_nobody_answers_is_limited_too() -> None:
+    edge = edge_of(Stream("dns", random_datagram, 300_000, protocol="udp", since_s=START_S))
+    edge.run(START_S + 5)
+    assert first(edge, "rates") <= 2.0
 
 
 def test_what_no_stack_sends_is_told_and_needs_nothing() -> None:

@@ -59,6 +59,8 @@ maps!(
     joined_flows6,
     joined_opening4,
     joined_opening6,
+    sessions4,
+    sessions6,
     datagrams,
     guard_samples,
     primed

@@ -120,6 +120,27 @@ pub(super) struct RawSource {
     pub is_ipv6: u32,
 }
 
+/// `struct ends4` of `bpf/flow.h`: what the client's datagrams have. Its value is a teller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub(super) struct RawEnds4 {
+    pub source: [u8; 4],
+    pub destination: [u8; 4],
+    pub source_port: [u8; 2],
+    pub destination_port: [u8; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub(super) struct RawEnds6 {
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+    pub source_port: [u8; 2],
+    pub destination_port: [u8; 2],
+}
+
+const _: () = assert!(size_of::<RawEnds4>() == 12 && size_of::<RawEnds6>() == 36);
+
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct RawCounts {

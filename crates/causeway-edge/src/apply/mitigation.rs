@@ -9,16 +9,18 @@ use crate::detect::Source;
 use crate::guard::Ban;
 use crate::guard::wire::{Look, Plan, PlanReport, REST, Signals};
 use crate::snapshot::Protocol;
+use crate::worker::{Answer, Step, Worker};
 
 impl Running {
     /// Put `plan` in place of the one before.
-    pub fn mitigate(&mut self, plan: Plan) -> PlanReport {
+    pub fn mitigate(&mut self, plan: Plan, workers: &[Worker]) -> PlanReport {
         if plan.is_wanting() && !self.guarding.is_able() {
             return self.guarding.refuse(&plan);
         }
         let before = self.guarding.by_cookies();
         self.know_without_engine();
         self.guarding.take(plan);
+        self.tell_sessions(workers);
         // Before SYNs are answered nobody else may carry them, and while they are: who brings a cookie back must find
         // the stack.
         let after = self.guarding.by_cookies();
@@ -69,15 +71,27 @@ impl Running {
     }
 
     /// Interfaces come and go, programs are loaded, what nothing wants is let go.
-    pub fn attend_guard(&mut self) {
+    pub fn attend_guard(&mut self, workers: &[Worker]) {
         if self.guarding.settle(false) {
+            self.tell_sessions(workers);
             self.guarding.follow(&self.listeners, self.carry.tables_at());
         }
         self.guarding.attend();
+        self.tell_sessions(workers);
+        self.guarding.sweep_sessions();
     }
 
-    pub fn guard_look(&mut self, max_samples: usize) -> Look {
-        self.attend_guard();
+    /// Let the workers tell the guard of their two-way sessions, while it wants to know: before anything is held, or they
+    /// would be among the strangers that it is held against.
+    pub(super) fn tell_sessions(&mut self, workers: &[Worker]) {
+        let Some(tellers) = self.guarding.change_tellers(workers.len()) else { return };
+        let told = workers.iter().zip(tellers).map(|(worker, teller)| worker.submit(vec![Step::Tell(teller)]));
+        let told: Vec<Answer> = told.collect();
+        told.into_iter().for_each(|answer| drop(answer.wait()));
+    }
+
+    pub fn guard_look(&mut self, max_samples: usize, workers: &[Worker]) -> Look {
+        self.attend_guard(workers);
         self.carry.count();
         let begun = self.carry.begun();
         let known = self.order.iter().map(|id| {
@@ -91,7 +105,7 @@ impl Running {
                 established: answered + of_kernel.two_way,
                 refused: refused(&totals),
                 failed: totals.connect_errors_total,
-                pressed: of_kernel.pressed,
+                pressed: of_kernel.pressed + engine.sessions_shed_total,
                 open: totals.connections_open,
                 bytes: totals.bytes_ingress + totals.bytes_egress,
                 packets: engine.datagrams_ingress + engine.datagrams_egress + of_kernel.packets,

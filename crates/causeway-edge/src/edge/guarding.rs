@@ -1,13 +1,15 @@
 //! What the outside asks of the guard: a look at what it sees, and a plan for it to hold.
 
-use super::Edge;
+use super::{Edge, State};
 use crate::error::EdgeError;
 use crate::guard::wire::{Look, MOST_PLAN_BYTES, Plan, PlanReport};
 
 impl Edge {
     /// What guard, engine and fast path have seen, with up to `max_samples` packets that were sampled since the last look.
     pub fn guard_look(&self, max_samples: usize) -> Look {
-        self.state().running.guard_look(max_samples)
+        let mut state = self.state();
+        let State { workers, running, .. } = &mut *state;
+        running.guard_look(max_samples, workers)
     }
 
     /// Make `json`, a plan, all that automatic mitigation asks for. An empty one ends everything automatic. Rules that
@@ -26,7 +28,8 @@ impl Edge {
         if state.is_draining {
             return Err(EdgeError::Stopped);
         }
-        Ok(state.running.mitigate(plan))
+        let State { workers, running, .. } = &mut *state;
+        Ok(running.mitigate(plan, workers))
     }
 
     /// The plan in force; of an earlier process, if that has left one and none came since.

@@ -27,7 +27,8 @@ impl Heirs for Succession {
         self.sight.lock().unwrap_or_else(PoisonError::into_inner).readers.push(reader);
         let count = state.workers.len();
         if !state.is_draining {
-            let steps = state.running.takeover(count);
+            let mut steps = state.running.takeover(count);
+            steps.push(Step::Tell(state.running.guarding.teller_again(index)));
             drop(worker.submit(steps).wait());
         }
         let patient = Patient::of(&worker);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use causeway_bpf::guard::{Attachment, Guard, Options};
 
 use super::fixed::Sets;
+use super::teller::Telling;
 use super::{Guarding, Kernel, Mode, kept, syncookies, tables};
 use crate::carry::here;
 use crate::report::GuardedInterface;
@@ -137,6 +138,7 @@ impl Guarding {
         }
         self.sets = Sets::left(sets.into_iter());
         self.samples = guard.samples().ok(); // without it there are none
+        self.telling = Telling::over(guard.sessions()); // without it the engine's sessions look like strangers
         Ok(guard)
     }
 

@@ -119,7 +119,7 @@ impl UdpPlane {
             session.is_answered = moved.is_two_way || moved.origin_bytes > 0;
             let slot = self.table.insert(session);
             if moved.is_two_way {
-                self.table.promote(slot);
+                self.promote(slot);
             }
             self.ports[port_slot].sessions.fetch_add(1, Ordering::Relaxed);
             self.arm(desk, slot);
@@ -139,8 +139,9 @@ impl UdpPlane {
         self.on_names(desk);
     }
 
-    /// What was shown is somebody else's now: forget it, without a record, since it goes on.
+    /// What was shown is somebody else's now: forget it, without a record, since it goes on. The guard is, too.
     pub fn let_go(&mut self, desk: &mut Desk) {
+        self.tell_by(None);
         let slots: Vec<usize> = self.table.iter().filter(|(_, s)| self.moves(s)).map(|(slot, _)| slot).collect();
         for slot in slots {
             let session = &mut self.table[slot];

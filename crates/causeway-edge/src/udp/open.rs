@@ -37,6 +37,11 @@ impl UdpPlane {
             self.icmp.port_unreachable(ends.source, ends.destination, desk.now_ms);
             return None;
         };
+        self.strangers += 1;
+        if !self.newcomers.admits(desk.now_ms) && self.table.has_two_way(active.id) {
+            counters(&active, desk).sessions_shed_total.add(1);
+            return None;
+        }
         if !active.admits(ends.source.ip(), ends.destination.port()) {
             counters(&active, desk).firewall_refused_total.add(1);
             self.refuse_filtered(desk, &active, ends, Cause::FirewallBlocked);

@@ -45,6 +45,7 @@ impl UdpPlane {
                 self.pass_up(desk, group[0].session as usize, group);
             }
         }
+        self.newcomers.look(count >= MOST, count, std::mem::take(&mut self.strangers), desk.now_ms);
     }
 
     /// The session of one received datagram, made if there is none. `None`: it was dropped and counted.
@@ -156,7 +157,7 @@ impl UdpPlane {
             desk.events.write(session.event(Cause::Opened));
         }
         match session.is_answered && !session.is_two_way {
-            true => self.table.promote(slot),
+            true => self.promote(slot),
             false => self.table.touch(slot),
         }
         sent.refused_at

@@ -86,6 +86,8 @@ pub struct Session {
     pub is_answered: bool,
     /// And the client something after that, as the kernel has it: who only says to be somebody hears no answer.
     pub is_two_way: bool,
+    /// The guard knows of it.
+    pub is_told: bool,
     /// Runs of equal datagrams may go out as one buffer, towards origin and client.
     pub may_segment: [bool; 2],
     /// Datagrams that wait for the origin's address.
@@ -119,6 +121,7 @@ impl Session {
             owes_header,
             is_answered: false,
             is_two_way: false,
+            is_told: false,
             may_segment: [true; 2],
             held: Vec::new(),
         }

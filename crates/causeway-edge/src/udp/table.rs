@@ -39,6 +39,8 @@ pub struct Table {
     by_key: HashMap<Key, u32, RandomState>,
     one_way: Queue,
     two_way: Queue,
+    /// How many of each application's are two-way.
+    two_way_of: HashMap<u128, usize>,
     closed: Vec<usize>,
     /// The earliest timer that is set for a slot. It outlives the session, so that a flood of short-lived
     /// sessions sets no more timers than there are slots.
@@ -52,6 +54,7 @@ impl Table {
             by_key: HashMap::default(),
             one_way: Queue::EMPTY,
             two_way: Queue::EMPTY,
+            two_way_of: HashMap::new(),
             closed: Vec::new(),
             armed_ms: Vec::new(),
         }
@@ -87,8 +90,14 @@ impl Table {
     /// The client has said something after the origin has.
     pub fn promote(&mut self, slot: usize) {
         self.unlink(slot);
-        self.entries[slot].session.is_two_way = true;
+        let session = &mut self.entries[slot].session;
+        session.is_two_way = true;
+        *self.two_way_of.entry(session.active.id).or_default() += 1;
         self.append(slot, true);
+    }
+
+    pub fn has_two_way(&self, application: u128) -> bool {
+        self.two_way_of.contains_key(&application)
     }
 
     /// It was used just now. The order of one-way sessions is that of their making.
@@ -106,6 +115,14 @@ impl Table {
         session.state = State::Closed;
         session.held = Vec::new();
         self.by_key.remove(&session.key);
+        if session.is_two_way
+            && let Some(count) = self.two_way_of.get_mut(&session.active.id)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.two_way_of.remove(&session.active.id);
+            }
+        }
         self.closed.push(slot);
     }
 

@@ -63,6 +63,20 @@ fn a_closed_session_is_not_found_and_its_slot_is_free_only_after_the_turn() {
 }
 
 #[test]
+fn an_application_has_two_way_sessions_until_the_last_of_them_ends() {
+    let (mut table, active) = (Table::new(), active());
+    let slots: Vec<usize> = (1..=3).map(|client| add(&mut table, &active, client)).collect();
+    assert!(!table.has_two_way(active.id));
+    table.promote(slots[0]);
+    table.promote(slots[1]);
+    table.close(slots[2]);
+    table.close(slots[0]);
+    assert!(table.has_two_way(active.id) && !table.has_two_way(active.id + 1));
+    table.close(slots[1]);
+    assert!(!table.has_two_way(active.id));
+}
+
+#[test]
 fn a_slot_has_one_timer_however_many_sessions_it_sees() {
     let (mut table, active) = (Table::new(), active());
     let mut set = 0;
