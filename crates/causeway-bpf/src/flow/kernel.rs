@@ -143,11 +143,7 @@ fn judged(error: aya::programs::ProgramError) -> Unavailable {
             if let Ok(path) = std::env::var("CAUSEWAY_BPF_LOG") {
                 let _ = std::fs::write(path, &log);
             }
-            // Older kernels end with how much work it was.
-            let is_work =
-                |line: &str| ["processed", "verification time", "stack depth"].iter().any(|at| line.starts_with(at));
-            let mut lines = log.lines().rev().filter(|line| !line.trim().is_empty() && !is_work(line));
-            match lines.next() {
+            match crate::last_words(&log) {
                 Some(reason) => Unavailable::Refused { what: WHAT, reason: format!("the verifier: {reason}") },
                 None => Unavailable::refused(WHAT, error),
             }

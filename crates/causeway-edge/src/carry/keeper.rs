@@ -393,7 +393,8 @@ impl Keeper {
         let has_another = entries.shun(&self.path, flow.application, flow.origin.ip(), clocks.monotonic_ms);
         drop(entries);
         // With another origin the client's next SYN goes there.
-        let _ = if has_another { self.path.remove(&flow.client_key()).map(drop) } else { self.path.cut(flow).map(drop) };
+        let _ =
+            if has_another { self.path.remove(&flow.client_key()).map(drop) } else { self.path.cut(flow).map(drop) };
     }
 
     /// What a round has found, into the book.
