@@ -207,7 +207,7 @@ fn fast_path() -> Capability {
         Err(reason) => reason,
     };
     let detail = format!(
-        "Plain flows are carried by the engine, not by the kernel ({detail}): use Linux 5.15 or newer, run with CAP_BPF, \
+        "Plain flows are carried by the engine, not by the kernel ({detail}): use Linux 6.1 or newer, run with CAP_BPF, \
          CAP_NET_ADMIN and, to mount /sys/fs/bpf, CAP_SYS_ADMIN."
     );
     answer("fast_path", false, detail)
@@ -223,7 +223,7 @@ fn guard() -> Capability {
         Err(reason) => reason,
     };
     let detail = format!(
-        "Packets are judged by the stack and the engine only ({detail}): use Linux 6.6 or newer and run with CAP_BPF and \
+        "Packets are judged by the stack and the engine only ({detail}): use Linux 6.1 or newer and run with CAP_BPF and \
          CAP_NET_ADMIN."
     );
     answer("guard", false, detail)
