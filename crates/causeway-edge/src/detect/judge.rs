@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
+use super::{Care, Terms};
 use super::sighting::{Sighting, What};
 use super::source::{self, Source, Width};
 use super::table::{Entry, PIECES, Sketch, Table, Window};
-use super::{Care, Terms};
 use crate::event::Cause;
 use crate::snapshot::Sensitivity;
 

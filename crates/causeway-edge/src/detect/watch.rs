@@ -114,8 +114,7 @@ impl Watching {
             }
         });
         let terms = self.detect.terms.load();
-        let is_wanted =
-            |application: u128| terms.get(&application).is_some_and(|how| how.sensitivity != Sensitivity::Off);
+        let is_wanted = |application: u128| terms.get(&application).is_some_and(|how| how.sensitivity != Sensitivity::Off);
         self.has_changed |= self.ledger.keep(|source| is_wanted(source.application)) || has_ended;
     }
 
