@@ -134,10 +134,8 @@ __noinline int F(claim)(__u32 try) /* global: the verifier looks at it once */
 		return 0;
 	/* In this order: a flow that is promoted meanwhile is in one of the tables at any time. */
 	there = bpf_map_lookup_elem(&F(flows), key);
-	if (!there) {
-		F(unbury)(key);
+	if (!there)
 		return 1;
-	}
 	/* What is closed keeps them for a second, for what is sent again, unless others are hard to find. */
 	if (there->tally.state & CLOSED && (try >= PATIENT_TRIES || ticks() - there->tally.seen > TICKS_OF_A_SECOND)) {
 		F(reverse)(client, &there->ends, key->protocol);
@@ -304,6 +302,7 @@ static __noinline int F(first)(struct __sk_buff *skb, struct packet *p, const S(
 		count(EXHAUSTED);
 		return DROP;
 	}
+	F(unbury)(&draft->key); /* here and not in claim(): the stacks of a chain of calls are 512 bytes at most */
 	/* and what the client's becomes. */
 	F(swap)(&draft->leg.ends, &draft->key.ends);
 	draft->leg.extra = ticks();

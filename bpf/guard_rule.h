@@ -108,6 +108,8 @@ static __always_inline int fits_payload(struct xdp_md *ctx, const struct seen *p
 
 	if (!p->header || p->fragment == LATER_FRAGMENT || !bytes || bytes > 16)
 		return 0;
+	barrier_var(bytes);
+	bytes = ((bytes - 1) & 15) + 1; /* as in read_options() */
 	if (at + bytes > (__u32)p->network + p->length || bpf_xdp_load_bytes(ctx, at, words, bytes))
 		return 0;
 	return (words[0] & mask[0]) == wanted[0] && (words[1] & mask[1]) == wanted[1];

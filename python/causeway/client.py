@@ -112,6 +112,7 @@ class FlowPath(TypedDict):
     opening: int
     capacity: int
     interfaces: int
+    hook: NotRequired[str | None]
     verdicts: dict[str, int]
 
 

@@ -1,6 +1,6 @@
 """A machine that boots a kernel, runs programs of this one in it, and is gone: qemu and an initramfs.
 
-The initramfs has busybox, `ip`, the programs and the shared libraries that they name, as they are here.
+The initramfs has busybox, `ip` and `tc`, the programs and the shared libraries that they name, as they are here.
 """
 
 import gzip
@@ -18,7 +18,7 @@ NEEDED = {
     "ip": "iproute2",
     "xz": "xz-utils",
 }
-MODULES = ("veth",)
+MODULES = ("veth", "sch_ingress", "cls_bpf")
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -54,8 +54,8 @@ def initramfs(programs: list[Path], modules: Path | None, commands: str, out: Pa
         for directory in ("bin", "proc", "sys", "dev", "tmp", "modules"):
             (root / directory).mkdir()
         shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
-        tools = [*programs, Path(shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") or "/bin/ip")]
-        for program in tools:
+        tools = [Path(shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin") or tool) for tool in ("ip", "tc")]
+        for program in (*programs, *tools):
             shutil.copy(program, root / "bin" / program.name)
             for library in libraries(program):
                 place = root / library.relative_to("/")

@@ -196,6 +196,7 @@ def test_a_stop_says_what_goes_on_in_the_kernel(make_middle: Callable[..., Middl
         held = socket.create_connection((EDGE[4], 9000), timeout=5)
     assert echoes(held)
     assert middle.path()["capacity"] == 2048 + 2048 // 4
+    assert middle.path()["hook"] in ("tcx", "clsact")
     with held:
         told = middle.down()
         assert "goes on" in told and "causeway down --flush" in told

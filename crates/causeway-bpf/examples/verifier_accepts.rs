@@ -1,12 +1,18 @@
 //! Does this kernel's verifier accept the programs, as this crate loads them? One line for each: its name, accepted or
-//! why not, the instructions that the verifier looked at, and (flow) whether it can be attached. Exits 1 if one is not
-//! accepted. `tests/kernels` runs it on other kernels.
+//! why not, the instructions that the verifier looked at, and how it was attached. Exits 1 if one is not accepted.
+//! `tests/kernels` runs it on other kernels.
 
-use std::ffi::CString;
 use std::process::ExitCode;
 
 use causeway_bpf::Dispatch;
 use causeway_bpf::flow::{FlowPath, Options};
+use causeway_bpf::guard::{self, Attachment, Guard};
+
+const LO: u32 = 1; // in every network namespace
+
+fn told(attached: std::io::Result<&str>) -> String {
+    attached.map_or_else(|error| format!("not attached: {error}"), |how| format!("attached by {how}"))
+}
 
 fn main() -> ExitCode {
     // SAFETY: no pointers; what is done to lo stays in a namespace of this process.
@@ -14,15 +20,20 @@ fn main() -> ExitCode {
         eprintln!("no network namespace of its own: {}", std::io::Error::last_os_error());
         return ExitCode::from(2);
     }
-    let dispatch = Dispatch::attach().map(|dispatch| (dispatch.verified(), String::from("attached")));
+    let dispatch = Dispatch::attach().map(|dispatch| (dispatch.verified(), String::from("attached to the namespace")));
     let flow = FlowPath::open(&Options::default()).map(|path| {
-        let lo = CString::new("lo").expect("no zero in it");
-        // SAFETY: a string that ends with zero.
-        let attached = path.attach(unsafe { libc::if_nametoindex(lo.as_ptr()) });
-        (path.verified(), attached.map_or_else(|error| format!("not attached: {error}"), |()| String::from("attached")))
+        let attached = path.attach(LO).map(|()| path.hook().name());
+        (path.verified(), told(attached))
+    });
+    let guard = Guard::open(&guard::Options::default()).map(|guard| {
+        let attached = guard.attach(LO).map(|attachment| match attachment {
+            Attachment::Native => "XDP, native",
+            Attachment::Generic => "XDP, generic",
+        });
+        (guard.verified(), told(attached))
     });
     let mut is_all_accepted = true;
-    for (name, loaded) in [("dispatch", dispatch), ("flow", flow)] {
+    for (name, loaded) in [("dispatch", dispatch), ("flow", flow), ("guard", guard)] {
         match loaded {
             Ok((instructions, attached)) => {
                 let looked_at = match instructions {

@@ -143,6 +143,16 @@ pub fn attach_tcx(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd
     descriptor(LINK_CREATE, &mut Link { program, target: interface, kind: ATTACH_TCX_INGRESS, ..Link::default() })
 }
 
+/// Does this kernel know links of that kind? Asked with an interface that does not exist.
+pub fn has_tcx(program: BorrowedFd<'_>) -> io::Result<bool> {
+    match attach_tcx(program, i32::MAX as u32).map_err(|error| (error.raw_os_error(), error)) {
+        Err((Some(libc::ENODEV), _)) => Ok(true),
+        Err((Some(libc::EINVAL | libc::EOPNOTSUPP), _)) => Ok(false),
+        Err((_, error)) => Err(error),
+        Ok(_) => Ok(true),
+    }
+}
+
 /// Attach an XDP program to an interface: natively, in its driver, or else to what the driver hands on (kernel 5.9).
 pub fn attach_xdp(program: BorrowedFd<'_>, interface: u32, is_native: bool) -> io::Result<OwnedFd> {
     let (program, flags) = (program.as_raw_fd() as u32, if is_native { XDP_NATIVE } else { XDP_GENERIC });
@@ -257,6 +267,14 @@ fn run_on(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(i3
 /// The kernel times programs while the answer is open.
 pub fn time_programs() -> io::Result<OwnedFd> {
     descriptor(ENABLE_STATS, &mut [0u32; 2])
+}
+
+/// A number that no other program has.
+pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut about = [0u32; 64]; // type, id
+    let place = about.as_mut_ptr() as u64;
+    call(OBJ_INFO, &mut Info { object: program.as_raw_fd() as u32, bytes: size_of_val(&about) as u32, place })?;
+    Ok(about[1])
 }
 
 /// How often a program ran while programs were timed, and for how many ns in all.

@@ -5,12 +5,15 @@
 //! what becomes of idle flows, is decided by the edge.
 
 mod application;
+mod clsact;
 mod counts;
 mod cut;
 mod events;
+mod hook;
 mod kernel;
 pub(crate) mod pins;
 mod ports;
+mod rtnetlink;
 mod shared;
 mod table;
 
@@ -19,12 +22,13 @@ pub use application::{
 };
 pub use counts::{FlowOpenings, FlowTotals, FlowVerdicts, Verdict};
 pub use events::{FlowEvent, FlowEventKind, FlowEvents};
+pub use hook::Hook;
 pub use ports::PortTable;
 pub use table::{Cursor, Family, Flow, FlowKey, Leg, Side, Table};
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use crate::dispatch::possible_processors;
@@ -44,11 +48,13 @@ pub struct Options {
     pub capacity_v6: u32,
     /// What flows are translated to; outside of `net.ipv4.ip_local_port_range`, so that no socket has the same.
     pub source_ports: RangeInclusive<u16>,
+    /// For interfaces that are attached from now on. `None`: tcx where the kernel has it, else clsact.
+    pub hook: Option<Hook>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { pins: None, capacity_v4: 131_072, capacity_v6: 32_768, source_ports: 1024..=32_767 }
+        Options { pins: None, capacity_v4: 131_072, capacity_v6: 32_768, source_ports: 1024..=32_767, hook: None }
     }
 }
 
@@ -76,7 +82,6 @@ impl Answer {
 #[derive(Debug)]
 pub struct FlowPath {
     kernel: Kernel,
-    pins: Option<PathBuf>,
 }
 
 impl FlowPath {
@@ -86,25 +91,16 @@ impl FlowPath {
     /// # Errors
     /// Why this build or this machine cannot.
     pub fn open(options: &Options) -> Result<FlowPath, Unavailable> {
-        Ok(FlowPath { kernel: kernel::load(options)?, pins: options.pins.clone() })
+        Ok(FlowPath { kernel: kernel::load(options)? })
     }
 
-    /// Let packets that come in by `interface` (of the calling thread's network namespace) be carried. Attached
-    /// already: fine.
+    /// Let packets that come in by `interface` be carried (of the network namespace that it was opened in). Attached
+    /// already: fine; a filter that somebody took away is put back.
     ///
     /// # Errors
-    /// `Unsupported` where the kernel has no tcx, else the kernel's.
+    /// `AlreadyExists` if another's filter is where ours should be, else the kernel's.
     pub fn attach(&self, interface: u32) -> io::Result<()> {
-        let mut links = self.kernel.links();
-        if links.contains_key(&interface) {
-            return Ok(());
-        }
-        let link = attach_tcx(self.kernel.program.as_fd(), interface)?;
-        if let Some(directory) = &self.pins {
-            call::pin(link.as_fd(), &pins::link(directory, interface))?;
-        }
-        links.insert(interface, link);
-        Ok(())
+        self.kernel.hooks.attach(interface)
     }
 
     /// Could packets come to it at all? Tries on lo, for a moment.
@@ -112,8 +108,12 @@ impl FlowPath {
     /// # Errors
     /// As `attach`.
     pub fn try_attaching(&self) -> io::Result<()> {
-        const LO: u32 = 1; // in every network namespace
-        attach_tcx(self.kernel.program.as_fd(), LO).map(drop)
+        self.kernel.hooks.try_out()
+    }
+
+    /// How interfaces are attached from now on.
+    pub fn hook(&self) -> Hook {
+        self.kernel.hooks.hook
     }
 
     /// How many two-way flows there is room for, of both families together.
@@ -129,19 +129,13 @@ impl FlowPath {
     }
 
     pub fn attached(&self) -> Vec<u32> {
-        self.kernel.links().keys().copied().collect()
+        self.kernel.hooks.attached()
     }
 
     /// # Errors
     /// The kernel's. Not attached: fine.
     pub fn detach(&self, interface: u32) -> io::Result<()> {
-        let mut links = self.kernel.links();
-        if links.remove(&interface).is_some()
-            && let Some(directory) = &self.pins
-        {
-            std::fs::remove_file(pins::link(directory, interface))?;
-        }
-        Ok(())
+        self.kernel.hooks.detach(interface)
     }
 
     /// Make `application` what flows of `index` are opened by, in one step; flows that are open stay as they are.
@@ -363,12 +357,13 @@ impl FlowPath {
         FlowEvents::new(self.kernel.maps.events.as_fd().try_clone_to_owned()?)
     }
 
-    /// Detach from every interface and unpin everything of `options.pins`: flows end. Answers how many pins went.
+    /// Detach from every interface and unpin everything of `options.pins`: flows end. Answers how many pins and filters
+    /// went. To be called in the network namespace that it was opened in.
     ///
     /// # Errors
     /// The kernel's.
     pub fn flush(options: &Options) -> io::Result<usize> {
-        options.pins.as_ref().map_or(Ok(0), |directory| pins::flush(directory))
+        options.pins.as_ref().map_or(Ok(0), |directory| Ok(hook::flush(directory)? + pins::flush(directory)?))
     }
 
     /// What would become of a packet (an Ethernet frame) that came in by lo of the calling thread's namespace:
@@ -377,7 +372,7 @@ impl FlowPath {
     /// # Errors
     /// The kernel's.
     pub fn ask(&self, packet: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
-        let (answer, packet) = call::try_packet(self.kernel.program.as_fd(), packet, 1)?;
+        let (answer, packet) = call::try_packet(self.kernel.program(), packet, 1)?;
         Ok((Answer::of(answer), packet))
     }
 
@@ -387,9 +382,9 @@ impl FlowPath {
     /// The kernel's.
     pub fn timed(&self, act: impl FnOnce()) -> io::Result<(u64, u64)> {
         let _timing = call::time_programs()?;
-        let before = call::time_of(self.kernel.program.as_fd())?;
+        let before = call::time_of(self.kernel.program())?;
         act();
-        let after = call::time_of(self.kernel.program.as_fd())?;
+        let after = call::time_of(self.kernel.program())?;
         Ok((after.0 - before.0, after.1 - before.1))
     }
 
@@ -398,7 +393,7 @@ impl FlowPath {
     /// # Errors
     /// The kernel's.
     pub fn verified(&self) -> io::Result<u32> {
-        call::verified(self.kernel.program.as_fd())
+        call::verified(self.kernel.program())
     }
 
     fn legs<const N: usize>(&self, client_key: &FlowKey, is_ended: bool) -> io::Result<Option<Legs<N>>> {
@@ -436,13 +431,6 @@ impl FlowPath {
 }
 
 type Legs<const N: usize> = (Key<N>, [RawLeg<N>; 2]);
-
-fn attach_tcx(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
-    call::attach_tcx(program, interface).map_err(|error| match error.raw_os_error() {
-        Some(libc::EINVAL) => io::Error::new(io::ErrorKind::Unsupported, "no tcx in this kernel: it came with 6.6"),
-        _ => error,
-    })
-}
 
 fn family_of(key: &FlowKey) -> Family {
     if key.from.is_ipv4() { Family::V4 } else { Family::V6 }

@@ -149,6 +149,14 @@ impl Guard {
         self.kernel.attach(interface)
     }
 
+    /// How many instructions the verifier looked at; 0: the kernel does not tell (before 5.16).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn verified(&self) -> io::Result<u32> {
+        call::verified(self.kernel.program.as_fd())
+    }
+
     pub fn attached(&self) -> Vec<(u32, Attachment)> {
         self.kernel.links().iter().map(|(interface, link)| (*interface, link.attachment)).collect()
     }

@@ -46,3 +46,9 @@ impl Unavailable {
 pub fn built() -> Result<(), Unavailable> {
     if env!("CAUSEWAY_BPF_MISSING").is_empty() { Ok(()) } else { Err(Unavailable::NotBuilt) }
 }
+
+/// What a verifier said last, without how much work it was.
+fn last_words(log: &str) -> Option<&str> {
+    let is_work = |line: &str| ["processed", "verification time", "stack depth"].iter().any(|at| line.starts_with(at));
+    log.lines().rev().find(|line| !line.trim().is_empty() && !is_work(line))
+}

@@ -9,15 +9,6 @@ use std::path::PathBuf;
 use causeway_bpf::flow::{FlowPath, HeaderKind, Options, Verdict};
 use support::*;
 
-/// A mount namespace with a bpffs of this test's own.
-fn own_bpffs() {
-    // SAFETY: no pointers; it concerns this thread and those that it starts.
-    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
-    for arguments in [&["--make-rprivate", "/"][..], &["-t", "bpf", "bpf", "/sys/fs/bpf"]] {
-        assert!(std::process::Command::new("mount").args(arguments).status().unwrap().success());
-    }
-}
-
 #[test]
 fn flows_and_the_opening_of_new_ones_outlive_the_process_and_the_next_adopts_them() {
     let Some(_probe) = Namespace::new() else { return };

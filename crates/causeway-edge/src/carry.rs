@@ -421,6 +421,7 @@ impl Carry {
             opening: self.orders.opening.load(Ordering::Relaxed),
             capacity: path.capacity().unwrap_or_default(),
             interfaces: path.attached().len(),
+            hook: Some(path.hook().name()),
             verdicts: verdicts.iter().collect(),
         }
     }

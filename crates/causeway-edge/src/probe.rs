@@ -196,15 +196,18 @@ fn sk_lookup() -> Capability {
 
 fn fast_path() -> Capability {
     let detail = match crate::carry::probe() {
-        Ok(()) => {
-            let detail = "Plain flows between other machines never leave the kernel, and outlive this process. IP access \
-                          rules and limits are kept by the engine: applications that have some are carried by it.";
-            return answer("fast_path", true, detail.to_string());
+        Ok(hook) => {
+            let detail = format!(
+                "Plain flows between other machines never leave the kernel ({}), and outlive this process. IP access \
+                 rules and limits are kept by the engine: applications that have some are carried by it.",
+                hook.name()
+            );
+            return answer("fast_path", true, detail);
         }
         Err(reason) => reason,
     };
     let detail = format!(
-        "Plain flows are carried by the engine, not by the kernel ({detail}): use Linux 6.6 or newer, run with CAP_BPF, \
+        "Plain flows are carried by the engine, not by the kernel ({detail}): use Linux 6.1 or newer, run with CAP_BPF, \
          CAP_NET_ADMIN and, to mount /sys/fs/bpf, CAP_SYS_ADMIN."
     );
     answer("fast_path", false, detail)
@@ -220,7 +223,7 @@ fn guard() -> Capability {
         Err(reason) => reason,
     };
     let detail = format!(
-        "Packets are judged by the stack and the engine only ({detail}): use Linux 6.6 or newer and run with CAP_BPF and \
+        "Packets are judged by the stack and the engine only ({detail}): use Linux 6.1 or newer and run with CAP_BPF and \
          CAP_NET_ADMIN."
     );
     answer("guard", false, detail)

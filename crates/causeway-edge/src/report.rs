@@ -90,6 +90,8 @@ pub struct FlowPathReport {
     pub opening: u64,
     pub capacity: u64,
     pub interfaces: usize,
+    /// How packets come to it: `tcx`, or `clsact` on older kernels.
+    pub hook: Option<&'static str>,
     pub verdicts: BTreeMap<&'static str, u64>,
 }
 

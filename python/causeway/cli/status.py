@@ -104,7 +104,8 @@ def _fast_path_text(path: FlowPath) -> str:
     if not path["is_on"]:
         return f"off: {path['missing']}" if path["missing"] else "not needed"
     flows = f"{path['flows']} flows in the kernel, {path['opening']} opening, room for {path['capacity']}"
-    return f"on, {path['interfaces']} interfaces, {flows}"
+    hook = f" ({hook})" if (hook := path.get("hook")) else ""
+    return f"on, {path['interfaces']} interfaces{hook}, {flows}"
 
 
 _GUARD_DROPS = (

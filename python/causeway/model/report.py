@@ -140,7 +140,7 @@ class CarriedAt(msgspec.Struct, frozen=True):
 
 
 class FlowPath(msgspec.Struct, frozen=True):
-    """The fast path; `missing` says why there is none."""
+    """The fast path; `missing` says why there is none, `hook` how packets come to it: `tcx`, or `clsact` on older kernels."""
 
     is_on: bool
     missing: str | None = None
@@ -148,6 +148,7 @@ class FlowPath(msgspec.Struct, frozen=True):
     opening: int = 0
     capacity: int = 0
     interfaces: int = 0
+    hook: str | None = None
     verdicts: dict[str, int] = {}
 
 

@@ -1,15 +1,13 @@
 //! The loaded program and its maps: made or adopted, pinned, attached.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::programs::SchedClassifier;
 
+use super::hook::Hooks;
 use super::{Family, Options, Table, Verdict, pins};
-use crate::{Unavailable, built, call};
+use crate::{Unavailable, built};
 
 /// The object of clang; empty if it could not be compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flow.bpf.o"));
@@ -56,9 +54,7 @@ pub(super) struct Maps {
 #[derive(Debug)]
 pub(super) struct Kernel {
     pub maps: Maps,
-    pub program: OwnedFd,
-    /// By interface.
-    links: Mutex<BTreeMap<u32, OwnedFd>>,
+    pub hooks: Hooks,
 }
 
 pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
@@ -117,32 +113,13 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Unavailable> {
     let program = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
     let program = program.map_err(|error| Unavailable::refused("out of descriptors", error))?;
     forward_from_lo().map_err(|error| Unavailable::refused("forwarding could not be switched on for lo", error))?;
-    let links = match &options.pins {
-        Some(directory) => adopt(directory, &program),
-        None => Ok(BTreeMap::new()),
-    };
-    let links = links.map_err(|error| Unavailable::refused("pinned links could not be adopted", error))?;
+    let hooks = Hooks::adopt(program, options.hook, options.pins.as_deref());
+    let hooks = hooks.map_err(|error| Unavailable::refused("what is attached could not be adopted", error))?;
     if let Some(directory) = &options.pins {
         pins::drop_former(directory, &MAPS)
             .map_err(|error| Unavailable::refused("maps of an earlier version cannot be given up", error))?;
     }
-    Ok(Kernel { maps, program, links: Mutex::new(links) })
-}
-
-/// This build's program in the place of the last one's, interface by interface. Links of interfaces that are gone go too.
-fn adopt(directory: &Path, program: &OwnedFd) -> io::Result<BTreeMap<u32, OwnedFd>> {
-    let mut links = BTreeMap::new();
-    for path in pins::links(directory)? {
-        let link = call::pinned(&path)?;
-        match call::interface_of(link.as_fd())? {
-            0 => std::fs::remove_file(&path)?,
-            interface => {
-                call::replace(link.as_fd(), program.as_fd())?;
-                links.insert(interface, link);
-            }
-        }
-    }
-    Ok(links)
+    Ok(Kernel { maps, hooks })
 }
 
 /// The route of a translated packet is asked for as if it came in by lo, which has to forward for that. Nothing comes
@@ -166,11 +143,7 @@ fn judged(error: aya::programs::ProgramError) -> Unavailable {
             if let Ok(path) = std::env::var("CAUSEWAY_BPF_LOG") {
                 let _ = std::fs::write(path, &log);
             }
-            // Older kernels end with how much work it was.
-            let is_work =
-                |line: &str| ["processed", "verification time", "stack depth"].iter().any(|at| line.starts_with(at));
-            let mut lines = log.lines().rev().filter(|line| !line.trim().is_empty() && !is_work(line));
-            match lines.next() {
+            match crate::last_words(&log) {
                 Some(reason) => Unavailable::Refused { what: WHAT, reason: format!("the verifier: {reason}") },
                 None => Unavailable::refused(WHAT, error),
             }
@@ -184,8 +157,8 @@ fn broken(reason: &str) -> Unavailable {
 }
 
 impl Kernel {
-    pub fn links(&self) -> MutexGuard<'_, BTreeMap<u32, OwnedFd>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.hooks.program()
     }
 
     pub fn table(&self, family: Family, table: Table) -> BorrowedFd<'_> {

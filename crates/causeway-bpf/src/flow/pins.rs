@@ -1,5 +1,6 @@
 //! Where maps and links are pinned: a directory of a bpffs, which is mounted if it is not.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
@@ -11,6 +12,8 @@ use crate::call;
 const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 const LINK: &str = "link-";
+/// A mark that the clsact qdisc of an interface was made by us. A link to nowhere: a bpffs has no files.
+const QDISC: &str = "qdisc-";
 
 pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     if !is_bpffs(directory)? && directory.starts_with(BPFFS) {
@@ -32,6 +35,32 @@ pub(crate) fn links(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths?.into_iter().filter(is_link).collect())
 }
 
+pub(super) fn qdisc(directory: &Path, interface: u32) -> PathBuf {
+    directory.join(format!("{QDISC}{interface}"))
+}
+
+/// Interfaces that are marked.
+pub(super) fn qdiscs(directory: &Path) -> io::Result<BTreeSet<u32>> {
+    let names: io::Result<Vec<_>> = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect();
+    let marked = |name: &std::ffi::OsString| name.to_str()?.strip_prefix(QDISC)?.parse().ok();
+    Ok(names?.iter().filter_map(marked).collect())
+}
+
+pub(super) fn mark_qdisc(directory: &Path, interface: u32) -> io::Result<()> {
+    match std::os::unix::fs::symlink("made-here", qdisc(directory, interface)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Not marked: fine.
+pub(super) fn unmark_qdisc(directory: &Path, interface: u32) -> io::Result<()> {
+    match std::fs::remove_file(qdisc(directory, interface)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// A map of counters that an earlier version had fewer of makes way for a new one. Its program counts in the old one
 /// until it is replaced.
 pub(super) fn drop_smaller(path: &Path, entries: u32) -> io::Result<()> {
@@ -46,7 +75,8 @@ pub(super) fn drop_former(directory: &Path, maps: &[&str]) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default();
-        if !name.as_bytes().starts_with(LINK.as_bytes()) && !maps.iter().any(|map| name == *map) {
+        let is_map = ![LINK, QDISC].iter().any(|kind| name.as_bytes().starts_with(kind.as_bytes()));
+        if is_map && !maps.iter().any(|map| name == *map) {
             std::fs::remove_file(&path)?;
         }
     }

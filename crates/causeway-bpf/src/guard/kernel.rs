@@ -180,8 +180,7 @@ fn judged(error: aya::programs::ProgramError) -> Unavailable {
         if let Ok(path) = std::env::var("CAUSEWAY_BPF_LOG") {
             let _ = std::fs::write(path, &log);
         }
-        let mut lines = log.lines().rev().filter(|line| !line.trim().is_empty() && !line.starts_with("processed"));
-        if let Some(reason) = lines.next() {
+        if let Some(reason) = crate::last_words(&log) {
             return Unavailable::Refused { what: WHAT, reason: format!("the verifier: {reason}") };
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use causeway_bpf::flow::{FlowPath, Options};
+use causeway_bpf::flow::{FlowPath, Hook, Options};
 
 use super::here::{self, LAYOUT};
 use super::keeper::{self, Keeper, Orders};
@@ -192,16 +192,19 @@ pub fn is_left(state_dir: &Path) -> bool {
 
 const FORWARDING: [&str; 2] = ["/proc/sys/net/ipv4/conf/lo/forwarding", "/proc/sys/net/ipv6/conf/lo/forwarding"];
 
-/// Could flows be carried here? Leaves no trace.
+/// Could flows be carried here, and how would packets come to the program? Leaves no trace.
 ///
 /// # Errors
 /// Why not, ready to stand in brackets.
-pub fn probe() -> Result<(), String> {
+pub fn probe() -> Result<Hook, String> {
     let source_ports = here::source_ports()?;
-    let options = Options { pins: None, capacity_v4: 1, capacity_v6: 1, source_ports };
+    let options = Options { capacity_v4: 1, capacity_v6: 1, source_ports, ..Options::default() };
     let before = FORWARDING.map(|path| (path, std::fs::read(path)));
     let opened = FlowPath::open(&options).map_err(|error| error.to_string());
-    let opened = opened.and_then(|path| path.try_attaching().map_err(|error| error.to_string()));
+    let opened = opened.and_then(|path| match path.try_attaching() {
+        Ok(()) => Ok(path.hook()),
+        Err(error) => Err(error.to_string()),
+    });
     for (path, setting) in before {
         let _ = setting.and_then(|setting| std::fs::write(path, setting)); // opening has changed it
     }
