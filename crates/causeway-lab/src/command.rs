@@ -126,12 +126,5 @@ fn status<'a>(wan: &'a Wan, is_all: bool, late: &'a Late, is_realtime: bool) -> 
         .filter(|(_, _, direction)| is_all || direction.counts.offered > 0 || direction.is_changed)
         .map(|(from, to, direction)| LinkStatus { from, to, shape: &direction.shape, counts: &direction.counts })
         .collect();
-    Status {
-        is_realtime,
-        held_bytes: wan.held_bytes(),
-        late,
-        outside: &wan.outside,
-        down: wan.down().collect(),
-        links,
-    }
+    Status { is_realtime, held_bytes: wan.held_bytes(), late, outside: &wan.outside, down: wan.down().collect(), links }
 }

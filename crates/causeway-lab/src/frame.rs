@@ -58,7 +58,9 @@ pub fn read(frame: &[u8]) -> Read {
             1 => Read::Asks(IpAddr::V4(address_v4(rest, 16))),
             _ => Read::Local,
         },
-        (IPV4, [first, ..]) if packet.len() >= 20 && first >> 4 == 4 => carries(ethernet, address_v4(packet, 16).into()),
+        (IPV4, [first, ..]) if packet.len() >= 20 && first >> 4 == 4 => {
+            carries(ethernet, address_v4(packet, 16).into())
+        }
         (IPV6, [first, ..]) if packet.len() >= 40 && first >> 4 == 6 => match packet.get(40) {
             Some(&SOLICITATION) if packet[6] == ICMPV6 && packet.len() >= 64 => {
                 Read::Asks(IpAddr::V6(address_v6(packet, 48)))

@@ -34,7 +34,10 @@ fn make_tap(device: &str) -> io::Result<File> {
     // SAFETY: all zeros is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() > request.ifr_name.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{device}: a device has 15 characters at most")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{device}: a device has 15 characters at most"),
+        ));
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name) {
         *to = *from as libc::c_char;

@@ -269,10 +269,8 @@ fn is_of_a_lab(address: IpAddr) -> bool {
         (Ipv4Addr::new(198, 51, 100, 0), 24),
         (Ipv4Addr::new(203, 0, 113, 0), 24),
     ];
-    const V6: [(Ipv6Addr, u8); 2] = [
-        (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
-        (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
-    ];
+    const V6: [(Ipv6Addr, u8); 2] =
+        [(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)];
     match address {
         IpAddr::V4(address) => {
             V4.iter().any(|(base, length)| Ipv4Network::new(*base, *length).is_ok_and(|n| n.contains(address)))

@@ -65,9 +65,8 @@ pub fn read_world(text: &[u8]) -> Result<World, LabError> {
     let mut pairs = HashSet::new();
     for link in &world.links {
         let [a, b] = &link.between;
-        let number = |name: &String| {
-            numbers.get(name.as_str()).copied().ok_or_else(|| LabError::UnknownNode(name.clone()))
-        };
+        let number =
+            |name: &String| numbers.get(name.as_str()).copied().ok_or_else(|| LabError::UnknownNode(name.clone()));
         let (a, b) = (number(a)?, number(b)?);
         if a == b || !pairs.insert((a.min(b), a.max(b))) {
             let [a, b] = &link.between;

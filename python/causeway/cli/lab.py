@@ -33,9 +33,7 @@ Dir = Annotated[
     ),
 ]
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="The name of a node.")]
-Other = Annotated[
-    str | None, typer.Argument(metavar="[OTHER]", help="The other end, if it is the link that is meant.")
-]
+Other = Annotated[str | None, typer.Argument(metavar="[OTHER]", help="The other end, if it is the link that is meant.")]
 OneWay = Annotated[bool, typer.Option("--one-way", help="Only from the first node to the second.")]
 
 app = typer.Typer(
@@ -120,7 +118,7 @@ def link(
     values = {name: value for name, value in told.items() if value is not None}
     lab = _open(file, dir_)
     if values:
-        lab.link(a, b, one_way=one_way, **values)  # type: ignore[arg-type]
+        lab.link(a, b, one_way=one_way, **values)
     _print_links([lab.direction(a, b)] if one_way else [lab.direction(a, b), lab.direction(b, a)])
 
 

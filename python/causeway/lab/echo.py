@@ -1,4 +1,4 @@
-"""The origin that a lab starts by default: what comes in by TCP or UDP goes back. `python -m causeway.lab.echo PORT`."""
+"""The origin of a lab: what comes in by TCP or UDP goes back. `python -m causeway.lab.echo PORT`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ import msgspec
 
 from causeway.lab import namespaces, programs, record, relay, wan
 from causeway.lab.problem import LabError
-from causeway.lab.programs import Program
 from causeway.lab.record import NODES, Record
 from causeway.lab.shape import Shape
 from causeway.lab.wan import LinkStatus, WanStatus
