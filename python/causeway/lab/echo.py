@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from typing import cast
 
 _READ_BYTES = 1 << 16
 
 
 class _Datagrams(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # of another class in Python 3.11
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._transport.sendto(data, addr)

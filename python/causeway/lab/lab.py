@@ -63,7 +63,7 @@ class Lab:
         folder = (folder or record.default_folder(world.name)).absolute()
         lab = cls(folder, world)
         with record.alone(folder):
-            record.begin(folder, Record(world.name, [_namespace(world, _WAN), *lab._namespaces()]))
+            record.begin(folder, Record(world.name))
             try:
                 (folder / "world.toml").write_text(text)
                 lab._build()
@@ -178,14 +178,13 @@ class Lab:
         self._ask({"do": "node", "name": self.world.node(node).name, "is_down": is_failed})
         return self
 
-    def _namespaces(self) -> list[str]:
-        return [_namespace(self.world, node.name) for node in self.world.nodes]
-
     def _build(self) -> None:
-        taken = [name for name in self._namespaces() if namespaces.path(name).exists()]
+        names = [_namespace(self.world, node) for node in (_WAN, *(node.name for node in self.world.nodes))]
+        taken = [name for name in names if namespaces.path(name).exists()]
         if taken:
             raise LabError("lab_name_taken", f"namespace {taken[0]} is there already: give this world another name")
-        namespaces.make([_namespace(self.world, _WAN), *self._namespaces()])
+        record.save(self.folder, Record(self.world.name, names))  # on record before they are: a kill leaves no orphans
+        namespaces.make(names)
         (self.folder / relay.WORLD).write_bytes(msgspec.json.encode(self._for_the_relay()))
         command = [sys.executable, "-m", "causeway.lab.relay", str(self.folder)]
         self._start(_WAN, command, self.folder, self.folder / "wan.log")

@@ -21,7 +21,7 @@ NODES = "nodes"
 
 class Record(msgspec.Struct):
     name: str
-    namespaces: list[str]
+    namespaces: list[str] = []
     programs: list[Program] = []
 
 
