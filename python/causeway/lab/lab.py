@@ -120,8 +120,7 @@ class Lab:
 
     def run(self, node: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a node to its end."""
-        words = ["nsenter", f"--net={namespaces.path(self.namespace(node))}", "--", *command]
-        return subprocess.run(words, capture_output=True, text=True, check=False, env=programs.environment(node))
+        return _run(self.namespace(node), node, command)
 
     def namespace(self, node: str) -> str:
         return _namespace(self.world, self.world.node(node).name)
@@ -267,12 +266,18 @@ def _take_down(folder: Path) -> list[str]:
     kept = record.load(folder)
     programs.end(kept.programs)
     for program in kept.programs:
-        if program.after:
-            subprocess.run(program.after, capture_output=True, check=False, env=programs.environment(program.node))
+        if program.after and namespaces.path(program.namespace).exists():
+            # Inside: what an edge has left in the kernel is of its namespace.
+            _run(program.namespace, program.node, program.after)
     left = [f"process {pid} in {name}" for name in kept.namespaces for pid in namespaces.pids(name)]
     namespaces.remove(kept.namespaces)
     record.erase(folder)
     return left
+
+
+def _run(namespace: str, node: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    words = ["nsenter", f"--net={namespaces.path(namespace)}", "--", *command]
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=programs.environment(node))
 
 
 @contextmanager
