@@ -290,7 +290,25 @@ def test_who_may_not_make_namespaces_is_told_so(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_program_that_cannot_be_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_program_that_does_not_start_is_told_with_its_last_words_and_nothing_is_left(tmp_path: Path) -> None:
+    text, folder = '[nodes.ams]\nkind = "pop"', tmp_path / "lab"
+    (tmp_path / "file").write_text("in the way")
+    folder.symlink_to(tmp_path / "file")
+    with pytest.raises(LabError, match="cannot be used"):
+        Lab.up(text, folder, "x")
+    folder.unlink()
+    name = f"dies-{os.getpid()}"
+    os.environ["PYTHONHASHSEED"] = "no number"  # no Python starts with this
+    try:
+        with pytest.raises(LabError, match="PYTHONHASHSEED") as refused:
+            Lab.up(text, folder, name)
+    finally:
+        del os.environ["PYTHONHASHSEED"]
+    assert refused.value.code == "lab_wan"
+    assert not folder.exists() and not Path(f"/run/netns/lab-{name}-ams").exists()
+
+
+def test_a_namespace_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
     name = f"taken-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", f"lab-{name}-b"], check=True, env=environment())
     try:

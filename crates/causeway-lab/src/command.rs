@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::LabError;
-use crate::direction::Counts;
+use crate::direction::{Counts, Direction};
 use crate::shape::{Change, Shape};
 use crate::wan::{Outside, Wan};
 
@@ -27,6 +27,11 @@ pub enum Command {
     /// Links that have been used or that were changed; `is_all`: every one.
     Status {
         is_all: bool,
+    },
+    /// A status with this direction of a link and no other.
+    Direction {
+        from: String,
+        to: String,
     },
 }
 
@@ -95,7 +100,7 @@ impl Command {
 pub fn answer(wan: &mut Wan, line: &[u8], late: &Late, is_realtime: bool) -> Vec<u8> {
     let answer = match Command::read(line).and_then(|command| obey(wan, command)) {
         Ok(None) => Answer::Done { ok: true },
-        Ok(Some(is_all)) => Answer::Told { ok: true, status: Box::new(status(wan, is_all, late, is_realtime)) },
+        Ok(Some(links)) => Answer::Told { ok: true, status: Box::new(status(wan, &links, late, is_realtime)) },
         Err(error) => Answer::Refused { ok: false, code: error.code(), message: error.to_string() },
     };
     let mut text = serde_json::to_vec(&answer).unwrap_or_else(|_| b"{\"ok\":false}".to_vec());
@@ -103,27 +108,43 @@ pub fn answer(wan: &mut Wan, line: &[u8], late: &Late, is_realtime: bool) -> Vec
     text
 }
 
-fn obey(wan: &mut Wan, command: Command) -> Result<Option<bool>, LabError> {
+/// Which links are to be told of.
+enum Links {
+    All,
+    Busy,
+    One(String, String),
+}
+
+fn obey(wan: &mut Wan, command: Command) -> Result<Option<Links>, LabError> {
     match command {
         Command::Link { from, to, is_both_ways, change } => {
             // Both or none: what one direction refuses, the other one must not have done.
             wan.direction(&from, &to)?.shape.changed(&change)?;
             if is_both_ways {
-                wan.direction(&to, &from)?.shape.changed(&change)?;
                 wan.change(&to, &from, &change)?;
             }
             wan.change(&from, &to, &change)?;
         }
         Command::Node { name, is_down } => wan.set_down(&name, is_down)?,
-        Command::Status { is_all } => return Ok(Some(is_all)),
+        Command::Status { is_all: true } => return Ok(Some(Links::All)),
+        Command::Status { is_all: false } => return Ok(Some(Links::Busy)),
+        Command::Direction { from, to } => {
+            wan.direction(&from, &to)?;
+            return Ok(Some(Links::One(from, to)));
+        }
     }
     Ok(None)
 }
 
-fn status<'a>(wan: &'a Wan, is_all: bool, late: &'a Late, is_realtime: bool) -> Status<'a> {
+fn status<'a>(wan: &'a Wan, links: &Links, late: &'a Late, is_realtime: bool) -> Status<'a> {
+    let is_wanted = |from: &str, to: &str, direction: &Direction| match links {
+        Links::All => true,
+        Links::Busy => direction.counts.offered > 0 || direction.is_changed,
+        Links::One(a, b) => (a.as_str(), b.as_str()) == (from, to),
+    };
     let links = wan
         .directions()
-        .filter(|(_, _, direction)| is_all || direction.counts.offered > 0 || direction.is_changed)
+        .filter(|(from, to, direction)| is_wanted(from, to, direction))
         .map(|(from, to, direction)| LinkStatus { from, to, shape: &direction.shape, counts: &direction.counts })
         .collect();
     Status { is_realtime, held_bytes: wan.held_bytes(), late, outside: &wan.outside, down: wan.down().collect(), links }

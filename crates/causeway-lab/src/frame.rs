@@ -54,16 +54,14 @@ pub enum Read {
 pub fn read(frame: &[u8]) -> Read {
     let Some((ethernet, packet)) = frame.split_at_checked(ETHERNET) else { return Read::Malformed };
     match (number(ethernet, 12), packet) {
-        (ARP, [0, 1, 8, 0, 6, 4, 0, operation, rest @ ..]) if rest.len() >= 20 => match operation {
-            1 => Read::Asks(IpAddr::V4(address_v4(rest, 16))),
-            _ => Read::Local,
-        },
+        (ARP, [0, 1, 8, 0, 6, 4, 0, 1, rest @ ..]) if rest.len() >= 20 => Read::Asks(address_v4(rest, 16).into()),
+        (ARP, [0, 1, 8, 0, 6, 4, _, _, rest @ ..]) if rest.len() >= 20 => Read::Local,
         (IPV4, [first, ..]) if packet.len() >= 20 && first >> 4 == 4 => {
             carries(ethernet, address_v4(packet, 16).into())
         }
         (IPV6, [first, ..]) if packet.len() >= 40 && first >> 4 == 6 => match packet.get(40) {
             Some(&SOLICITATION) if packet[6] == ICMPV6 && packet.len() >= 64 => {
-                Read::Asks(IpAddr::V6(address_v6(packet, 48)))
+                Read::Asks(address_v6(packet, 48).into())
             }
             _ => carries(ethernet, address_v6(packet, 24).into()),
         },

@@ -25,11 +25,12 @@ fn ask(wan: &mut Wan, line: &[u8]) -> String {
     told
 }
 
-const RIGHT: [&str; 4] = [
+const RIGHT: [&str; 5] = [
     r#"{"do":"link","from":"n1","to":"n2","is_both_ways":true,"change":{"delay_us":40000,"loss":0.5,"is_cut":false}}"#,
     r#"{"do":"node","name":"n3","is_down":true}"#,
     r#"{"do":"status","is_all":false}"#,
     r#"{"do":"status","is_all":true}"#,
+    r#"{"do":"direction","from":"n2","to":"n1"}"#,
 ];
 
 #[test]
@@ -52,6 +53,8 @@ fn status_tells_of_links_that_were_changed_or_of_all() {
     let mut wan = wan();
     assert!(!ask(&mut wan, RIGHT[2].as_bytes()).contains("\"from\""));
     assert_eq!(ask(&mut wan, RIGHT[3].as_bytes()).matches("\"from\"").count(), 2);
+    let one = ask(&mut wan, RIGHT[4].as_bytes());
+    assert!(one.contains(r#""links":[{"from":"n2","to":"n1","shape":{"delay_us":5,"#), "{one}");
     ask(&mut wan, RIGHT[0].as_bytes());
     ask(&mut wan, RIGHT[1].as_bytes());
     let told = ask(&mut wan, RIGHT[2].as_bytes());
@@ -68,6 +71,7 @@ fn what_cannot_be_is_refused_with_a_code() {
         (RIGHT[0].replace("40000", "-1"), "lab_command"),
         (RIGHT[0].replace("delay_us", "delay_ms"), "lab_command"),
         (RIGHT[0].replace("\"do\":\"link\"", "\"do\":\"explode\""), "lab_command"),
+        (RIGHT[4].replace("n1", "n3"), "lab_unknown_link"),
         (RIGHT[1].replace("true", "1"), "lab_command"),
         (RIGHT[1].replace("n3", "n4"), "lab_unknown_node"),
         (format!("{} {}", RIGHT[1], RIGHT[1]), "lab_command"),

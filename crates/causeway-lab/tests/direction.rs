@@ -32,6 +32,12 @@ impl Way {
         offer
     }
 
+    fn send_many(&mut self, count: u64, every_ns: u64, bytes: usize) {
+        for number in 0..count {
+            self.send(number * every_ns, bytes);
+        }
+    }
+
     fn plan(&mut self, steps: Vec<(u64, Step)>) {
         for (at_ns, step) in steps {
             self.sequence += 1;
@@ -136,7 +142,7 @@ fn a_faster_line_sends_what_waited_for_the_slower_one_at_its_own_speed() {
     assert_eq!(way.finish(), expected, "only what was on the line goes on as it was");
 
     let mut way = Way::new(Shape { rate_bps: 80_000, ..Shape::default() });
-    (0..10).for_each(|_| drop(way.send(0, FRAME)));
+    way.send_many(10, 0, FRAME);
     way.change(Change { rate_bps: Some(0), ..Change::default() });
     way.send(MS, FRAME);
     assert!(way.finish().iter().all(|(at, _)| *at == 100 * MS), "no limit: all at once, and still in order");
@@ -148,7 +154,7 @@ fn losses_are_the_share_that_was_asked_and_the_same_each_time() {
     let arrived = |seed: u64| {
         let mut way = Way::new(Shape { loss: 0.03, ..Shape::default() });
         way.direction = Direction::new(way.direction.shape.clone(), seed, 0);
-        (0..100_000).for_each(|number| drop(way.send(number, 8)));
+        way.send_many(100_000, 1, 8);
         numbers(way.finish())
     };
     let first = arrived(1);
@@ -161,7 +167,7 @@ fn losses_are_the_share_that_was_asked_and_the_same_each_time() {
 #[test]
 fn duplicates_come_only_when_asked_for() {
     let mut way = Way::new(Shape { duplicate: 0.1, ..Shape::default() });
-    (0..10_000).for_each(|number| drop(way.send(number, 8)));
+    way.send_many(10_000, 1, 8);
     let extra = way.finish().len() - 10_000;
     assert!((800..=1_200).contains(&extra), "{extra}");
     assert_eq!(way.direction.counts.duplicated, extra as u64);
@@ -171,7 +177,7 @@ fn duplicates_come_only_when_asked_for() {
 fn a_reordered_frame_is_held_back_and_the_others_are_not() {
     let shape = Shape { delay_us: 1_000, reorder: 0.1, reorder_us: 5_000, ..Shape::default() };
     let mut way = Way::new(shape);
-    (0..1_000).for_each(|number| drop(way.send(number * MS, 8)));
+    way.send_many(1_000, MS, 8);
     let late = way.finish().iter().filter(|(at, number)| at - number * MS == 6 * MS).count();
     let in_time = way.arrived.iter().filter(|(at, number)| at - number * MS == MS).count();
     assert_eq!((late + in_time, late as u64), (1_000, way.direction.counts.reordered));

@@ -67,10 +67,10 @@ class Lab:
             try:
                 (folder / "world.toml").write_text(text)
                 lab._build()
+                lab._wait_until_it_serves()
             except BaseException:
-                lab._tear_down()
+                _take_down(folder)
                 raise
-        lab._wait_until_it_serves()
         return lab
 
     @classmethod
@@ -153,12 +153,10 @@ class Lab:
 
     def direction(self, a: str, b: str) -> LinkStatus:
         """How one direction of a link is, and what went over it."""
-        told = self._ask({"do": "status", "is_all": True})
+        told = self._ask({"do": "direction", "from": a, "to": b})
         assert told
-        for link in told.links:
-            if (link.source, link.target) == (a, b):
-                return link
-        raise LabError("lab_unknown_link", f"there is no link from {a} to {b}")
+        [found] = told.links
+        return found
 
     def _ask(self, command: dict[str, Any]) -> WanStatus | None:
         return wan.ask(self.folder, command)
@@ -227,7 +225,7 @@ class Lab:
                 self._ask({"do": "status", "is_all": False})
                 return
             if not relay_program.is_alive or time.monotonic() > end_s:
-                raise LabError("lab_wan", f"the WAN did not start: {relay_program.tail()}")
+                raise LabError("lab_wan", f"the WAN did not start: {relay_program.last_words()}")
             time.sleep(_LOOK_S)
 
     def _wait_until_it_serves(self) -> None:
@@ -241,7 +239,7 @@ class Lab:
             while not self._look(node, is_ready):
                 [program] = [p for p in record.load(self.folder).programs if p.node == node.name]
                 if not program.is_alive or time.monotonic() > end_s:
-                    raise LabError("lab_program", f"{node.name} does not serve; the lab is up: {program.tail()}")
+                    raise LabError("lab_program", f"{node.name} does not serve: {program.last_words()}")
                 time.sleep(_LOOK_S)
 
     def _look(self, node: Node, is_ready: Callable[[], bool]) -> bool:
@@ -250,9 +248,6 @@ class Lab:
                 return is_ready()
         except OSError:
             return False
-
-    def _tear_down(self) -> None:
-        _take_down(self.folder)
 
 
 def take_down(folder: Path) -> list[str]:

@@ -16,7 +16,8 @@ import msgspec
 from causeway.lab import namespaces
 from causeway.lab.problem import LabError
 
-_ASK_AGAIN_S, _END_S, _LOOK_S = 1.5, 6.0, 0.02
+_ASK_AGAIN_S, _END_S, _KILLED_S, _LOOK_S = 1.5, 6.0, 5.0, 0.02
+_SHOWN_BYTES, _SHOWN_LINES = 2_000, 3
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -37,12 +38,16 @@ class Program(msgspec.Struct, frozen=True):
             os.waitpid(self.pid, os.WNOHANG)  # of ours, take the record of its end away
         return _birth(self.pid) == self.born
 
-    def tail(self, most_bytes: int = 2_000) -> str:
-        """The end of what it said."""
+    def last_words(self) -> str:
+        """The end of what it said, on one line."""
         try:
-            return Path(self.log).read_bytes()[-most_bytes:].decode(errors="replace").strip()
+            said = Path(self.log).read_bytes()[-_SHOWN_BYTES:].decode(errors="replace")
         except OSError:
-            return ""
+            said = ""
+        return (
+            " / ".join([line.strip() for line in said.splitlines() if line.strip()][-_SHOWN_LINES:])
+            or "it said nothing"
+        )
 
 
 def start(
@@ -78,7 +83,7 @@ def environment(node: str) -> Mapping[str, str]:
     return kept | {"PATH": f"{ours}:{namespaces.PATH}", "CAUSEWAY_LAB_NODE": node}
 
 
-def end(programs: Iterable[Program]) -> None:
+def end(programs: Sequence[Program]) -> None:
     """Ask all to end, then again, then make them; with what they started."""
     running = [program for program in programs if program.is_alive]
     began_s = time.monotonic()
@@ -95,7 +100,8 @@ def end(programs: Iterable[Program]) -> None:
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    while any(_birth(pid) for pid in left) or any(program.is_alive for program in programs):
+    end_s = time.monotonic() + _KILLED_S
+    while (any(map(_birth, left)) or any(program.is_alive for program in programs)) and time.monotonic() < end_s:
         time.sleep(_LOOK_S)
 
 
