@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Edge", "NativeError", "die_with", "flush", "is_left", "probe"]
+__all__ = ["Edge", "NativeError", "carry_wan", "die_with", "flush", "is_left", "probe"]
 
 class NativeError(Exception):
     """A call that the engine refused; nothing was changed. `code` is stable, `side` is operator or edge."""
@@ -70,6 +70,12 @@ class Edge:
 
     def drain(self, deadline_ms: int) -> int:
         """Close listeners, wait for flows of the engine, cut what is left; answers how many were cut."""
+
+def carry_wan(world: bytes, listener: int) -> None:
+    """Be the WAN of a lab until the process ends; commands come by the Unix socket `listener`.
+
+    Raises NativeError: a refused world, or a device that cannot be had.
+    """
 
 def flush(state_dir: str) -> int:
     """Take what an edge with this state directory has left in the kernel away; answer how much that was."""

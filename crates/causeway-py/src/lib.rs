@@ -17,11 +17,13 @@ create_exception!(causeway._core, NativeError, PyException, "A call that the eng
 
 /// The engine's error with `code`, `side` and `message` as attributes.
 fn raise(py: Python<'_>, error: EdgeError) -> PyErr {
-    let raised = NativeError::new_err(error.to_string());
+    raise_as(py, error.code(), &error.side().to_string(), error.to_string())
+}
+
+fn raise_as(py: Python<'_>, code: &str, side: &str, message: String) -> PyErr {
+    let raised = NativeError::new_err(message.clone());
     let value = raised.value(py);
-    let attributes =
-        [("code", error.code().to_string()), ("side", error.side().to_string()), ("message", error.to_string())];
-    for (name, text) in attributes {
+    for (name, text) in [("code", code), ("side", side), ("message", message.as_str())] {
         if let Err(failure) = value.setattr(name, text) {
             return failure;
         }
@@ -165,8 +167,16 @@ fn die_with(parent: u32) -> bool {
     causeway_edge::die_with(parent)
 }
 
+/// Be the WAN of a lab until the process ends; a refused world or device raises.
+#[pyfunction]
+fn carry_wan(py: Python<'_>, world: &[u8], listener: RawFd) -> PyResult<()> {
+    let listener = causeway_edge::duplicate(listener)?.into();
+    py.detach(|| causeway_lab::run(world, listener))
+        .map_err(|error| raise_as(py, error.code(), "operator", error.to_string()))
+}
+
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{Edge, NativeError, die_with, flush, is_left, probe};
+    use super::{Edge, NativeError, carry_wan, die_with, flush, is_left, probe};
 }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from causeway import __version__
-from causeway.cli import apps, attacks, bench, firewall, machine, status, tail, tokens, upgrade, zones
+from causeway.cli import apps, attacks, bench, firewall, lab, machine, status, tail, tokens, upgrade, zones
 from causeway.cli.command import Group
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.add_typer(firewall.app)
 app.add_typer(firewall.geo)
 app.add_typer(attacks.app)
 app.add_typer(tokens.app)
+app.add_typer(lab.app)
 
 
 def _version(is_wanted: bool) -> None:

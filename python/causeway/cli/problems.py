@@ -55,12 +55,15 @@ def unreachable(url: str, reason: str) -> list[str]:
 def report(error: Exception) -> int | None:
     """Print what went wrong and return the exit code; None for a mistake of our own."""
     from causeway.client import Refused, Unreachable
+    from causeway.lab.problem import LabError
 
     match error:
         case Misuse():
             lines, code = [f"error wrong_usage (operator): {printable(str(error))}"], EXIT_MISUSE
         case Missing():
             lines, code = [f"error not_found (operator): {printable(str(error))}"], EXIT_REFUSED
+        case LabError():
+            lines, code = [f"error {error.code} (operator): {printable(str(error))}"], EXIT_REFUSED
         case Refused():
             lines, code = [line for p in error.problems for line in explain(p)], EXIT_REFUSED
         case Unreachable():

@@ -38,6 +38,7 @@ COMMANDS = [
     "bench",
     *(f"apps {verb}" for verb in ("create", "list", "show", "update", "delete")),
     *(f"zones {verb}" for verb in ("create", "list", "delete")),
+    *(f"lab {verb}" for verb in ("up", "down", "fail", "heal", "link", "shell", "status")),
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
     *(f"firewall {verb}" for verb in ("list", "add", "remove", "import")),
     "geo update",
