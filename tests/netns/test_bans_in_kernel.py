@@ -151,8 +151,8 @@ def test_who_is_allowed_is_let_in_from_a_network_that_is_banned(place: Place) ->
 def test_a_ban_ends_to_the_second_and_nobody_has_to_be_there(place: Place) -> None:
     edge = place.edge()
     edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}", x_causeway=SENSITIVE)
-    users = place.users(PORT, 6, *FEW)
-    place.told(place.attack(PORT, 4 * 60, 3, sources="198.19.2.0-198.19.2.3"), 20)
+    users = place.users(PORT, 9, *FEW)
+    place.told(place.attack(PORT, 4 * 60, 5, sources="198.19.2.0-198.19.2.3"), 20)
     place.told(users, 20)
     eventually(lambda: answer(place, HOST) == "silence", 30, every_s=1)  # rarely: it must not keep the ban up
 
