@@ -140,7 +140,7 @@ class CarriedAt(msgspec.Struct, frozen=True):
 
 
 class FlowPath(msgspec.Struct, frozen=True):
-    """The fast path; `missing` says why there is none, `hook` how packets come to it: `tcx`, or `clsact` on older kernels."""
+    """The fast path; `missing` says why there is none, `hook` how packets come to it: `tcx`, before 6.6 `clsact`."""
 
     is_on: bool
     missing: str | None = None
