@@ -15,11 +15,11 @@ fn wan() -> Wan {
         node(2),
         node(3)
     );
-    Wan::new(&read_world(text.as_bytes()).unwrap()).unwrap()
+    Wan::new(&read_world(text.as_bytes()).expect("a right world")).expect("a right world")
 }
 
 fn ask(wan: &mut Wan, line: &[u8]) -> String {
-    let mut told = String::from_utf8(answer(wan, line, &Late::default(), true)).unwrap();
+    let mut told = String::from_utf8(answer(wan, line, &Late::default(), true)).expect("text");
     assert_eq!(told.pop(), Some('\n'));
     assert!(!told.contains('\n'), "one line");
     told

@@ -53,7 +53,7 @@ impl Way {
             match step {
                 Step::Line => self.direction.line(at_ns, &mut steps),
                 Step::Arrive(frame) => {
-                    let number = u64::from_be_bytes(frame[..8].try_into().unwrap());
+                    let number = u64::from_be_bytes(frame[..8].try_into().expect("eight bytes"));
                     if self.direction.arrive(frame.len() as u64, false) {
                         self.arrived.push((at_ns, number));
                     }
@@ -69,7 +69,7 @@ impl Way {
     }
 
     fn change(&mut self, change: Change) {
-        self.direction.shape = self.direction.shape.changed(&change).unwrap();
+        self.direction.shape = self.direction.shape.changed(&change).expect("a change that can be");
     }
 }
 

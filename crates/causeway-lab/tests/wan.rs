@@ -33,11 +33,11 @@ fn text() -> String {
 }
 
 fn world() -> World {
-    read_world(text().as_bytes()).unwrap()
+    read_world(text().as_bytes()).expect("a right world")
 }
 
 fn wan() -> Wan {
-    Wan::new(&world()).unwrap()
+    Wan::new(&world()).expect("a right world")
 }
 
 fn packet(from: usize, to: usize, number: u64, bytes: usize) -> Vec<u8> {
