@@ -122,7 +122,7 @@ def test_switched_off_nobody_is_banned_and_a_ban_ends_with_it(place: Place) -> N
 
 def test_a_scan_over_a_range_is_found_and_hurts_nobody(place: Place) -> None:
     edge = place.edge()
-    edge.create_application("tcp/10000-20000", "tcp://127.0.0.1:30000-40000")
+    edge.create_application("tcp/10000-20000", "tcp://127.0.0.1:40000-50000")
     edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}")
     users = place.users(PORT, 5)
     began = time.monotonic()
