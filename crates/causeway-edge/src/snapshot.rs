@@ -303,10 +303,15 @@ pub struct Limit {
     pub datagrams_per_s: u32,
     /// Payload: of TCP in both directions, of UDP what clients send. May be absent, so that a snapshot that an older
     /// engine kept still starts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none")]
     pub bytes_per_s: u64,
     /// Who goes over it is refused for this long.
     pub ban_ms: u64,
+}
+
+/// 0 is no limit.
+fn is_none(limit: &u64) -> bool {
+    *limit == 0
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
