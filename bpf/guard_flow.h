@@ -118,7 +118,7 @@ struct {
 } sessions6 SEC(".maps");
 
 /* Of a datagram. */
-static __noinline int has_session(const struct seen *p)
+static __always_inline int has_session(const struct seen *p)
 {
 	if (!p->is_ipv6) {
 		struct ends4 key = { .saddr = { p->saddr[0] }, .daddr = { p->daddr[0] },

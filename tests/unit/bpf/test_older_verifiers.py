@@ -61,6 +61,8 @@ def read(said: str) -> dict[str, Function]:
                 calls[section, at] = (".text", offset_of(code) + 1)
             else:
                 found[name].calls.add(named[1])
+        elif re.search(r"R_BPF_64_64\s+\.text$", line):  # a function that is handed to bpf_loop
+            calls[section, at] = (".text", int(code.split()[-2], 0) // 8)
         elif words := LINE.match(line):
             at, code, function = int(words[1]), words[3], found[name]
             function.code[at] = code
