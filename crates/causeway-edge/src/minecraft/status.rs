@@ -20,7 +20,7 @@ pub enum Look {
     Answer(Arc<[u8]>),
     /// Have the origin asked, then look again.
     Ask,
-    /// It is being asked: look again soon.
+    /// It is being asked, and there is nothing to show meanwhile: look again soon.
     Wait,
     /// The origin is down, and has been for long.
     Nothing,
@@ -35,7 +35,8 @@ impl Status {
         }
         let since_ms = self.asked_ms.map_or(u64::MAX, |asked_ms| now_ms.saturating_sub(asked_ms));
         if self.is_asking && since_ms < ANSWER_MS {
-            return Look::Wait;
+            // A slow server keeps nobody waiting who can be told what it said last.
+            return if age_ms < SHOWN_FOR_MS { shown(self) } else { Look::Wait };
         }
         if since_ms >= ASK_EVERY_MS {
             (self.asked_ms, self.is_asking) = (Some(now_ms), true);
@@ -66,7 +67,8 @@ mod tests {
         assert_eq!([status.look(5_000, 1_000), status.look(5_000, 1_001)], [Look::Ask, Look::Wait]);
         status.answered(Some(b"one".to_vec()), 1_100);
         assert_eq!([status.look(5_000, 1_100), status.look(5_000, 6_099)], [answer("one"), answer("one")]);
-        assert_eq!([status.look(5_000, 6_100), status.look(5_000, 6_100)], [Look::Ask, Look::Wait]);
+        assert_eq!([status.look(5_000, 6_100), status.look(5_000, 6_100)], [Look::Ask, answer("one")]);
+        assert_eq!(status.look(5_000, 6_100 + SHOWN_FOR_MS / 2), Look::Ask, "whoever asked is not heard of again");
     }
 
     #[test]
