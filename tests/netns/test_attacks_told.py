@@ -2,18 +2,18 @@
 
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 from support import frames
 from support.carried import EDGE, ORIGIN, Middle
 from support.echo import ask, start_echo
-from support.edge import CAUSEWAY, capability
+from support.edge import CAUSEWAY, need_guard
 from support.frames import Wire
+from support.meanwhile import again_and_again
 from support.namespaces import Namespaces
 from support.patience import eventually
 from support.program import Programs, environment
@@ -44,24 +44,15 @@ class Besieged(Middle):
         to_client = next(link for link in shown if link["ifname"] != "lo")
         self.wire = Wire(self.client, next(d["ifname"] for d in device if d["ifname"] != "lo"), to_client["address"])
 
-    @contextmanager
-    def flood(self, *ports: int) -> Iterator[None]:
-        is_over = threading.Event()
+    def flood(self, *ports: int) -> AbstractContextManager[None]:
         syns = [frames.tcp(("198.18.128.1", 1024), (EDGE[4], port), frames.SYN) for port in ports]
 
         def shoot() -> None:
-            while not is_over.is_set():
-                for syn in syns:
-                    self.wire.flood(syn, 512)
-                time.sleep(512 / FLOOD_PER_S)
+            for syn in syns:
+                self.wire.flood(syn, 512)
+            time.sleep(512 / FLOOD_PER_S)
 
-        thread = threading.Thread(target=shoot)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
+        return again_and_again(shoot)
 
     def mitigation(self) -> dict[str, Any]:
         [edge] = self.edge.result("GET", "/api/v1/mitigation")["edges"]
@@ -89,8 +80,7 @@ class Besieged(Middle):
 def lab(
     namespaces: Namespaces, module_programs: Programs, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Besieged]:
-    if not (told := capability("guard"))["available"]:
-        pytest.skip(f"the guard cannot be tested here: {told['detail']}")
+    need_guard()
     made = Besieged(namespaces, module_programs, tmp_path_factory.mktemp("data"))
     made.begin()
     try:

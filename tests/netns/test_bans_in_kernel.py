@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.crowd import ECHO, EDGE, Place, detections, kept
 from support.echo import echoes
-from support.edge import Running, capability
+from support.edge import Running, need_guard
 from support.namespaces import Namespace, Namespaces
 from support.patience import eventually
 from support.program import Programs
@@ -30,8 +30,7 @@ FEW = ("--connection-rate", "60", "--request-rate", "200")
 
 @pytest.fixture
 def place(namespaces: Namespaces, programs: Programs, make_edge: Callable[..., Running]) -> Iterator[Place]:
-    if not (told := capability("guard"))["available"]:
-        pytest.skip(f"the guard cannot be tested here: {told['detail']}")
+    need_guard()
     made = Place(namespaces, programs, make_edge)
     yield made
     made.end()

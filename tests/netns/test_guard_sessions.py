@@ -6,9 +6,8 @@ The engine alone, without a control plane: client - edge - origin, over veth. St
 
 import itertools
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import pytest
@@ -16,9 +15,10 @@ from support import frames
 from support.bare_engine import BareEngine, application
 from support.carried import CLIENT, EDGE, ORIGIN
 from support.echo import start_echo
-from support.edge import capability
+from support.edge import need_guard
 from support.frames import Wire
 from support.freeze import frozen, threads
+from support.meanwhile import again_and_again
 from support.namespaces import Namespaces, device_of, mac_of
 from support.patience import eventually
 from support.program import Programs
@@ -93,35 +93,17 @@ class Lab:
         return int(found["packets"].get("rate", 0))
 
     def shoot(self, count: int = 256, first: int = 0) -> None:
-        ends = (
-            ((f"198.19.{n >> 8 & 255}.{1 + n % 250}", 1024 + n % 60_000), (EDGE[4], GAME))
-            for n in itertools.count(first)
-        )
-        self.wire.send(frames.udp(source, to, b"x" * 72) for source, to in itertools.islice(ends, count))
+        numbers = range(first, first + count)
+        self.wire.send(frames.udp(frames.stranger(number), (EDGE[4], GAME), b"x" * 72) for number in numbers)
 
-    @contextmanager
-    def under_fire(self) -> Iterator[None]:
-        is_over = threading.Event()
-
-        def shoot() -> None:
-            for first in itertools.count(step=256):
-                if is_over.is_set():
-                    return
-                self.shoot(first=first)
-
-        thread = threading.Thread(target=shoot)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
+    def under_fire(self) -> AbstractContextManager[None]:
+        firsts = itertools.count(step=256)
+        return again_and_again(lambda: self.shoot(first=next(firsts)))
 
 
 @pytest.fixture(scope="module")
 def whole(namespaces: Namespaces, module_programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    if not (told := capability("guard"))["available"]:
-        pytest.skip(f"the guard cannot be tested here: {told['detail']}")
+    need_guard()
     made = Lab(namespaces, module_programs, tmp_path_factory.mktemp("edge"))
     try:
         yield made

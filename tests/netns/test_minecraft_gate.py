@@ -142,7 +142,7 @@ def test_a_flood_of_pings_reaches_the_server_once_a_second(place: Place) -> None
     flood = place.attack(PORT, 1_000, 5, "--act", "status", sources=BOTS)
     told = place.told(flood, 30)
     served, begun = (sum(second[what] for second in told["seconds"][:4]) for what in ("served", "begun"))
-    assert served >= 0.9 * begun, told  # the last ones may be under way, and a busy machine may stall
+    assert served >= 0.97 * begun, told  # the last ones of a second may be under way
     assert 1 <= server.asked("status") <= 6
     assert server.asked("join") == 0
     assert server.edge.counters(server.app)["answered_total"] >= served

@@ -7,10 +7,9 @@ import itertools
 import random
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -18,8 +17,9 @@ from support import frames
 from support.bare_engine import BareEngine, application
 from support.carried import CLIENT, EDGE, ORIGIN, need_fast_path
 from support.echo import ask, ask_udp, echoes, start_echo
-from support.edge import capability
+from support.edge import need_guard
 from support.frames import Wire
+from support.meanwhile import again_and_again
 from support.namespaces import Namespaces, device_of, mac_of
 from support.patience import eventually
 from support.program import Programs
@@ -73,8 +73,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def whole(namespaces: Namespaces, module_programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     need_fast_path()
-    if not (told := capability("guard"))["available"]:
-        pytest.skip(f"the guard cannot be tested here: {told['detail']}")
+    need_guard()
     made = Lab(namespaces, module_programs, tmp_path_factory.mktemp("edge"))
     try:
         yield made
@@ -92,36 +91,19 @@ def drop(of: str, id: str = "r", **fits: Any) -> dict[str, Any]:
     return {"id": id, "application": of, "action": "drop", "match": fits}
 
 
-def stranger(number: int) -> tuple[str, int]:
-    return f"198.19.{number >> 8 & 255}.{1 + number % 250}", 1024 + number % 60_000
-
-
 def datagrams(count: int, payload: bytes = b"x" * 72, first: int = 0) -> Iterator[bytes]:
     for number in range(first, first + count):
-        yield frames.udp(stranger(number), (EDGE[4], DATAGRAMS), payload)
+        yield frames.udp(frames.stranger(number), (EDGE[4], DATAGRAMS), payload)
 
 
 def syns(count: int, port: int) -> Iterator[bytes]:
     for number in range(count):
-        yield frames.tcp(stranger(number), (EDGE[4], port), frames.SYN, seq=random.getrandbits(32))
+        yield frames.tcp(frames.stranger(number), (EDGE[4], port), frames.SYN, seq=random.getrandbits(32))
 
 
-@contextmanager
-def under_fire(lab: Lab, packets: Callable[[], Iterator[bytes]]) -> Iterator[None]:
+def under_fire(lab: Lab, packets: Callable[[], Iterator[bytes]]) -> AbstractContextManager[None]:
     """The same packets again and again, while the block runs."""
-    is_over = threading.Event()
-
-    def shoot() -> None:
-        while not is_over.is_set():
-            lab.wire.send(itertools.islice(packets(), 256))
-
-    thread = threading.Thread(target=shoot)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
+    return again_and_again(lambda: lab.wire.send(itertools.islice(packets(), 256)))
 
 
 def has_xdp(lab: Lab) -> bool:
@@ -270,7 +252,7 @@ def test_state_rates_and_fragments_are_held_and_clients_notice_nothing(lab: Lab)
     assert lab.engine.mitigate(holds=holds)["refused"] == {}
     before = {of: lab.packets(of) for of in (TCP, UDP, "*")}
     whole = frames.udp(("198.19.1.1", 5000), (EDGE[4], DATAGRAMS), b"x" * 72)
-    lab.wire.send(frames.tcp(stranger(n), (EDGE[4], BY_KERNEL), frames.ACK, seq=n, ack=n) for n in range(100))
+    lab.wire.send(frames.tcp(frames.stranger(n), (EDGE[4], BY_KERNEL), frames.ACK, seq=n, ack=n) for n in range(100))
     lab.wire.send(frames.udp(("198.19.1.1", 5001 + n), (EDGE[4], DATAGRAMS), b"x" * 72) for n in range(100))
     lab.wire.send(fragment(whole, 0x2000) for _ in range(50))
     lab.wire.send(fragment(whole, 0x0005) for _ in range(50))

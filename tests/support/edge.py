@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from support.namespaces import Namespace
 from support.patience import eventually
@@ -28,6 +29,12 @@ def capability(name: str) -> dict[str, Any]:
     doctor = subprocess.run([CAUSEWAY, "doctor", "-o", "json"], capture_output=True, text=True, check=False)
     found: dict[str, Any] = next(answer for answer in json.loads(doctor.stdout) if answer["name"] == name)
     return found
+
+
+def need_guard() -> None:
+    """Skip the test where this machine cannot, with its reason."""
+    if not (told := capability("guard"))["available"]:
+        pytest.skip(f"the guard cannot be tested here: {told['detail']}")
 
 
 class Running:

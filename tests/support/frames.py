@@ -14,6 +14,11 @@ _ETHERNET = {4: b"\x08\x00", 6: b"\x86\xdd"}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def stranger(number: int) -> tuple[str, int]:
+    """Address and port of one of many, of 198.19.0.0/16."""
+    return f"198.19.{number >> 8 & 255}.{1 + number % 250}", 1024 + number % 60_000
+
+
 def packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 

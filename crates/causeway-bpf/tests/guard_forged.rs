@@ -23,14 +23,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 fn guard() -> Option<(Namespace, Guard)> {
     let place = Namespace::new()?;
-    let guard = match place.run(|| Guard::open(&Options::default())) {
-        Ok(guard) => guard,
-        Err(reason) => {
-            assert!(causeway_bpf::built().is_err(), "{reason}");
-            eprintln!("SKIPPED: no guard ({reason})");
-            return None;
-        }
-    };
+    let guard = support::guard(place.run(|| Guard::open(&Options::default())))?;
     let wants = Wants { cookies: true, ..Wants::default() };
     guard.set_listener(WEB, &Listener { mode: Mode::Protect, wants, ..Listener::default() }).unwrap();
     let mut ports = PortTable::default();

@@ -18,14 +18,8 @@ const BANS: u16 = 1;
 
 fn guard() -> Option<(Namespace, Guard)> {
     let place = Namespace::new()?;
-    match place.run(|| Guard::open(&Options::default())) {
-        Ok(guard) => Some((place, guard)),
-        Err(reason) => {
-            assert!(causeway_bpf::built().is_err(), "{reason}");
-            eprintln!("SKIPPED: no guard ({reason})");
-            None
-        }
-    }
+    let guard = support::guard(place.run(|| Guard::open(&Options::default())))?;
+    Some((place, guard))
 }
 
 fn packets() -> impl Iterator<Item = (&'static str, &'static str, Vec<u8>)> {

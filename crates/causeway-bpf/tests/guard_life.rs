@@ -43,17 +43,6 @@ fn taken(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-fn opened(guard: Result<Guard, causeway_bpf::Unavailable>) -> Option<Guard> {
-    match guard {
-        Ok(guard) => Some(guard),
-        Err(reason) => {
-            assert!(causeway_bpf::built().is_err(), "{reason}");
-            eprintln!("SKIPPED: no guard ({reason})");
-            None
-        }
-    }
-}
-
 fn wire(options: &Options) -> Option<Wire> {
     let (client, edge) = (Namespace::new()?, Namespace::new()?);
     edge.ip(&format!("link add g0 type veth peer name g1 netns {}", client.path()));
@@ -66,9 +55,9 @@ fn wire(options: &Options) -> Option<Wire> {
     edge.ip(&format!("route add 198.19.0.0/16 via {CLIENT}")); // the stack answers nobody to whom it has no route
     edge.set("ipv4/tcp_syncookies", "2");
     edge.set("ipv4/tcp_timestamps", "2");
-    let guard = opened(edge.run(|| Guard::open(options)))?;
+    let guard = support::guard(edge.run(|| Guard::open(options)))?;
     edge.run(|| guard.attach(edge.index("g0"))).unwrap();
-    let peer = opened(client.run(|| Guard::open(&Options::default())))?;
+    let peer = support::guard(client.run(|| Guard::open(&Options::default())))?;
     client.run(|| peer.attach(client.index("g1"))).unwrap();
     let cookies = edge.run(CookieConditions::here).unwrap();
     assert_eq!(cookies.advice(), None);
@@ -311,7 +300,7 @@ fn rules_outlive_their_process_and_the_next_one_takes_them_over() {
         let blocked = |client: &Namespace| {
             client.run(|| TcpStream::connect_timeout(&at(EDGE, 1000), SILENCE)).unwrap_err().kind()
         };
-        let wire = again(opened(Guard::open(&Options::default())).unwrap());
+        let wire = again(support::guard(Guard::open(&Options::default())).unwrap());
         assert_eq!(blocked(&wire.client), ErrorKind::TimedOut);
         let guard = wire.edge.run(|| Guard::open(&options)).unwrap();
         assert_eq!(guard.attached().len(), 1);

@@ -216,14 +216,7 @@ struct Trial {
 
 impl Trial {
     fn new(place: &Namespace, seed: u64) -> Option<Trial> {
-        let guard = match Guard::open(&Options::default()) {
-            Ok(guard) => guard,
-            Err(reason) => {
-                assert!(causeway_bpf::built().is_err(), "{reason}");
-                eprintln!("SKIPPED: no guard ({reason})");
-                return None;
-            }
-        };
+        let guard = support::guard(Guard::open(&Options::default()))?;
         let cookies = CookieConditions { are_timestamps_plain: seed.is_multiple_of(2), ..CookieConditions::default() };
         let settings = Settings {
             protocols: vec![47, 132],

@@ -25,14 +25,7 @@ const OTHER_WORKER: u64 = 2;
 fn guard() -> Option<(Guard, Sessions)> {
     let place = Namespace::new()?;
     place.enter();
-    let guard = match Guard::open(&Options::default()) {
-        Ok(guard) => guard,
-        Err(reason) => {
-            assert!(causeway_bpf::built().is_err(), "{reason}");
-            eprintln!("SKIPPED: no guard ({reason})");
-            return None;
-        }
-    };
+    let guard = support::guard(Guard::open(&Options::default()))?;
     let mut ports = PortTable::default();
     ports.set(PORT..=PORT, GAME);
     for edge in [EDGE, EDGE6] {

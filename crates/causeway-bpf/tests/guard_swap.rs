@@ -27,13 +27,7 @@ fn rules(is_odd: bool) -> PrefixSet {
 #[test]
 fn no_packet_meets_half_of_a_change() {
     let Some(place) = Namespace::new() else { return };
-    let guard = match place.run(|| Guard::open(&Options::default())) {
-        Ok(guard) => guard,
-        Err(reason) => {
-            assert!(causeway_bpf::built().is_err(), "{reason}");
-            return eprintln!("SKIPPED: no guard ({reason})");
-        }
-    };
+    let Some(guard) = support::guard(place.run(|| Guard::open(&Options::default()))) else { return };
     let mut ports = PortTable::default();
     ports.set(1000..=1000, 1);
     guard.set_ports(Spot::tcp(EDGE.parse().unwrap()), &ports).unwrap();

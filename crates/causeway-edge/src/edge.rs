@@ -4,11 +4,10 @@ mod cut;
 mod firewalls;
 mod guarding;
 mod handing;
+mod rules;
 mod succession;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,13 +16,13 @@ use serde::Deserialize;
 use crate::apply::Running;
 use crate::carry::{self, Carry};
 use crate::clock::Clock;
-use crate::detect::{Banned, Detect, DetectWatch, Outside, Source};
+use crate::detect::{Banned, Detect, DetectWatch};
 use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
 use crate::files::{self, Ledger};
 use crate::firewall::blobs::Blobs;
-use crate::guard::{self, Ban, Guarding};
+use crate::guard::{self, Guarding};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::pressure::{PortPressure, PressureGauge};
@@ -32,6 +31,7 @@ use crate::snapshot::{OnDelete, Snapshot};
 use crate::sys;
 use crate::watch::{Patient, Watch};
 use crate::worker::{Answer, Step, Terms, Worker};
+use rules::Rules;
 use succession::Succession;
 
 /// UDP sessions of an edge that stops have ended when they are silent for this long: most protocols that are in use
@@ -236,7 +236,7 @@ impl Edge {
         let (clock, detect) = (self.clock, self.detect.clone());
         let (ledger, kept_at, not_believed) = detect.take_up(self.state_dir.as_deref(), clock.now_ms());
         let boot_ms = sys::monotonic_ms().wrapping_sub(clock.now_ms());
-        let outside = Rules { state: self.state.clone(), boot_ms, is_holding: Arc::default() };
+        let outside = Rules::new(self.state.clone(), boot_ms);
         outside.hold_now(&self.bans());
         let watch = DetectWatch::start(clock, detect, (ledger, kept_at), outside)
             .map_err(EdgeError::resources("starting the watch on sources"))?;
@@ -470,54 +470,6 @@ impl Relief {
         let pending: Vec<Answer> = state.workers.iter().map(|worker| worker.submit(vec![Step::Shed(part)])).collect();
         drop(state);
         pending.into_iter().for_each(|answer| drop(answer.wait()));
-    }
-}
-
-/// Whom no detection may ban, and who refuses the banned before a worker does.
-#[derive(Clone, Debug)]
-struct Rules {
-    state: Arc<Mutex<State>>,
-    /// What the kernel's clock shows more than ours.
-    boot_ms: u64,
-    is_holding: Arc<AtomicBool>,
-}
-
-impl Rules {
-    fn hold_now(&self, bans: &[Banned]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.is_draining {
-            let ban = |ban: &Banned| Ban { source: ban.source, until_ms: ban.until_ms.wrapping_add(self.boot_ms) };
-            state.running.hold_bans(bans.iter().map(ban).collect());
-        }
-    }
-}
-
-impl Outside for Rules {
-    /// None: a change is under way, or the application is gone.
-    fn is_exempt(&self, application: u128, client: IpAddr, port: u16) -> Option<bool> {
-        let state = self.state.try_lock().ok()?;
-        let active = state.running.active(&format!("{application:032x}"))?;
-        Some(active.trusts(client.to_canonical()) || active.allows(client, port))
-    }
-
-    /// Beside whoever judges: to attach the guard may take the kernel a while, and attacks go on meanwhile.
-    fn hold(&self, bans: Vec<Banned>) -> bool {
-        if self.is_holding.swap(true, Ordering::AcqRel) {
-            return false;
-        }
-        let it = self.clone();
-        let held = std::thread::Builder::new().name("edge-bans".into()).spawn(move || {
-            it.hold_now(&bans);
-            it.is_holding.store(false, Ordering::Release);
-        });
-        if held.is_err() {
-            self.is_holding.store(false, Ordering::Release);
-        }
-        held.is_ok()
-    }
-
-    fn take_refused(&self) -> Vec<(Source, u64)> {
-        self.state.try_lock().map(|mut state| state.running.take_banned()).unwrap_or_default()
     }
 }
 

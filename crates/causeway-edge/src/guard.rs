@@ -1,9 +1,9 @@
 //! The guard as control sees it: which ports it watches over, on which interfaces, and what became of their packets.
 //!
-//! It stands before everything else and outlives the process. It is attached while somebody wants that: the operator,
-//! a plan of automatic mitigation, or bans that the engine has found reasons for. Without rules it drops only what no stack would take either: packets that
-//! contradict themselves, and TCP flags that nobody sends. Ports without a listener are left to the stack, and so are
-//! packets of no connection: who sends them has to hear of it, by a reset.
+//! It stands before everything else and outlives the process. It is attached while somebody wants that: the operator, a
+//! plan of automatic mitigation, or bans that the engine has found reasons for. Without rules it drops only what no stack
+//! would take either: packets that contradict themselves, and TCP flags that nobody sends. Ports without a listener are
+//! left to the stack, and so are packets of no connection: who sends them has to hear of it, by a reset.
 
 mod bans;
 mod compile;

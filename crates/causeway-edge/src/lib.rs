@@ -34,6 +34,7 @@ mod relay;
 mod report;
 pub mod resolve;
 mod routes;
+mod small_file;
 pub mod snapshot;
 mod sockets;
 mod source;

@@ -5,15 +5,14 @@ One spelling for `world.toml`, `causeway lab link` and `Lab.link`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import msgspec
 
 from causeway.lab.problem import LabError
 
 _LONGEST_MS = 60_000
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One direction, or a change of it: None is left as it is."""
 
     delay_ms: float | None = None
@@ -29,7 +28,7 @@ class Shape:
 
     def over(self, base: Shape) -> Shape:
         """All of this, and what it leaves open as in `base`."""
-        mine = {field.name: getattr(self, field.name) for field in fields(Shape)}
+        mine = {name: getattr(self, name) for name in Shape.__struct_fields__}
         return Shape(**{name: getattr(base, name) if value is None else value for name, value in mine.items()})
 
     def told(self) -> dict[str, int | float | bool]:

@@ -88,26 +88,10 @@ class _Node(msgspec.Struct, forbid_unknown_fields=True):
     programs: list[list[str] | str] | None = None
 
 
-class _Ways(msgspec.Struct, forbid_unknown_fields=True):
-    delay_ms: float | None = None
-    jitter_ms: float | None = None
-    loss: float | None = None
-    duplicate: float | None = None
-    reorder: float | None = None
-    reorder_ms: float | None = None
-    rate_mbit: float | None = None
-    queue_kb: float | None = None
-    mtu: int | None = None
-    mtu_silent: bool | None = None
-
-    def shape(self) -> Shape:
-        return Shape(**{name: getattr(self, name) for name in _Ways.__struct_fields__})
-
-
-class _Link(_Ways, forbid_unknown_fields=True, kw_only=True):
+class _Link(Shape, frozen=True, forbid_unknown_fields=True, kw_only=True):
     between: tuple[str, str]
     rtt_ms: float | None = None
-    back: _Ways = msgspec.field(default_factory=_Ways)
+    back: Shape = Shape()
 
 
 class _World(msgspec.Struct, forbid_unknown_fields=True):
@@ -150,7 +134,7 @@ class _Reader:
         if not 1 <= len(read.nodes) <= MOST_NODES:
             self._refuse("nodes", f"there are {len(read.nodes)}: 1 to {MOST_NODES} are possible")
         nodes = tuple(self._node(number, *item) for number, item in enumerate(read.nodes.items(), 1))
-        defaults = self._shape(self._convert(read.defaults, _Ways, "defaults").shape(), "defaults")
+        defaults = self._shape(self._convert(read.defaults, Shape, "defaults"), "defaults")
         return World(name, read.seed, nodes, tuple(self._links(read, nodes, defaults)))
 
     def _node(self, number: int, name: str, table: dict[str, Any]) -> Node:
@@ -206,10 +190,10 @@ class _Reader:
                 self._refuse(where, "it has both rtt_ms and delay_ms: give one")
             if told.rtt_ms is not None:
                 self._shape(Shape(delay_ms=told.rtt_ms), f"{where}.rtt_ms")
-                told.delay_ms = told.rtt_ms / 2
+            half = Shape(delay_ms=None if told.rtt_ms is None else told.rtt_ms / 2)
             a, b = (named[name] for name in told.between)
-            there = told.shape().over(defaults).over(_by_distance(a, b, read.detour))
-            back = told.back.shape().over(there)
+            there = told.over(half).over(defaults).over(_by_distance(a, b, read.detour))
+            back = told.back.over(there)
             links[pair] = Link(told.between, self._shape(there, where), self._shape(back, f"{where}.back"))
         if read.mesh:
             for a, b in itertools.combinations(nodes, 2):

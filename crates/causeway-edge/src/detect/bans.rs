@@ -144,6 +144,11 @@ impl Ledger {
         ledger
     }
 
+    /// What was taken last did not get where it was to be.
+    pub fn keep_again(&mut self) {
+        self.is_new = true;
+    }
+
     /// What another process needs to go on, if it is not what was taken last.
     pub fn take_news(&mut self, now_ms: u64, unix_ms: u64) -> Option<Vec<Row>> {
         if !std::mem::take(&mut self.is_new) {

@@ -2,8 +2,8 @@
 //!
 //! A source is suspected of a flood when it opens far more than sources of this application usually do, while the
 //! application gets far more than it usually does, and others use it too: many who do a little each are a crowd, and
-//! one that is alone takes nothing from anybody. Of trying logins, where clients log in, when for seconds on end nearly all that it does is
-//! short and small. Of a scan, when it asks for many ports.
+//! one that is alone takes nothing from anybody. Of trying logins, where clients log in, when for seconds on end nearly
+//! all that it does is short and small. Of a scan, when it asks for many ports.
 
 use foldhash::{HashMap, HashMapExt as _};
 

@@ -1,12 +1,11 @@
 //! Bans on disk, so that a restart, an upgrade or a kill ends none: each until its own end, and those that are over for
 //! as long as they make the next one longer.
 //!
-//! Times are Unix time: bans are of sources, and hold across a boot. It need not be synced, and a file that is not as
-//! written is not believed: its sources are found again if they go on.
+//! Times are Unix time: bans are of sources, and hold across a boot. A file that is not as written is not believed: its
+//! sources are found again if they go on.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use super::bans::MOST_BANS;
 use super::judge::Kind;
 use super::source::{Source, Width};
 use crate::firewall::list;
+use crate::small_file;
 
 const FILE: &str = "bans.json";
 const FORMAT: u32 = 1;
@@ -69,15 +69,7 @@ pub fn write(path: &Path, rows: &[Row]) -> io::Result<()> {
         until_unix_ms: row.until_unix_ms,
     });
     let content = serde_json::to_vec(&File { format: FORMAT, bans: written.collect() })?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options.open(&temporary).and_then(|mut file| file.write_all(&content));
-    let renamed = written.and_then(|()| fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    renamed
+    small_file::write(path, &content)
 }
 
 /// # Errors
@@ -87,26 +79,17 @@ pub fn read(path: &Path) -> Result<Vec<Row>, String> {
     if found.is_err() {
         let _ = fs::remove_file(path);
     }
-    found.map_err(|reason| format!("{}: {reason}", path.display()))
+    found
 }
 
 fn read_file(path: &Path) -> Result<Vec<Row>, String> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.to_string()),
-        Ok(found) if !found.is_file() || found.len() > MOST_BYTES => {
-            return Err(format!("it is no file of at most {MOST_BYTES} bytes"));
-        }
-        Ok(_) => {}
-    }
-    let mut bytes = Vec::new();
-    let opened = fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
-    opened.map_err(|error| error.to_string())?;
-    let file: File = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let Some(bytes) = small_file::read(path, MOST_BYTES)? else { return Ok(Vec::new()) };
+    let told = |reason: String| format!("{}: {reason}", path.display());
+    let file: File = serde_json::from_slice(&bytes).map_err(|error| told(error.to_string()))?;
     if file.format != FORMAT {
-        return Err(format!("it is of format {}, this engine reads {FORMAT}", file.format));
+        return Err(told(format!("it is of format {}, this engine reads {FORMAT}", file.format)));
     }
-    file.bans.iter().map(row).collect()
+    file.bans.iter().map(row).collect::<Result<_, _>>().map_err(told)
 }
 
 fn row(of: &Written) -> Result<Row, String> {

@@ -170,8 +170,10 @@ impl Watching {
         let Some(kept_at) = self.kept_at.as_ref().filter(|_| !self.detect.has_left.load(Ordering::Relaxed)) else {
             return;
         };
-        if let Some(rows) = self.ledger.take_news(now_ms, unix_ms()) {
-            let _ = kept::write(kept_at, &rows); // a full disk: they hold as long as this process
+        if let Some(rows) = self.ledger.take_news(now_ms, unix_ms())
+            && kept::write(kept_at, &rows).is_err()
+        {
+            self.ledger.keep_again(); // a full disk: they hold as long as this process, and it is tried again
         }
     }
 

@@ -1,17 +1,17 @@
 //! The plan in force, on disk: a process that follows finds what its kernel still holds.
 //!
-//! It is of one boot: times in it are of a clock that a boot begins anew, and the kernel has forgotten the rest. So it need
-//! not be synced either. A file that is not as written is not believed; the kernel's rules go then, which is the safe side.
+//! It is of one boot: times in it are of a clock that a boot begins anew, and the kernel has forgotten the rest. A file
+//! that is not as written is not believed; the kernel's rules go then, which is the safe side.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::tags::Tags;
 use super::wire::{MOST_PLAN_BYTES, Plan};
+use crate::small_file;
 
 const FILE: &str = "mitigation.json";
 const FORMAT: u32 = 1;
@@ -41,15 +41,7 @@ pub fn path(state_dir: &Path) -> PathBuf {
 /// # Errors
 /// The file system's.
 pub fn write(path: &Path, kept: &Kept) -> io::Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options.open(&temporary).and_then(|mut file| file.write_all(&serde_json::to_vec(kept)?));
-    let renamed = written.and_then(|()| fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    renamed
+    small_file::write(path, &serde_json::to_vec(kept)?)
 }
 
 pub fn remove(path: &Path) {
@@ -61,16 +53,7 @@ pub fn remove(path: &Path) {
 /// # Errors
 /// Why it is not believed.
 pub fn read(path: &Path) -> Result<Option<Kept>, String> {
-    let told = |error: io::Error| format!("{} cannot be read: {error}", path.display());
-    let found = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        found => found.map_err(told)?,
-    };
-    if !found.is_file() || found.len() > MOST_BYTES {
-        return Err(format!("{} is no file of at most {MOST_BYTES} bytes", path.display()));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes)).map_err(told)?;
+    let Some(bytes) = small_file::read(path, MOST_BYTES)? else { return Ok(None) };
     let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     if kept.format != FORMAT {
         return Err(format!("{} is of format {}, this engine reads {FORMAT}", path.display(), kept.format));
