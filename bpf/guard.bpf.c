@@ -125,7 +125,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 	if (with->sample_every)
 		the_time(p, with);
 	if (is_to_sample(p, with))
-		write_sample(ctx, p, verdict, listener->mode, is_two_way(ctx, p));
+		write_sample(ctx, p, verdict, listener->mode, standing_of(ctx, p));
 	if (verdict == GUARD_COOKIE_SENT && listener->mode == GUARD_PROTECT)
 		verdict = answer_syn(ctx, p, options, with);
 	counts = bpf_map_lookup_elem(&guard_counts, &index);

@@ -224,13 +224,19 @@ struct guard_hits {
 };
 SIZE(struct guard_hits, 16);
 
+/* What a sampled packet is of: nothing, something that was asked for by whoever that is, something that has gone both
+ * ways, so that its source is who it says. */
+#define NOBODY 0
+#define OPEN 1
+#define TWO_WAY 2
+
 struct guard_sample {
 	__u64 at;
 	__u32 interface;
 	__u16 listener, tag;
 	__u8 verdict, mode;
 	__u8 captured;    /* bytes of `frame` */
-	__u8 is_two_way;  /* of something that has gone both ways: its source is real */
+	__u8 standing;    /* NOBODY, OPEN, TWO_WAY */
 	__u32 length;   /* of the whole frame */
 	__u8 frame[SAMPLE_BYTES];
 };

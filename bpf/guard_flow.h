@@ -217,21 +217,29 @@ __noinline int is_established(struct xdp_md *ctx, struct seen *p) /* global: the
 	return p->is_established;
 }
 
-/* 1 for a packet of what has gone both ways, so that its source is who it says: stricter than being open. For samples. */
-__noinline int is_two_way(struct xdp_md *ctx, const struct seen *p)
+/* NOBODY, OPEN or TWO_WAY. For samples. */
+__noinline int standing_of(struct xdp_md *ctx, const struct seen *p)
 {
 	int state;
 
 	if (!p)
-		return 0;
+		return NOBODY;
 	if (p->is_established == NO || p->fragment == LATER_FRAGMENT || p->is_malformed || p->is_illegal)
-		return 0;
-	if (p->protocol == IPPROTO_UDP)
-		return has_session(p) || has_flow(p, 0);
-	if (p->protocol != IPPROTO_TCP || (p->flags & (SYN_FLAG | ACK_FLAG)) == SYN_FLAG)
-		return 0;
+		return NOBODY;
+	if (p->protocol == IPPROTO_UDP && has_session(p))
+		return TWO_WAY;
+	if (p->protocol != IPPROTO_UDP && p->protocol != IPPROTO_TCP)
+		return NOBODY;
+	if (p->protocol == IPPROTO_TCP && (p->flags & (SYN_FLAG | ACK_FLAG)) == SYN_FLAG)
+		return NOBODY;
 	if (has_flow(p, 0))
-		return 1;
+		return TWO_WAY;
+	if (has_flow(p, 1))
+		return OPEN;
+	if (p->protocol == IPPROTO_UDP)
+		return NOBODY;
 	state = tcp_state(ctx, p);
-	return state && state != TCP_LISTENS && state != TCP_HALF_OPEN;
+	if (!state || state == TCP_LISTENS)
+		return NOBODY;
+	return state == TCP_HALF_OPEN ? OPEN : TWO_WAY;
 }

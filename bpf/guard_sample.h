@@ -10,7 +10,8 @@ struct {
 
 struct sampling {
 	__u64 tick;
-	__u32 seen, taken;
+	__u32 left; /* packets until the next one is taken */
+	__u32 taken;
 };
 
 struct {
@@ -20,7 +21,7 @@ struct {
 	__type(value, struct sampling);
 } samplings SEC(".maps");
 
-__noinline int write_sample(struct xdp_md *ctx, const struct seen *p, __u32 verdict, __u32 mode, int two_way)
+__noinline int write_sample(struct xdp_md *ctx, const struct seen *p, __u32 verdict, __u32 mode, int standing)
 {
 	struct guard_sample *sample = bpf_ringbuf_reserve(&guard_samples, sizeof(*sample), 0);
 	__u32 bytes, length;
@@ -41,7 +42,7 @@ __noinline int write_sample(struct xdp_md *ctx, const struct seen *p, __u32 verd
 	sample->mode = mode;
 	sample->length = length;
 	sample->captured = bytes;
-	sample->is_two_way = two_way;
+	sample->standing = standing;
 	if (bytes < 14 || bpf_xdp_load_bytes(ctx, 0, sample->frame, bytes))
 		sample->captured = 0;
 	/* Nobody is woken: who reads comes by itself, every tick. */
@@ -59,10 +60,12 @@ static __always_inline int is_to_sample(const struct seen *p, const struct guard
 	sampling = bpf_map_lookup_elem(&samplings, &slot);
 	if (!sampling)
 		return 0;
-	sampling->seen += 1;
-	if (sampling->seen < with->sample_every)
+	if (sampling->left > 1 && sampling->left < 2 * with->sample_every) {
+		sampling->left -= 1;
 		return 0;
-	sampling->seen = 0;
+	}
+	/* By chance, or a crowd whose connections are all alike would show one sort of packet alone. */
+	sampling->left = 1 + bpf_get_prandom_u32() % (2 * with->sample_every - 1);
 	if (sampling->tick != p->now >> SAMPLE_TICK) {
 		sampling->tick = p->now >> SAMPLE_TICK;
 		sampling->taken = 0;

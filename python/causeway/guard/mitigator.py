@@ -144,9 +144,9 @@ class Mitigator:
             packet = read(bytes.fromhex(sample.frame)) if watched else None
             if watched is None or packet is None or sample.verdict == BANNED:
                 continue
-            one = seen(sample.at_ms, packet, sample.frame, sample.verdict, sample.is_established)
+            one = seen(sample, packet)
             samples.append((sample.application, one))
-            for good in watched.good.add(packet, one.is_invited):
+            for good in watched.good.add(packet, one.is_good):
                 self._rules.see_good(sample.application, good, now.ms)
         told = by_application(samples)
         for guarded in look.applications:

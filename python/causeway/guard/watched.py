@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from causeway.guard.pace import DROPS, INVITED, MachinePace, Pace, pace
 from causeway.guard.packet import Packet
 from causeway.guard.reservoir import Reservoir
 from causeway.guard.symptoms import Symptoms, symptoms_of
-from causeway.guard.vector import Vector, bounds_of, vector_of
-from causeway.model.mitigation import Guarded
+from causeway.guard.vector import STRAYS, Vector, bounds_of, vector_of
+from causeway.model.mitigation import Guarded, Sample
 
 TICK_MS = 1_000
 _TICK_FROM_S = 0.95  # a look that comes a little early ends a tick all the same
@@ -21,6 +22,7 @@ _RECENT_MS = 3_000
 _MOST_RECENT = 2_000
 _TICKS, _TICKS_OVER = 3, 2
 _BROKEN = ("malformed", "illegal")  # dropped whatever is held
+_SURE = 2.0  # standard deviations of a count of samples
 _ENOUGH_SAMPLES = 50  # of one look; with fewer, those of the last second are taken too
 
 
@@ -31,14 +33,18 @@ class Seen(NamedTuple):
     packet: Packet
     frame: str
     vector: Vector
+    is_good: bool  # of what has gone both ways, or let in: good packets are learnt from it
     is_invited: bool
     is_kept_out: bool
 
 
-def seen(at_ms: int, packet: Packet, frame: str, verdict: str, is_established: bool) -> Seen:
-    is_kept_out = verdict in DROPS or verdict == "cookie_sent"
-    vector: Vector = "broken" if verdict in _BROKEN else vector_of(packet)
-    return Seen(at_ms, packet, frame, vector, is_established or verdict in INVITED, is_kept_out)
+def seen(of: Sample, packet: Packet) -> Seen:
+    """The ACK that ends a handshake is of a connection, but may be forged: no stray, and nothing to learn from."""
+    is_kept_out = of.verdict in DROPS or of.verdict == "cookie_sent"
+    vector: Vector = "broken" if of.verdict in _BROKEN else vector_of(packet)
+    is_good = of.is_established or of.verdict in INVITED
+    is_invited = is_good or (of.is_open and vector in STRAYS)
+    return Seen(of.at_ms, packet, of.frame, vector, is_good, is_invited, is_kept_out)
 
 
 class _Counted(NamedTuple):
@@ -66,6 +72,7 @@ class Watched:
     symptoms: Symptoms = field(default_factory=Symptoms)
     tick: dict[str, float] | None = None  # rates of the second that the last look ended, if it did
     asked_before: float = 0.0  # as `asked`, one look ago
+    _least_syns: float = 0.0  # per second, whatever chance has done to the samples
     _before: Guarded | None = None
     _counted: deque[_Counted] = field(default_factory=deque)
     _ticks: dict[Vector, deque[bool]] = field(default_factory=dict)
@@ -79,8 +86,8 @@ class Watched:
 
     @property
     def asked(self) -> float:
-        """Connections, or first datagrams, that somebody asked for."""
-        return self.rates.get("syn", 0.0) if self.protocol == "tcp" else self.pace.newcomers
+        """Connections, or first datagrams, that somebody surely asked for: few samples prove little."""
+        return max(self.pace.newcomers, self._least_syns) if self.protocol == "tcp" else self.pace.newcomers
 
     @property
     def has_sessions(self) -> bool:
@@ -152,7 +159,7 @@ class Watched:
         here, now = self.pace, len(samples)
         if not here.judged and not samples:
             self._counted.clear()
-            self.uninvited, self.rates, self.kept_out = 0.0, {}, {}
+            self.uninvited, self.rates, self.kept_out, self._least_syns = 0.0, {}, {}, 0.0
             self._rate_flows()
             return
         self._counted.append(_Counted(at_ms, here.judged, here.invited, counts, now - counts.total()))
@@ -175,6 +182,8 @@ class Watched:
             out, through = counts[vector, True], counts[vector, False]
             self.rates[vector] = self.uninvited * (out + through) / uninvited
             self.kept_out[vector] = out / (out + through)
+        syns = counts["syn", True] + counts["syn", False]
+        self._least_syns = self.rates.get("syn", 0.0) * max(0.0, 1 - _SURE / math.sqrt(syns)) if syns else 0.0
         self._rate_flows()
 
     def _rate_flows(self) -> None:

@@ -61,6 +61,7 @@ class Sample(msgspec.Struct, frozen=True):
     length: int  # bytes of the whole frame
     frame: str  # its first bytes in hex, from the Ethernet header on, at most 128
     is_established: bool = False  # of a flow that is two-way: good traffic
+    is_open: bool = False  # of a flow that somebody has asked for, perhaps not the source that it names
     rule: str | None = None  # that decided
 
 

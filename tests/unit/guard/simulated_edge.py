@@ -41,6 +41,7 @@ class Stream:
     draw: Draw
     per_s: float
     is_invited: bool = False
+    is_open: bool = False  # of something that was asked for: the ACK that ends a handshake
     is_hidden: bool = False  # invited, but the kernel does not know: a session of the engine
     completes: bool = False
     protocol: str = "tcp"
@@ -128,8 +129,9 @@ class Edge:
     def _arrive(self, stream: Stream, count: int) -> None:
         self.system["received_packets"] += count
         is_known = stream.is_invited and not stream.is_hidden
+        is_open = is_known or stream.is_open
         is_attached, every = self.is_attached, self.plan.sample_every
-        samples = min(int(count / every + self.numbers.random()) if every else 0, count, _MOST_DRAWN)
+        samples = min(self._sampled(count, every), _MOST_DRAWN)
         drawn = [stream.draw(self.numbers) for _ in range(min(count, max(samples, 10)))]
         verdicts = [self._verdict(stream, frame, count / len(drawn)) for frame in drawn] if is_attached else []
         passed = sum(verdict in ("passed", "established", "cookie_sent") for verdict, _ in verdicts)
@@ -138,15 +140,22 @@ class Edge:
             self.packets[stream.application][verdict] += weight
             if verdict == "cookie_sent" and stream.completes:
                 self.packets[stream.application]["cookie_taken"] += weight
-            is_good = stream.is_invited or stream.completes
+            is_good = stream.is_invited or stream.is_open or stream.completes
             self.lost_good += weight if is_good and verdict not in ("passed", "established", "cookie_sent") else 0
             self.reached += weight if not is_good and verdict == "passed" else 0
             if at < samples:
                 frame = drawn[at]
-                one = Sample(self.ms, stream.application, verdict, len(frame), frame[:128].hex(), is_known, rule)
+                one = Sample(self.ms, stream.application, verdict, len(frame), frame[:128].hex(), is_known, is_open, rule)
                 self._samples.append(one)
         share = passed / len(verdicts) if verdicts else 1.0
         self._signal(stream, round(count * share), read(drawn[0]))
+
+    def _sampled(self, count: int, every: int) -> int:
+        """Each packet is as likely to be taken as the next; how many of `count` are, differs."""
+        if not every:
+            return 0
+        spread = (count / every * (1 - 1 / every)) ** 0.5
+        return min(count, max(0, round(self.numbers.gauss(count / every, spread))))
 
     def _signal(self, stream: Stream, count: int, packet: Packet | None) -> None:
         assert packet is not None
@@ -174,11 +183,10 @@ class Edge:
             self.hits[rule.id][1] += round(weight) if stream.is_invited else 0
             if rule.action == "drop":
                 return ("established" if stream.is_invited else "rule_dropped"), rule.id
-        if stream.is_invited and not stream.is_hidden:
-            return "established", decided
-        for hold in self.plan.holds:
-            if hold.application != stream.application:
-                continue
+        holds = [hold for hold in self.plan.holds if hold.application == stream.application]
+        if stream.is_open or (stream.is_invited and not stream.is_hidden):
+            return ("established" if holds else "passed"), decided  # who is asked for nothing does not look for flows
+        for hold in holds:
             vector = vector_of(packet)
             most = min((rate.per_s for rate in hold.rates if rate.of == "packets" and rate.ipv4 == 0), default=None)
             if most is not None and self.numbers.random() > most / max(stream.per_s, most):
@@ -206,6 +214,12 @@ def good_syn(numbers: random.Random) -> bytes:
         source, EDGE, SYN, sport=numbers.randint(1_024, 65_535), hops=stack.hops - away, window=stack.window,
         options=stack.options, ident=0 if stack.zero_id else numbers.randint(1, 65_535),
     )  # fmt: skip
+
+
+def good_ack(numbers: random.Random) -> bytes:
+    """The one that ends a handshake."""
+    source, stack, away = numbers.choice(CLIENTS)
+    return tcp(source, EDGE, ACK, sport=numbers.randint(1_024, 65_535), hops=stack.hops - away)
 
 
 def good_data(numbers: random.Random) -> bytes:

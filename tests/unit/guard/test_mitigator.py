@@ -10,6 +10,7 @@ from simulated_edge import (
     Draw,
     Edge,
     Stream,
+    good_ack,
     good_data,
     good_datagram,
     good_syn,
@@ -121,6 +122,35 @@ def test_a_crowd_is_not_an_attack() -> None:
     assert edge.attacks == {}
     assert all(not plan.holds and not plan.rules for _, plan in edge.plans)
     assert edge.lost_good == 0
+
+
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast path", "engine"])
+@pytest.mark.parametrize("per_s", [1_000, 3_000])
+def test_a_crowd_of_short_connections_is_not_an_attack_however_its_packets_are_sampled(
+    per_s: int, is_fast: bool
+) -> None:
+    """Few of its packets are seen, and by chance many SYNs among them; the engine has counted its connections."""
+    edge = edge_of(
+        Stream("web", good_syn, per_s, completes=True, since_s=START_S),
+        Stream("web", good_ack, per_s, is_open=True, since_s=START_S),
+        Stream("web", good_data, 6 * per_s, is_invited=True, since_s=START_S),
+        is_fast=is_fast,
+    )
+    edge.run(START_S + 200)
+    assert edge.attacks == {}
+    assert all(not plan.holds and not plan.rules for _, plan in edge.plans)
+
+
+def test_a_crowd_beside_a_flood_of_another_application_is_not_taken_for_one_from_a_handful_of_samples() -> None:
+    edge = edge_of(
+        Stream("web", good_syn, 1_100, completes=True, since_s=START_S),
+        Stream("web", good_ack, 1_100, is_open=True, since_s=START_S),
+        Stream("web", good_data, 6_600, is_invited=True, since_s=START_S),
+        Stream("game", random_datagram, 1_000_000, protocol="udp", since_s=START_S),
+    )
+    edge.run(START_S + 60)
+    assert {attack.application for attack in edge.attacks.values()} == {"game"}
+    assert all(hold.application == "game" for _, plan in edge.plans for hold in plan.holds)
 
 
 def test_a_crowd_in_sessions_that_the_kernel_has_no_room_for_is_not_an_attack() -> None:

@@ -22,11 +22,17 @@ pub struct Sample {
     pub mode: Mode,
     /// Of a connection or flow that has gone both ways: its source is real.
     pub is_two_way: bool,
+    /// Of a connection or flow that was asked for, perhaps by somebody else than its source says.
+    pub is_open: bool,
     /// Of the whole frame.
     pub length: u32,
     /// Its first bytes, from the Ethernet header on.
     pub frame: Vec<u8>,
 }
+
+/// `standing` of bpf/guard.h.
+const OPEN: u8 = 1;
+const TWO_WAY: u8 = 2;
 
 /// Take until there is none. Nobody is woken for a sample: come every tick.
 pub struct Samples {
@@ -67,7 +73,8 @@ fn read(bytes: &[u8]) -> Option<Sample> {
         tag: raw.tag,
         verdict: Verdict::of(raw.verdict)?, // none: of a newer program
         mode: Mode::of(raw.mode)?,
-        is_two_way: raw.is_two_way != 0,
+        is_open: raw.standing >= OPEN,
+        is_two_way: raw.standing >= TWO_WAY,
         length: raw.length,
         frame: raw.frame[..usize::from(raw.captured).min(SAMPLE_BYTES)].to_vec(),
     })

@@ -166,7 +166,7 @@ pub(super) struct RawSample {
     pub verdict: u8,
     pub mode: u8,
     pub captured: u8,
-    pub is_two_way: u8,
+    pub standing: u8,
     pub length: u32,
     pub frame: [u8; SAMPLE_BYTES],
 }

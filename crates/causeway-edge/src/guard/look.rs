@@ -94,6 +94,7 @@ impl Guarding {
             length: sample.length,
             frame: hex(&sample.frame),
             is_established: sample.is_two_way,
+            is_open: sample.is_open,
             rule: if is_by_rule { by_tag() } else { None },
         }
     }

@@ -65,6 +65,8 @@ pub struct Sample {
     /// Hex.
     pub frame: String,
     pub is_established: bool,
+    /// Of a flow that somebody has asked for: the source may be forged.
+    pub is_open: bool,
     /// That decided.
     pub rule: Option<String>,
 }
