@@ -118,6 +118,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 {
 	struct guard_counts *counts;
 	__u32 index = p->listener;
+	int answer = XDP_TX;
 
 	if (p->fragment == FIRST_FRAGMENT)
 		remember_first(p, verdict < FIRST_DROP || listener->mode != GUARD_PROTECT ? YES : NO);
@@ -126,8 +127,12 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 		the_time(p, with);
 	if (is_to_sample(p, with))
 		write_sample(ctx, p, verdict, listener->mode, standing_of(ctx, p));
-	if (verdict == GUARD_COOKIE_SENT && listener->mode == GUARD_PROTECT)
-		verdict = answer_syn(ctx, p, options, with);
+	if (verdict == GUARD_COOKIE_SENT && listener->mode == GUARD_PROTECT) {
+		if (is_mute(ctx))
+			answer = XDP_PASS; /* and the stack answers with a cookie of its own */
+		else
+			verdict = answer_syn(ctx, p, options, with);
+	}
 	counts = bpf_map_lookup_elem(&guard_counts, &index);
 	barrier_var(verdict); /* the compiler knows that it is one, the verifier does not */
 	if (!counts || verdict >= GUARD_VERDICTS)
@@ -139,7 +144,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct seen *p, const stru
 	counts->packets[verdict] += 1;
 	counts->bytes[verdict] += p->length;
 	if (verdict == GUARD_COOKIE_SENT)
-		return XDP_TX;
+		return answer;
 	return verdict >= FIRST_DROP ? XDP_DROP : XDP_PASS;
 }
 

@@ -12,6 +12,7 @@
 #define MAX_GUARDED 4096
 #define MAX_SETS 512
 #define MAX_RATES 1024
+#define MAX_MUTE 4096 /* interfaces */
 #define MAX_TAGS 65536
 #define MAX_RULES_OF_LISTENER 128
 #define MAX_SESSIONS 131072 /* of a family */

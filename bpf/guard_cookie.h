@@ -139,6 +139,21 @@ static __always_inline __u32 write_syn_ack(struct tcphdr *tcp, const struct seen
 	return length;
 }
 
+/* Interfaces whose driver loses what XDP sends, by index: such as a veth whose other end has neither a program nor GRO. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_MUTE);
+	__type(key, __u32);
+	__type(value, __u8);
+} mute_interfaces SEC(".maps");
+
+static __always_inline int is_mute(struct xdp_md *ctx)
+{
+	__u32 interface = ctx->ingress_ifindex;
+
+	return !!bpf_map_lookup_elem(&mute_interfaces, &interface);
+}
+
 /* Turn a SYN into the answer to it. */
 static __noinline int answer_syn(struct xdp_md *ctx, const struct seen *p, struct options *o,
 				 const struct guard_settings *with)

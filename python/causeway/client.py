@@ -119,6 +119,7 @@ class FlowPath(TypedDict):
 class GuardedInterface(TypedDict):
     name: str
     mode: str | None
+    cookies_by: NotRequired[str | None]
     reason: str | None
 
 

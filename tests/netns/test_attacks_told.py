@@ -108,6 +108,10 @@ def test_an_attack_is_told_held_switched_off_and_remembered(lab: Besieged) -> No
         assert "goes on" in lab.command("attacks", "--active", "--app", "high")
         assert f"attack {attack['id']} on application {lab.high}: " in lab.edge.output
 
+        with lab.client:  # its veth takes no answer by XDP, as a container's would not
+            assert [ask(HIGH, EDGE[4]) for _ in range(20)] == [b"hello"] * 20
+        assert "native, cookies by the stack" in lab.command("status")
+
         began_s = time.monotonic()
         told = lab.edge.result("PUT", "/api/v1/mitigation", {"enabled": False})
         assert told["enabled"] is False

@@ -6,6 +6,7 @@
 mod access;
 mod cookies;
 mod counts;
+mod driver;
 mod kernel;
 mod line;
 mod listener;
@@ -61,6 +62,8 @@ impl Default for Options {
 pub enum Attachment {
     /// In the driver, before there is a socket buffer.
     Native,
+    /// As `Native`, but what it answers would be lost in this driver: the stack answers.
+    Mute,
     /// Behind the driver: slower, everywhere.
     Generic,
 }
@@ -155,6 +158,15 @@ impl Guard {
     /// The kernel's.
     pub fn verified(&self) -> io::Result<u32> {
         call::verified(self.kernel.program.as_fd())
+    }
+
+    /// Drivers change: have SYNs answered by the program where the answers get out, else by the stack. For interfaces of the
+    /// calling thread's network namespace; `attach` does it too.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn see_drivers(&self) -> io::Result<()> {
+        self.kernel.see_drivers()
     }
 
     pub fn attached(&self) -> Vec<(u32, Attachment)> {

@@ -6,6 +6,7 @@ mod call;
 mod dispatch;
 pub mod flow;
 pub mod guard;
+mod netlink;
 mod ports;
 mod shared;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use causeway_bpf::Spot;
 use causeway_bpf::flow::PortTable;
 use causeway_bpf::guard::{
-    CookieConditions, Counts, Entry, Guard, Listener, Mode, Options, PrefixSet, Settings, Verdict, Wants,
+    Attachment, CookieConditions, Counts, Entry, Guard, Listener, Mode, Options, PrefixSet, Settings, Verdict, Wants,
 };
 use support::forge::Random;
 use support::packet::{ACK, RST, SYN, Tcp, tcp};
@@ -31,7 +31,7 @@ struct Wire {
     edge: Namespace,
     guard: Guard,
     /// An answer by XDP needs a program on the other end of a veth; this one guards nothing.
-    _peer: Guard,
+    peer: Guard,
 }
 
 /// Within the deadline, or fail.
@@ -62,7 +62,7 @@ fn wire(options: &Options) -> Option<Wire> {
     let cookies = edge.run(CookieConditions::here).unwrap();
     assert_eq!(cookies.advice(), None);
     guard.set_settings(&Settings { cookies, ..Settings::default() }).unwrap();
-    let wire = Wire { client, edge, guard, _peer: peer };
+    let wire = Wire { client, edge, guard, peer };
     let mut ports = PortTable::default();
     ports.set(1000..=1999, WEB);
     for edge in [EDGE, EDGE6] {
@@ -235,6 +235,37 @@ fn spoofed_syns_are_answered_by_cookies_and_a_client_connects_with_all_its_optio
     assert!(counts.get(Verdict::Primed).packets < 500, "{counts:?}");
 }
 
+/// As in a container: the other end of its veth is on a bridge of its host, which has no program and no NAPI.
+#[test]
+fn a_driver_that_loses_what_xdp_sends_leaves_the_answers_to_the_stack_until_it_does_no_more() {
+    let Some(wire) = wire(&Options::default()) else { return };
+    wire.protect(Wants { cookies: true, ..Wants::default() });
+    let by_guard = || {
+        wire.edge.run(|| wire.guard.see_drivers()).unwrap();
+        wire.guard.attached().iter().all(|(_, how)| *how == Attachment::Native)
+    };
+    assert!(by_guard());
+    wire.peer.release().unwrap();
+    assert!(!by_guard());
+    for (client, edge) in [(CLIENT, EDGE), (CLIENT6, EDGE6)] {
+        let listener = wire.listen(edge, 1000);
+        wire.flood(SYN);
+        let before = wire.counts();
+        for _ in 0..50 {
+            let (mut near, mut far) = wire.joined(client, edge, &listener);
+            say(&mut near, &mut far, b"hello");
+            let (options, _) = tcp_info(&far);
+            assert_eq!(options & 7, 7, "timestamps, SACK and window scale");
+        }
+        let more = |verdict| wire.counts().get(verdict).packets - before.get(verdict).packets;
+        assert!(more(Verdict::CookieSent) + more(Verdict::Primed) >= 50, "{:?}", wire.counts());
+        assert!(more(Verdict::CookieTaken) >= 45, "{:?}", wire.counts());
+    }
+    wire.client.run(|| wire.peer.attach(wire.client.index("g1"))).unwrap();
+    assert!(by_guard());
+    wire.joined(CLIENT, EDGE, &wire.listen(EDGE, 1001));
+}
+
 /// Options, and window scales of both sides, of a connection.
 fn tcp_info(stream: &TcpStream) -> (u8, u8) {
     let mut info = [0u8; 104];
@@ -293,9 +324,9 @@ fn rules_outlive_their_process_and_the_next_one_takes_them_over() {
     let listener = wire.listen(EDGE, 1000);
     wire.block(&[CLIENT]);
     // All that the kernel sees of a process that is killed: its descriptors are closed.
-    let Wire { client, edge, guard, _peer } = wire;
+    let Wire { client, edge, guard, peer } = wire;
     drop(guard);
-    let again = |guard| Wire { client, edge, guard, _peer };
+    let again = |guard| Wire { client, edge, guard, peer };
     let guard = {
         let blocked = |client: &Namespace| {
             client.run(|| TcpStream::connect_timeout(&at(EDGE, 1000), SILENCE)).unwrap_err().kind()

@@ -118,6 +118,8 @@ pub struct GuardedInterface {
     pub name: String,
     /// `native`: in the driver. `generic`: behind it, slower. None: not guarded, with a reason.
     pub mode: Option<&'static str>,
+    /// Who answers SYNs while cookies are held: `guard`, or `stack` where the driver would lose the guard's answers.
+    pub cookies_by: Option<&'static str>,
     pub reason: Option<String>,
 }
 

@@ -22,7 +22,7 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import EdgeStatus, FlowPath, Guard, MitigationSummary, PortPressure, Status
+    from causeway.client import EdgeStatus, FlowPath, Guard, GuardedInterface, MitigationSummary, PortPressure, Status
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -117,7 +117,7 @@ _GUARD_DROPS = (
 def _guard_text(guard: Guard) -> str:
     if not guard["is_on"]:
         return f"off: {guard['missing']}"
-    places = [f"{at['name']} {at['mode'] or 'not guarded: ' + (at['reason'] or '')}" for at in guard["interfaces"]]
+    places = [_guarded_text(at) for at in guard["interfaces"]]
     drops = [f"{count} {name}" for name in _GUARD_DROPS if (count := guard["verdicts"].get(name, 0))]
     passed = sum(count for name, count in guard["verdicts"].items() if name not in _GUARD_DROPS)
     left_out = f", {guard['left_out']} listeners beyond its room" if guard["left_out"] else ""
@@ -126,6 +126,12 @@ def _guard_text(guard: Guard) -> str:
     trouble = f", refused: {guard['missing']}" if guard["missing"] else ""
     dropped = f"dropped {', '.join(drops)}" if drops else "dropped none"
     return f"on ({', '.join(places) or 'no interface'}), {passed} packets passed, {dropped}{left_out}{trouble}"
+
+
+def _guarded_text(at: GuardedInterface) -> str:
+    if not at["mode"]:
+        return f"{at['name']} not guarded: {at['reason']}"
+    return f"{at['name']} {at['mode']}{', cookies by the stack' if at.get('cookies_by') == 'stack' else ''}"
 
 
 def mitigation_text(told: MitigationSummary) -> str:

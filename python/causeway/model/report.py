@@ -153,10 +153,14 @@ class FlowPath(msgspec.Struct, frozen=True):
 
 
 class GuardedInterface(msgspec.Struct, frozen=True):
-    """`native`: packets are judged in the driver; `generic`: behind it. Without a mode it is not guarded: `reason`."""
+    """`native`: packets are judged in the driver; `generic`: behind it. Without a mode it is not guarded: `reason`.
+
+    While cookies are held, SYNs are answered by the `guard`, or by the `stack` where the driver would lose its answers.
+    """
 
     name: str
     mode: str | None = None
+    cookies_by: str | None = None
     reason: str | None = None
 
 

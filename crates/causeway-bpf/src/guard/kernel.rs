@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::programs::Xdp;
 
+use super::driver::Drivers;
 use super::{Attachment, Options};
 use crate::flow::pins;
 use crate::{Unavailable, built, call};
@@ -17,7 +18,7 @@ use crate::{Unavailable, built, call};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 /// Of `bpf/guard.h`: maps of another layout are not adopted. Count up with every change there.
-const LAYOUT: &str = "maps-4";
+const LAYOUT: &str = "maps-5";
 const GENERIC: &str = "-generic";
 
 macro_rules! maps {
@@ -63,7 +64,8 @@ maps!(
     sessions6,
     datagrams,
     guard_samples,
-    primed
+    primed,
+    mute_interfaces
 );
 
 #[derive(Debug)]
@@ -217,7 +219,28 @@ impl Kernel {
             call::pin(link.as_fd(), &pin_of(directory, interface, attachment))?;
         }
         links.insert(interface, Link { link, attachment, is_ours: true });
-        Ok(attachment)
+        drop(links);
+        let _ = self.see_drivers(); // it is attached all the same
+        Ok(self.links().get(&interface).map_or(attachment, |link| link.attachment))
+    }
+
+    pub fn see_drivers(&self) -> io::Result<()> {
+        let mut links = self.links();
+        if links.values().all(|link| link.attachment == Attachment::Generic) {
+            return Ok(());
+        }
+        let drivers = Drivers::here()?;
+        for (interface, link) in links.iter_mut().filter(|(_, link)| link.attachment != Attachment::Generic) {
+            let is_mute = drivers.is_mute(*interface);
+            link.attachment = if is_mute { Attachment::Mute } else { Attachment::Native };
+            self.tell_mute(*interface, is_mute)?; // whatever an earlier process has left there
+        }
+        Ok(())
+    }
+
+    fn tell_mute(&self, interface: u32, is_mute: bool) -> io::Result<()> {
+        let map = self.maps.mute_interfaces.as_fd();
+        if is_mute { call::update(map, &interface, &1u8) } else { call::delete(map, &interface) }
     }
 
     pub fn is_kept(&self) -> bool {
@@ -261,12 +284,11 @@ impl Kernel {
     }
 
     pub fn detach(&self, interface: u32) -> io::Result<()> {
-        if let Some(link) = self.links().remove(&interface)
-            && let Some(directory) = &self.pins
-        {
+        let Some(link) = self.links().remove(&interface) else { return Ok(()) };
+        if let Some(directory) = &self.pins {
             std::fs::remove_file(pin_of(directory, interface, link.attachment))?;
         }
-        Ok(())
+        self.tell_mute(interface, false)
     }
 }
 

@@ -160,6 +160,7 @@ impl Guarding {
         for (gone, _) in guarded.iter().filter(|(interface, _)| !there.contains(interface)) {
             let _ = guard.detach(*gone);
         }
+        let _ = guard.see_drivers(); // who cannot be asked stays as it was
         self.unguarded.retain(|interface, _| there.contains(interface));
         for interface in there {
             match guard.attach(interface) {
@@ -178,12 +179,14 @@ impl Guarding {
     pub(super) fn interfaces(&self) -> Vec<GuardedInterface> {
         let Kernel::Has(guard) = &self.kernel else { return Vec::new() };
         let guarded = guard.attached().into_iter().map(|(interface, attachment)| {
-            let mode = if attachment == Attachment::Native { "native" } else { "generic" };
-            GuardedInterface { name: name_of(interface), mode: Some(mode), reason: None }
+            let mode = if attachment == Attachment::Generic { "generic" } else { "native" };
+            let cookies_by = if attachment == Attachment::Mute { "stack" } else { "guard" };
+            GuardedInterface { name: name_of(interface), mode: Some(mode), cookies_by: Some(cookies_by), reason: None }
         });
         let not = self.unguarded.iter().map(|(interface, reason)| GuardedInterface {
             name: name_of(*interface),
             mode: None,
+            cookies_by: None,
             reason: Some(reason.clone()),
         });
         guarded.chain(not).collect()
