@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let guard = Guard::open(&guard::Options::default()).map(|guard| {
         let attached = guard.attach(LO).map(|attachment| match attachment {
             Attachment::Native => "XDP, native",
+            Attachment::Mute => "XDP, in the driver, which loses what it sends",
             Attachment::Generic => "XDP, generic",
         });
         (guard.verified(), told(attached))

@@ -145,7 +145,9 @@ class Edge:
             self.reached += weight if not is_good and verdict == "passed" else 0
             if at < samples:
                 frame = drawn[at]
-                one = Sample(self.ms, stream.application, verdict, len(frame), frame[:128].hex(), is_known, is_open, rule)
+                one = Sample(
+                    self.ms, stream.application, verdict, len(frame), frame[:128].hex(), is_known, is_open, rule
+                )
                 self._samples.append(one)
         share = passed / len(verdicts) if verdicts else 1.0
         self._signal(stream, round(count * share), read(drawn[0]))
