@@ -159,8 +159,9 @@ SIZE(struct rule, 144);
 
 struct rule_range {
 	__u16 first, count; /* first: from RANGE_RULES on */
+	__u16 sport[2];     /* of what any of them may fit */
 };
-#define RANGES_OF_RULE 32
+#define RANGES_OF_RULE 16
 #define RANGE_RULES (MAX_GUARDED / RANGES_OF_RULE)
 
 /* --- Rates: how much of something a source may send to a listener that has the rate. */

@@ -26,6 +26,12 @@ static __always_inline void mask_address(__be32 *out, const __be32 *address, __u
 	}
 }
 
+static __always_inline int is_of(const struct rate *rate, const struct seen *p)
+{
+	return rate->of != RATE_SYNS ||
+	       (p->protocol == IPPROTO_TCP && (p->flags & (SYN_FLAG | ACK_FLAG)) == SYN_FLAG);
+}
+
 /* Answers if the packet is more than its source may send. */
 __noinline int is_over(const struct seen *p, __u32 which)
 {
@@ -37,9 +43,7 @@ __noinline int is_over(const struct seen *p, __u32 which)
 	if (!p)
 		return 0;
 	now = p->now << 6;
-	if (!rate || !rate->interval)
-		return 0;
-	if (rate->of == RATE_SYNS && (p->protocol != IPPROTO_TCP || (p->flags & (SYN_FLAG | ACK_FLAG)) != SYN_FLAG))
+	if (!rate || !rate->interval || !is_of(rate, p))
 		return 0;
 	cost = rate->of == RATE_BYTES ? rate->interval * p->length : rate->interval;
 	source.listener = p->listener;
@@ -71,8 +75,34 @@ __noinline int is_over(const struct seen *p, __u32 which)
 	return 1; /* other processors have just used it up */
 }
 
-static __always_inline int is_over_any(const struct guarded *listener, const struct seen *p)
+/* Have all together used up what there is for all? Takes nothing. */
+static __always_inline int is_used_up(const struct seen *p, __u32 which)
 {
+	struct rate *rate = bpf_map_lookup_elem(&rates, &which);
+	struct rate_source all = { .listener = p->listener, .rate = which, .is_ipv6 = p->is_ipv6 };
+	__u64 now = p->now << 6, cost, until;
+	__u64 *used;
+
+	if (!rate || !rate->interval || (p->is_ipv6 ? rate->length6 : rate->length4) || !is_of(rate, p))
+		return 0;
+	used = bpf_map_lookup_elem(&rate_sources, &all);
+	if (!used)
+		return 0;
+	cost = rate->of == RATE_BYTES ? rate->interval * p->length : rate->interval;
+	until = *(volatile __u64 *)used;
+	return (until > now ? until - now : 0) + cost > rate->depth;
+}
+
+/* First what needs no look for the source: of a flood from everywhere that look costs more than all the rest. Global: the
+ * verifier looks at it once. */
+__noinline int is_over_any(const struct guarded *listener, const struct seen *p)
+{
+	if (!listener || !p)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		if (listener->rates[i] && is_used_up(p, listener->rates[i]))
+			return 1;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		if (listener->rates[i] && is_over(p, listener->rates[i]))

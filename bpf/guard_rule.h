@@ -185,7 +185,7 @@ static long judge_by_rule(__u32 step, struct judging *judging)
 	return 1;
 }
 
-/* Without a call. What is made of them in between does not matter: they are looked at again. */
+/* Are there any that it may fit? Without a call. What is made of them in between does not matter: they are looked at again. */
 static __always_inline int has_rules(const struct seen *p)
 {
 	__u32 slot = 0;
@@ -196,7 +196,10 @@ static __always_inline int has_rules(const struct seen *p)
 		return 0;
 	slot = p->listener / RANGES_OF_RULE;
 	ranges = bpf_map_lookup_elem(set, &slot);
-	return ranges && ranges[p->listener & (RANGES_OF_RULE - 1)].count;
+	if (!ranges)
+		return 0;
+	slot = p->listener & (RANGES_OF_RULE - 1);
+	return ranges[slot].count && is_in(p->sport, ranges[slot].sport);
 }
 
 /* GUARD_RULE_PASSED, GUARD_RULE_DROPPED, or GUARD_PASSED if no rule decides. */

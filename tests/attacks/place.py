@@ -34,7 +34,7 @@ class Field:
         """Start a flood at `address:port`; rate in packets/s, 0: as many as there can be. It ends by itself."""
         words = [kind, "--interface", _ATTACKER, "--to-mac", self.mac, "--to", to, "--to-ports", str(ports)]
         words += ["--rate", str(rate), "--seconds", str(seconds), "--sources", SPOOFED]
-        command = [*inside(self.world.client), str(self.flood), *words]
+        command = ["taskset", "-c", "0", *inside(self.world.client), str(self.flood), *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
     def crowd(self, load: Path, words: tuple[str, ...], to: str, seconds: float) -> subprocess.Popen[str]:
@@ -77,6 +77,8 @@ def field(places: int, flood: Path) -> Iterator[Field]:
         _run("ip", "-n", made.client, "route", "add", "local", REAL, "dev", "lo")
         _run(*inside(made.proxy), sys.executable, str(_HERE / "card.py"), "receives", _PROXY)
         _run(*inside(made.client), sys.executable, str(_HERE / "card.py"), "sends", _ATTACKER)
+        _run(*inside(made.proxy), "sh", "-c", f"echo 1 > /sys/class/net/{_PROXY}/threaded")
+        _run("sh", "-c", f"sleep 0.2; for p in $(pgrep 'napi/{_PROXY}'); do chrt -f -p 50 $p; taskset -pc 1 $p; done")
         with _passing(made.client, _ATTACKER, flood):
             yield Field(made, _mac(made.proxy, _PROXY), flood)
 

@@ -29,6 +29,42 @@ struct {
     __type(value, struct job);
 } jobs SEC(".maps");
 
+/// How fast. The kernel makes a pause of some 20 ms at the begin of each run, so an even stream cannot be made of short ones.
+struct pace {
+    __u64 packet_ps; // between one and the next; 0: none
+    __u64 due;       // ns, when the next one is
+    __u64 part_ps;   // of a ns
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct pace);
+} paces SEC(".maps");
+
+#define BURST_NS 16000     // the clock is not asked for each packet: they may come so early
+#define STALLED_NS 1000000 // what was due before that is not sent at once
+#define MOST_LOOKS 1000000
+
+static long is_early(__u32 look, __u64 *until)
+{
+    return bpf_ktime_get_ns() >= *until;
+}
+
+static __always_inline void wait_for(struct pace *pace)
+{
+    __u64 now = bpf_ktime_get_ns(), due = pace->due;
+
+    if (due + STALLED_NS < now)
+        pace->due = due = now;
+    if (due > now + BURST_NS)
+        bpf_loop(MOST_LOOKS, is_early, &due, 0);
+    pace->part_ps += pace->packet_ps;
+    pace->due += pace->part_ps / 1000;
+    pace->part_ps %= 1000;
+}
+
 #define IP_ID 18
 #define IP_SUM 24
 #define IP_SOURCE 26
@@ -66,8 +102,11 @@ int flood(struct xdp_md *context)
     void *frame = (void *)(long)context->data, *end = (void *)(long)context->data_end;
     __u32 zero = 0;
     struct job *job = bpf_map_lookup_elem(&jobs, &zero);
-    if (!job || frame + IP_SOURCE + 4 > end)
+    struct pace *pace = bpf_map_lookup_elem(&paces, &zero);
+    if (!job || !pace || frame + IP_SOURCE + 4 > end)
         return XDP_DROP;
+    if (pace->packet_ps)
+        wait_for(pace);
     for (int i = 0; i < HEADERS; i++) {
         __u64 *word = frame + i * 8;
         if ((void *)(word + 1) > end)

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::Prefix;
 use super::access::Net;
-use super::shared::{MAX_GUARDED, MAX_RULES_OF_LISTENER, RANGE_RULES, RANGES_OF_RULE, RawRule};
+use super::shared::{MAX_GUARDED, MAX_RULES_OF_LISTENER, RANGE_RULES, RANGES_OF_RULE, RawRange, RawRule};
 
 /// Bytes of a payload that a rule can look at.
 pub const MAX_PATTERN: usize = 16;
@@ -200,9 +200,9 @@ pub type RuleSet = BTreeMap<u16, Vec<Rule>>;
 pub(super) fn lay(rules: &RuleSet) -> io::Result<Vec<RawRule>> {
     let nothing = Rule::default().raw()?;
     let mut laid = vec![RawRule { hops: [0; 2], length: [0; 2], ..nothing }; RANGE_RULES];
-    let mut ranges = vec![[0u16; 2]; RANGE_RULES * RANGES_OF_RULE];
+    let mut ranges = vec![RawRange::default(); RANGE_RULES * RANGES_OF_RULE];
     // Listeners with the same rules share them.
-    let mut distinct: Vec<(&[Rule], [u16; 2])> = Vec::new();
+    let mut distinct: Vec<(&[Rule], RawRange)> = Vec::new();
     for (listener, rules) in rules {
         if *listener == 0 || *listener >= MAX_GUARDED {
             return Err(refused(format!("listener {listener}: an index is 1 to {}", MAX_GUARDED - 1)));
@@ -218,16 +218,19 @@ pub(super) fn lay(rules: &RuleSet) -> io::Result<Vec<RawRule>> {
         if laid.len() + rules.len() > usize::from(u16::MAX) {
             return Err(refused(format!("more than {} rules in all", usize::from(u16::MAX) - RANGE_RULES)));
         }
-        let range = [laid.len() as u16, rules.len() as u16];
-        ranges[usize::from(*listener)] = range;
-        distinct.push((rules, range));
+        let first = laid.len();
         for rule in rules {
             laid.push(rule.raw()?);
         }
+        let ports = laid[first..].iter().map(|raw| raw.sport);
+        let sport = ports.reduce(|one, other| [one[0].min(other[0]), one[1].max(other[1])]).unwrap_or_default();
+        let range = RawRange { first: first as u16, count: rules.len() as u16, sport };
+        ranges[usize::from(*listener)] = range;
+        distinct.push((rules, range));
     }
     for (raw, ranges) in laid.iter_mut().zip(ranges.chunks_exact(RANGES_OF_RULE)) {
         // SAFETY: a rule has more bytes, and is plain numbers, for which all bits are fine.
-        unsafe { *std::ptr::from_mut(raw).cast::<[[u16; 2]; RANGES_OF_RULE]>() = ranges.try_into().expect("exact") };
+        unsafe { *std::ptr::from_mut(raw).cast::<[RawRange; RANGES_OF_RULE]>() = ranges.try_into().expect("exact") };
     }
     Ok(laid)
 }

@@ -65,8 +65,16 @@ pub(super) const VALUE_LENGTH: u32 = 20;
 pub(super) const VALUE_RECORD: u32 = 0x7ff_ffff;
 pub(super) const MAX_MARKS_BELOW: usize = 8;
 
-pub(super) const RANGES_OF_RULE: usize = 32;
+pub(super) const RANGES_OF_RULE: usize = 16;
 pub(super) const RANGE_RULES: usize = MAX_GUARDED as usize / RANGES_OF_RULE;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct RawRange {
+    pub first: u16,
+    pub count: u16,
+    pub sport: [u16; 2],
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -97,7 +105,7 @@ pub(super) struct RawRule {
     pub payload_mask: [u8; 16],
 }
 
-const _: () = assert!(size_of::<RawRule>() == 144 && RANGES_OF_RULE * 4 <= 144);
+const _: () = assert!(size_of::<RawRule>() == 144 && RANGES_OF_RULE * size_of::<RawRange>() <= 144);
 const _: () = assert!(offset_of!(RawRule, length) == 20 && offset_of!(RawRule, fingerprint) == 44);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,6 +17,18 @@ const BATCH: u32 = 64;
 // SAFETY: plain numbers, no padding, any bit pattern is valid.
 unsafe impl Pod for Job {}
 
+/// Mirrors `struct pace` of flood.bpf.c.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    packet_ps: u64,
+    due: u64,
+    part_ps: u64,
+}
+
+// SAFETY: as above.
+unsafe impl Pod for Pace {}
+
 /// The beginning of `union bpf_attr` for a trial run.
 #[repr(C)]
 #[derive(Default)]
@@ -67,11 +79,16 @@ pub struct Flood {
 }
 
 impl Flood {
-    pub fn new(frame: &[u8], job: &Job) -> io::Result<Flood> {
+    /// `even_rate`: packets a second that the kernel spreads evenly over a call, on a processor of its own; 0: it does not.
+    pub fn new(frame: &[u8], job: &Job, even_rate: u64) -> io::Result<Flood> {
         let mut program = load()?;
         let mut jobs: Array<_, Job> =
             Array::try_from(program.map_mut("jobs").ok_or(io::ErrorKind::NotFound)?).map_err(io::Error::other)?;
         jobs.set(0, *job, 0).map_err(io::Error::other)?;
+        let mut paces: Array<_, Pace> =
+            Array::try_from(program.map_mut("paces").ok_or(io::ErrorKind::NotFound)?).map_err(io::Error::other)?;
+        let packet_ps = 1_000_000_000_000u64.checked_div(even_rate).unwrap_or(0);
+        paces.set(0, Pace { packet_ps, ..Pace::default() }, 0).map_err(io::Error::other)?;
         let xdp = find(&mut program, "flood")?;
         xdp.load().map_err(|error| io::Error::other(format!("{error:?}")))?;
         Ok(Flood { program, frame: frame.to_vec() })

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::access::{Access, Net};
 use super::super::rule::{Action, Rule, fingerprint};
+use super::super::shared::RawRate;
 use super::super::{Listener, RateOf, Verdict};
 use super::{Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Seen, Surroundings, Twin, datagram};
 
@@ -108,7 +109,9 @@ impl<S: Surroundings> Twin<S> {
             if self.is_open(seen) {
                 return (Verdict::Established, 0);
             }
-            if listener.rates.iter().any(|rate| self.is_over(seen, index, *rate, now_ns)) {
+            let mut rates = listener.rates.iter();
+            let is_used_up = rates.clone().any(|rate| self.is_used_up(seen, index, *rate, now_ns));
+            if is_used_up || rates.any(|rate| self.is_over(seen, index, *rate, now_ns)) {
                 return (Verdict::Rate, 0);
             }
         }
@@ -137,22 +140,31 @@ impl<S: Surroundings> Twin<S> {
         best.map(|(_, entry)| (entry.access, entry.tag))
     }
 
+    /// Have all together used up what there is for all? Asked first, without taking.
+    fn is_used_up(&self, seen: &Seen, index: u16, which: u16, now_ns: u64) -> bool {
+        let Some((raw, cost, source)) = self.asked(seen, which) else { return false };
+        let used = self.sources.get(&(index, which, seen.source.is_ipv4(), source));
+        source.length == 0 && used.is_some_and(|used| used.saturating_sub(now_ns << 6) + cost > raw.depth)
+    }
+
     fn is_over(&mut self, seen: &Seen, index: u16, which: u16, now_ns: u64) -> bool {
-        let Some(rate) = self.rates.get(&which).filter(|rate| rate.of != RateOf::Syns || seen.asks_for_connection())
-        else {
-            return false;
-        };
-        let raw = rate.raw().expect("a rate that was set");
-        let cost = if rate.of == RateOf::Bytes { raw.interval * u64::from(seen.length) } else { raw.interval };
-        let is_ipv4 = seen.source.is_ipv4();
-        let source = Net::of(seen.source, if is_ipv4 { rate.length_v4 } else { rate.length_v6 });
-        let now = now_ns << 6;
-        let used = self.sources.get(&(index, which, is_ipv4, source)).copied().unwrap_or(0).max(now);
+        let Some((raw, cost, source)) = self.asked(seen, which) else { return false };
+        let (now, key) = (now_ns << 6, (index, which, seen.source.is_ipv4(), source));
+        let used = self.sources.get(&key).copied().unwrap_or(0).max(now);
         if used - now + cost > raw.depth {
             return true;
         }
-        self.sources.insert((index, which, is_ipv4, source), used + cost);
+        self.sources.insert(key, used + cost);
         false
+    }
+
+    /// The rate, if it is of such packets, what this one costs, and who pays.
+    fn asked(&self, seen: &Seen, which: u16) -> Option<(RawRate, u64, Net)> {
+        let rate = self.rates.get(&which).filter(|rate| rate.of != RateOf::Syns || seen.asks_for_connection())?;
+        let raw = rate.raw().expect("a rate that was set");
+        let cost = if rate.of == RateOf::Bytes { raw.interval * u64::from(seen.length) } else { raw.interval };
+        let length = if seen.source.is_ipv4() { rate.length_v4 } else { rate.length_v6 };
+        Some((raw, cost, Net::of(seen.source, length)))
     }
 
     fn judge_rest(&self, seen: &Seen, listener: &Listener) -> Verdict {
