@@ -24,9 +24,9 @@ def test_who_is_a_client_already_or_becomes_one_is_served_while_somebody_floods(
         need_fast_path()
     results = tmp_path / "results.json"
     words = ["--contestants", carrier, "--only", FLOODS[carrier], "--rate", str(RATE_PER_S)]
-    words += ["--quiet", "1", "--seconds", "2"]
+    words += ["--quiet", "1", "--seconds", "4"]
     done = subprocess.run(
-        [sys.executable, RUN, *words, "--results", results], capture_output=True, text=True, timeout=240
+        [sys.executable, RUN, *words, "--results", results], capture_output=True, text=True, timeout=300
     )
     if done.returncode == 3 or "the kernel makes no packets" in done.stderr:
         pytest.skip(f"no flood can be made here: {done.stderr.strip()}")

@@ -141,6 +141,7 @@ impl Edge {
     /// Workers that do nothing yet, with a clock that begins at `begin_ms`.
     fn idle(config: Config, workers: Option<usize>, begin_ms: u64) -> Result<Edge, EdgeError> {
         let limit = sys::raise_open_files().map_err(EdgeError::resources("reading the limit of open files"))?;
+        let _ = sys::make_table_of_files(limit); // it grows on demand else
         let workers_given = workers.is_some();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = workers.unwrap_or(if config.workers == 0 { cores } else { config.workers });

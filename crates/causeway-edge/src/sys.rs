@@ -444,6 +444,20 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Have the kernel's table of this process's descriptors made for `limit` of them, or for as many as fit in 2 MiB. It grows
+/// by doubling, and in a process of several threads whoever wants the descriptor that is one too many waits for a grace
+/// period of RCU (`expand_files` of fs/file.c), tens of ms on a busy machine: a worker would do nothing else meanwhile.
+pub fn make_table_of_files(limit: u64) -> io::Result<()> {
+    const MOST: u64 = 1 << 18;
+    let any = std::fs::File::open("/dev/null")?;
+    let last = c_int::try_from(limit.clamp(1, MOST) - 1).unwrap_or(c_int::MAX);
+    // SAFETY: a descriptor that outlives the call.
+    let high = check(unsafe { libc::fcntl(any.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) })?;
+    // SAFETY: the kernel just made it for us; the table stays.
+    drop(unsafe { OwnedFd::from_raw_fd(high) });
+    Ok(())
+}
+
 /// The addresses of this machine's interfaces.
 pub fn local_addresses() -> Vec<IpAddr> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();

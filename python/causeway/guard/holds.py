@@ -27,11 +27,11 @@ class Holds:
     _times: HoldTimes = field(default_factory=HoldTimes)
 
     def need(self, application: str, part: Part, now_ms: int, rates: tuple[Rate, ...] = ()) -> None:
-        """It is needed now. Rates that are held stay as they are until they end, unless there are more of them now."""
+        """It is needed now. Rates that are held stay as they are until they end, unless they are to be stricter now."""
         held = self._needed.get((application, part))
         if held is not None:
             held.last_ms = now_ms
-            held.rates = rates if len(rates) > len(held.rates) else held.rates
+            held.rates = rates if _strictness(rates) > _strictness(held.rates) else held.rates
             return
         hold_ms = self._times.begin(f"{application} {part}".encode(), now_ms)
         self._needed[application, part] = _Needed(now_ms, hold_ms, rates)
@@ -77,6 +77,10 @@ class Holds:
             no_fragments=self.has(application, "no_fragments"),
             rates=list(rates.rates) if rates else [],
         )
+
+
+def _strictness(rates: tuple[Rate, ...]) -> tuple[int, int]:
+    return len(rates), -sum(rate.per_s for rate in rates)
 
 
 def fair_rates(of: Literal["syns", "packets"], most_per_s: float) -> tuple[Rate, ...]:

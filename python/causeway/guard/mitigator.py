@@ -29,6 +29,7 @@ _OVER_MS = 60_000  # quiet for so long, an attack is over
 _MISSING_MS = 60_000  # what this machine could not do is tried again after that
 _LEAST_S = 0.1  # between two looks, so that a rate means something
 _PRESSED_PER_S = 100.0
+_PRESSED_MOST_PER_S = 2_000.0  # strangers of whom a worker of the engine takes as many whatever else it has to do
 _SEARCH_MS, _NEXT_RULE_MS = 5_000, 2_000
 _CARPET_SHARE = 20  # each of its applications may have this part of what one alone might
 
@@ -211,7 +212,10 @@ class Mitigator:
         if name == REST or vector in ("icmp", "other"):
             need(name, "rates", now.ms, fair_rates("packets", within.uninvited.floor))
         elif vector == "udp":
-            need(name, "rates", now.ms, fair_rates("packets", watched.threshold("udp", within)))
+            most = watched.threshold("udp", within)
+            if watched.pace.pressed > _PRESSED_PER_S:  # what is let through beyond that only keeps sessions waiting
+                most = min(most, _PRESSED_MOST_PER_S)
+            need(name, "rates", now.ms, fair_rates("packets", most))
         elif vector in STRAYS:
             need(name, "state", now.ms)
         elif vector == "fragment":

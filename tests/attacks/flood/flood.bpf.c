@@ -29,7 +29,7 @@ struct {
     __type(value, struct job);
 } jobs SEC(".maps");
 
-/// How fast. The kernel makes a pause of some 20 ms at the begin of each run, so an even stream cannot be made of short ones.
+/// How fast. An even stream cannot be made of short runs: the kernel pauses for some 20 ms before each.
 struct pace {
     __u64 packet_ps; // between one and the next; 0: none
     __u64 due;       // ns, when the next one is

@@ -181,6 +181,19 @@ def test_strangers_share_a_budget_and_sessions_lose_nothing_whoever_carries_them
     assert [rate.ipv4 for rate in hold.rates] == [32, 24, 0]
 
 
+def test_strangers_share_less_for_as_long_as_it_is_held_once_the_edge_has_said_that_it_cannot_take_them_all() -> None:
+    edge = edge_of(Stream("game", random_datagram, 1_000_000, since_s=START_S, protocol="udp"))
+    edge.run(START_S + 3)
+    [hold] = edge.plan.holds
+    assert hold.rates[-1].per_s == 10_000
+    for pressed in (0, 2_000, 0, 0):
+        edge.signals["game"]["pressed"] += pressed
+        edge.pass_by(250)
+        edge.step()
+    [hold] = edge.plan.holds
+    assert [rate.per_s for rate in hold.rates] == [100, 400, 2_000]
+
+
 def test_where_nobody_stays_a_flood_that_nobody_answers_is_limited_too() -> None:
     edge = edge_of(Stream("dns", random_datagram, 300_000, protocol="udp", since_s=START_S))
     edge.run(START_S + 5)

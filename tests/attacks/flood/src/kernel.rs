@@ -12,7 +12,9 @@ use crate::frame::Job;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flood.bpf.o"));
 const PROG_TEST_RUN: libc::c_long = 10;
 const LIVE_FRAMES: u32 = 1 << 1;
-const BATCH: u32 = 64;
+/// The kernel takes nothing else up on the processor meanwhile.
+const MOST_BATCH: u64 = 64;
+const BATCHES_PER_S: u64 = 16_000;
 
 // SAFETY: plain numbers, no padding, any bit pattern is valid.
 unsafe impl Pod for Job {}
@@ -76,22 +78,24 @@ fn find<'a>(object: &'a mut Ebpf, name: &str) -> io::Result<&'a mut Xdp> {
 pub struct Flood {
     program: Ebpf,
     frame: Vec<u8>,
+    batch: u32,
 }
 
 impl Flood {
-    /// `even_rate`: packets a second that the kernel spreads evenly over a call, on a processor of its own; 0: it does not.
-    pub fn new(frame: &[u8], job: &Job, even_rate: u64) -> io::Result<Flood> {
+    /// `rate`: packets a second that the kernel spreads evenly over a call, counting the time; 0: as many as it can.
+    pub fn new(frame: &[u8], job: &Job, rate: u64) -> io::Result<Flood> {
         let mut program = load()?;
         let mut jobs: Array<_, Job> =
             Array::try_from(program.map_mut("jobs").ok_or(io::ErrorKind::NotFound)?).map_err(io::Error::other)?;
         jobs.set(0, *job, 0).map_err(io::Error::other)?;
         let mut paces: Array<_, Pace> =
             Array::try_from(program.map_mut("paces").ok_or(io::ErrorKind::NotFound)?).map_err(io::Error::other)?;
-        let packet_ps = 1_000_000_000_000u64.checked_div(even_rate).unwrap_or(0);
+        let packet_ps = 1_000_000_000_000u64.checked_div(rate).unwrap_or(0);
         paces.set(0, Pace { packet_ps, ..Pace::default() }, 0).map_err(io::Error::other)?;
         let xdp = find(&mut program, "flood")?;
         xdp.load().map_err(|error| io::Error::other(format!("{error:?}")))?;
-        Ok(Flood { program, frame: frame.to_vec() })
+        let batch = if rate == 0 { MOST_BATCH } else { (rate / BATCHES_PER_S).clamp(1, MOST_BATCH) };
+        Ok(Flood { program, frame: frame.to_vec(), batch: batch as u32 })
     }
 
     pub fn send(&self, packets: u32) -> io::Result<()> {
@@ -106,7 +110,7 @@ impl Flood {
             data_in: self.frame.as_ptr() as u64,
             repeat: packets,
             flags: LIVE_FRAMES,
-            batch: BATCH,
+            batch: self.batch,
             ..Trial::default()
         };
         loop {

@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use options::Options;
 
-/// So long a run at a low rate is one call. The kernel pauses for some 20 ms before each, so they come in bursts of that.
-const SLICE: Duration = Duration::from_millis(2);
-/// From this rate on such bursts would be more than the queue of a veth, and the kernel keeps time, in calls of so long.
-const EVEN_FROM: u64 = 200_000;
-const LONG_SLICE: Duration = Duration::from_secs(1);
+/// What one call sends: so long at the rate asked for, or so many as fast as it goes. The kernel pauses for some 20 ms
+/// before each.
+const SLICE: Duration = Duration::from_secs(1);
+const AT_ONCE: u64 = 100_000;
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
@@ -46,31 +45,17 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<String, String> {
     options.fence()?;
     let (frame, job) = frame::template(options);
-    let even_rate = if options.rate < EVEN_FROM { 0 } else { options.rate };
-    let flood =
-        kernel::Flood::new(&frame, &job, even_rate).map_err(|error| format!("the kernel makes no packets: {error}"))?;
+    let flood = kernel::Flood::new(&frame, &job, options.rate)
+        .map_err(|error| format!("the kernel makes no packets: {error}"))?;
     let (begin, mut sent) = (Instant::now(), 0u64);
     while begin.elapsed() < options.length {
-        // What is due by now; after a stall not all at once, or a pause would end in a burst.
+        let left = options.length.saturating_sub(begin.elapsed()).min(SLICE);
         let due = match options.rate {
-            0 => 100_000,
-            rate if even_rate > 0 => {
-                let left = options.length.saturating_sub(begin.elapsed()).min(LONG_SLICE);
-                (left.as_secs_f64() * rate as f64).ceil() as u64
-            }
-            rate => {
-                let due = (begin.elapsed() + SLICE).as_secs_f64() * rate as f64;
-                (due as u64).saturating_sub(sent).min(rate / 20 + 64)
-            }
+            0 => AT_ONCE,
+            rate => (left.as_secs_f64() * rate as f64).ceil() as u64,
         };
-        if due > 0 {
-            flood.send(due as u32).map_err(|error| format!("after {sent} packets: {error}"))?;
-            sent += due;
-        }
-        if options.rate > 0 && even_rate == 0 {
-            let ahead = Duration::from_secs_f64(sent as f64 / options.rate as f64).saturating_sub(begin.elapsed());
-            std::thread::sleep(ahead.min(SLICE));
-        }
+        flood.send(due as u32).map_err(|error| format!("after {sent} packets: {error}"))?;
+        sent += due;
     }
     let seconds = begin.elapsed().as_secs_f64();
     let rate = sent as f64 / seconds;
