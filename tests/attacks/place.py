@@ -89,7 +89,7 @@ def field(places: int, flood: Path) -> Iterator[Field]:
 
 
 def _serve_first(namespace: str, device: str) -> None:
-    """Threaded NAPI (kernel 5.12, Documentation/networking/napi.rst) in place of an interrupt, of which a veth has none."""
+    """Threaded NAPI (kernel 5.12, Documentation/networking/napi.rst) in place of interrupts: a veth has none."""
     _run(*inside(namespace), "sh", "-c", f"echo 1 > /sys/class/net/{device}/threaded")
     until = time.monotonic() + _THREADS_S
     while not (threads := _threads(f"napi/{device}-")) and time.monotonic() < until:

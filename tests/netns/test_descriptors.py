@@ -118,7 +118,7 @@ def test_a_flood_of_udp_clients_and_of_connections(world: World) -> None:
 
 
 def test_the_kernel_s_table_of_descriptors_is_as_large_as_it_may_become_before_anybody_connects(world: World) -> None:
-    """It grows by doubling, and each time the thread that wants a descriptor waits until all processors have seen it."""
+    """It grows by doubling, and whoever wants a descriptor then waits until all processors have seen it."""
     told = Path(f"/proc/{world.edge.serving_pid}/status").read_text()
     [size] = [int(line.split()[1]) for line in told.splitlines() if line.startswith("FDSize:")]
     assert size >= LIMIT, size
