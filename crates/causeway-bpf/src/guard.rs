@@ -14,6 +14,7 @@ mod live;
 mod rule;
 mod samples;
 mod sessions;
+mod settings;
 mod shared;
 mod table;
 pub mod twin;
@@ -25,6 +26,7 @@ pub use listener::{Listener, Mode, Rate, RateOf, Wants};
 pub use rule::{Action, MAX_PATTERN, Pattern, Rule, RuleSet, fingerprint};
 pub use samples::{Sample, Samples};
 pub use sessions::Sessions;
+pub use settings::Settings;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,9 +41,6 @@ use crate::{Spot, Unavailable, call};
 use kernel::Kernel;
 use live::{Live, Size};
 use shared::{MAX_GUARDED, MAX_RATES, MAX_SETS, RawCounts, RawGuarded, RawHits, RawRate, RawRule, RawSettings};
-
-/// The program's sampling counts by ticks of 2^27 ns.
-const TICKS_OF_SECOND: f64 = 1e9 / (1u64 << 27) as f64;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -75,28 +74,6 @@ pub enum Answer {
     Dropped,
     /// An answer goes back where it came from.
     Replied,
-}
-
-/// What holds for all listeners.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// IP protocols, beyond TCP, UDP and ICMP, for addresses that want known ones only.
-    pub protocols: Vec<u8>,
-    /// Samples are one in so many packets of guarded listeners (0: none),
-    pub sample_every: u32,
-    /// and on each processor at most about so many a second.
-    pub samples_per_second: u32,
-    /// What SYN-ACKs with a cookie say.
-    pub cookies: CookieConditions,
-    /// Time that stands still, for trials that have to be repeatable. Monotonic ns.
-    pub clock_ns: Option<u64>,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        let cookies = CookieConditions::default();
-        Settings { protocols: Vec::new(), sample_every: 0, samples_per_second: 2000, cookies, clock_ns: None }
-    }
 }
 
 /// All maps and the program.
@@ -190,23 +167,7 @@ impl Guard {
     /// # Errors
     /// The kernel's.
     pub fn set_settings(&self, settings: &Settings) -> io::Result<()> {
-        let mut protocols = [0u64; 4];
-        settings.protocols.iter().for_each(|p| protocols[usize::from(*p) / 64] |= 1 << (p % 64));
-        let before = self.raw_settings()?;
-        let cookies = &settings.cookies;
-        let raw = RawSettings {
-            clock: settings.clock_ns.unwrap_or(0),
-            protocols,
-            sample_every: settings.sample_every,
-            samples_per_tick: (f64::from(settings.samples_per_second) / TICKS_OF_SECOND).ceil() as u32,
-            has_wildcards: before.has_wildcards,
-            mss4: cookies.mss_v4,
-            mss6: cookies.mss_v6,
-            window: cookies.window,
-            window_scale: cookies.window_scale,
-            keeps_timestamps: cookies.keeps_options().into(),
-            generation: before.generation,
-        };
+        let raw = settings.raw(&self.raw_settings()?);
         call::update(self.kernel.maps.settings.as_fd(), &0u32, &raw)
     }
 

@@ -124,10 +124,16 @@ impl Wire {
             for mut frame in frames {
                 frame[..6].copy_from_slice(&MAC);
                 let (bytes, length) = (frame.as_ptr().cast(), size_of::<libc::sockaddr_ll>() as u32);
-                // SAFETY: a frame and an address that outlive the call.
-                let sent =
-                    unsafe { libc::sendto(socket.as_raw_fd(), bytes, frame.len(), 0, (&raw const to).cast(), length) };
-                assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+                eventually("room in the queue of the other end", || {
+                    // SAFETY: a frame and an address that outlive the call.
+                    let sent = unsafe {
+                        libc::sendto(socket.as_raw_fd(), bytes, frame.len(), 0, (&raw const to).cast(), length)
+                    };
+                    let error = std::io::Error::last_os_error();
+                    let is_full = sent < 0 && error.raw_os_error() == Some(libc::ENOBUFS);
+                    assert!(is_full || sent == frame.len() as isize, "{error}");
+                    (!is_full).then_some(())
+                });
             }
         });
     }

@@ -152,7 +152,7 @@ fn rate(random: &mut Random) -> Rate {
     Rate {
         of,
         length_v4: random.one(&[32, 24, 0]),
-        length_v6: random.one(&[128, 64, 56, 33]),
+        length_v6: random.one(&[128, 64, 56, 33, 0]),
         per_second: u64::from(1 + random.below(50)) * more,
         burst: u64::from(1 + random.below(50)) * more,
     }

@@ -35,7 +35,9 @@ fn a_steady_beat_is_sampled_in_all_its_parts_alike() {
             let kind = (packet % KINDS) as u16;
             guard.ask(&udp(at(CLIENT, 4000 + kind), at(EDGE, PORT), b"hello")).unwrap();
             if packet % 1000 == 999 {
-                samples.by_ref().for_each(|it| taken[usize::from(it.frame[35]) - 4000 % 256] += 1);
+                samples
+                    .by_ref()
+                    .for_each(|it| taken[usize::from(u16::from_be_bytes([it.frame[34], it.frame[35]]) - 4000)] += 1);
             }
         }
         let fair = PACKETS / every as usize / KINDS;

@@ -31,7 +31,7 @@ from causeway.model.mitigation import (
 
 log = logging.getLogger(__name__)
 
-PEACE_LOOK_S, ALERT_LOOK_S = 0.25, 0.25  # until an attack is answered it is felt
+LOOK_S = 0.25  # until an attack is answered it is felt
 _SUSPECTED_LOOK_S = 0.12  # from a suspicion to the look that confirms it: as soon as a rate means something
 _SLOW_LOOK_S, _LOOK_SHARE = 1.0, 50
 _NICE = -10
@@ -165,7 +165,7 @@ class Mitigation:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         with self._deciding:
             self._try(self._adopt)
-        pause_s = PEACE_LOOK_S
+        pause_s = LOOK_S
         while not self._is_over.wait(pause_s):
             began_s, was_alert = time.monotonic(), self._mitigator.is_alert
             with self._deciding:
@@ -173,9 +173,9 @@ class Mitigation:
             # With a thousand busy applications a look costs something: in peace it may take its time.
             slow_s = min(_SLOW_LOOK_S, _LOOK_SHARE * (time.monotonic() - began_s))
             if self._mitigator.is_alert:
-                pause_s = ALERT_LOOK_S if was_alert else _SUSPECTED_LOOK_S
+                pause_s = LOOK_S if was_alert else _SUSPECTED_LOOK_S
             else:
-                pause_s = max(PEACE_LOOK_S, slow_s)
+                pause_s = max(LOOK_S, slow_s)
 
     def _try_step(self) -> None:
         self._try(self.step)

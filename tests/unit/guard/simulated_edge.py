@@ -81,15 +81,18 @@ class Edge:
     lost_good: int = 0  # packets of good streams that were dropped
     reached: int = 0  # packets of bad streams that came through
     _samples: list[Sample] = field(default_factory=list)
+    _was_alert: bool = False
 
     @property
     def s(self) -> float:
         return (self.ms - 1_000_000) / 1_000
 
     def run(self, until_s: float) -> None:
-        """Look as an agent does: four times a second while something is suspected, else twice."""
+        """Look as an agent does: four times a second, and soon after a suspicion."""
         while self.s < until_s - 1e-9:
-            self.pass_by(250 if self.mitigator.is_alert else 500)
+            is_new = self.mitigator.is_alert and not self._was_alert
+            self._was_alert = self.mitigator.is_alert
+            self.pass_by(120 if is_new else 250)
             self.step()
 
     def step(self) -> Decision:
