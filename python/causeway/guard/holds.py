@@ -10,6 +10,7 @@ from causeway.guard.rules import HOLD_MS, HoldTimes
 from causeway.model.mitigation import Hold, Rate
 
 Part = Literal["cookies", "state", "no_fragments", "rates"]
+_CALM_MS = 2_000
 
 
 @dataclass(slots=True)
@@ -17,6 +18,12 @@ class _Needed:
     last_ms: int
     hold_ms: int
     rates: tuple[Rate, ...] = ()
+    is_calm: bool = False  # not needed just now: there is nobody to share with fairly
+
+    @property
+    def planned_rates(self) -> list[Rate]:
+        """In calm many may share one address. What there is for all stays the same: a pulse meets it at once."""
+        return [rate for rate in self.rates if not self.is_calm or not rate.ipv4]
 
 
 @dataclass(slots=True)
@@ -30,7 +37,7 @@ class Holds:
         """It is needed now. Rates that are held stay as they are until they end, unless they are to be stricter now."""
         held = self._needed.get((application, part))
         if held is not None:
-            held.last_ms = now_ms
+            held.last_ms, held.is_calm = now_ms, False
             held.rates = rates if _strictness(rates) > _strictness(held.rates) else held.rates
             return
         hold_ms = self._times.begin(f"{application} {part}".encode(), now_ms)
@@ -41,6 +48,7 @@ class Holds:
 
     def expire(self, now_ms: int) -> None:
         for key, held in list(self._needed.items()):
+            held.is_calm = now_ms - held.last_ms >= _CALM_MS
             if now_ms - held.last_ms >= held.hold_ms:
                 del self._needed[key]
 
@@ -75,7 +83,7 @@ class Holds:
             cookies=self.has(application, "cookies"),
             state=self.has(application, "state"),
             no_fragments=self.has(application, "no_fragments"),
-            rates=list(rates.rates) if rates else [],
+            rates=rates.planned_rates if rates else [],
         )
 
 

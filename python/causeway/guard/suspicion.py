@@ -13,7 +13,7 @@ from causeway.guard.symptoms import is_pressed
 from causeway.model.mitigation import Look
 
 WATCH_MS = 60_000  # after the last reason to
-_SAMPLES_PER_S, _PEACE_SAMPLES_PER_S = 2_000, 200
+_SAMPLES_PER_S, _WATCHING_SAMPLES_PER_S, _PEACE_SAMPLES_PER_S = 2_000, 500, 200  # each costs some 10 us
 _FREE_MS = 10_000  # a guard that is there without being asked for: the operator wants it, so looking costs little more
 _COOKIES_PER_S, _LISTEN_DROPS_PER_S = 200.0, 50.0
 _RECEIVED_FLOOR, _RECEIVED_FACTOR = 20_000.0, 4.0
@@ -52,10 +52,9 @@ class Suspicion:
 
     def sampling(self, look: Look, is_holding: bool, packets_per_s: float) -> int:
         """One packet in how many is to be seen. Changes seldom: every change writes a whole plan into the kernel."""
-        is_asked = self.is_alert(look.at_ms) or is_holding
-        if is_asked:
+        if is_holding or self.is_alert(look.at_ms):
             self._unasked_since_ms = None
-            wanted = _SAMPLES_PER_S
+            wanted = _SAMPLES_PER_S if is_holding else _WATCHING_SAMPLES_PER_S
         elif look.is_attached:
             since = self._unasked_since_ms = look.at_ms if self._unasked_since_ms is None else self._unasked_since_ms
             wanted = _PEACE_SAMPLES_PER_S if look.at_ms - since >= _FREE_MS else 0

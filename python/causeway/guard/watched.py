@@ -194,6 +194,8 @@ class Watched:
             self.rates["udp"] = max(self.rates.get("udp", 0.0), self.pace.newcomers)
 
     def _is_over(self, vector: Vector, rate: float, newcomers: float, bounds: Thresholds) -> bool:
+        if not rate and not newcomers:  # as most are most of the time: no history need be asked
+            return False
         if vector == "udp" and newcomers > self.threshold("syn", bounds):
             return True
         return rate > self.threshold(vector, bounds)

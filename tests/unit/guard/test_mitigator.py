@@ -194,6 +194,25 @@ def test_strangers_share_less_for_as_long_as_it_is_held_once_the_edge_has_said_t
     assert [rate.per_s for rate in hold.rates] == [100, 400, 2_000]
 
 
+def test_between_floods_strangers_share_what_there_is_as_they_like_and_fairly_as_soon_as_the_next_one_comes() -> None:
+    """Many share one address. What there is for all stays as it is: a pulse meets it from its first packet on."""
+    pulse = Stream("voice", random_datagram, 300_000, protocol="udp", since_s=START_S, until_s=START_S + 5)
+    again = Stream("voice", random_datagram, 300_000, protocol="udp", since_s=START_S + 20)
+    edge = edge_of(Stream("voice", good_datagram, 1_000, is_invited=True, protocol="udp"), pulse, again)
+
+    def shares() -> list[tuple[int, int]]:
+        [hold] = edge.plan.holds
+        return [(rate.ipv4, rate.per_s) for rate in hold.rates]
+
+    edge.run(START_S + 5)
+    fair = shares()
+    assert [bits for bits, _ in fair] == [32, 24, 0]
+    edge.run(START_S + 15)
+    assert shares() == fair[-1:]
+    edge.run(START_S + 21)
+    assert shares() == fair
+
+
 def test_where_nobody_stays_a_flood_that_nobody_answers_is_limited_too() -> None:
     edge = edge_of(Stream("dns", random_datagram, 300_000, protocol="udp", since_s=START_S))
     edge.run(START_S + 5)
