@@ -21,7 +21,7 @@ pub use application::{
     CHOICES, Carried, CarriedOrigin, HeaderKind, MAX_APPLICATIONS, MAX_ORIGINS, MAX_SLOTS, MAX_SOURCES,
 };
 pub use counts::{FlowOpenings, FlowTotals, FlowVerdicts, Verdict};
-pub use events::{FlowEvent, FlowEventKind, FlowEvents};
+pub use events::{FlowEvent, FlowEventKind, FlowEvents, Glance, RawFlowEvent};
 pub use hook::Hook;
 pub use ports::PortTable;
 pub use table::{Cursor, Family, Flow, FlowKey, Leg, Side, Table};

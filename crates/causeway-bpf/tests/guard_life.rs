@@ -241,6 +241,51 @@ fn spoofed_syns_are_answered_by_cookies_and_a_client_connects_with_all_its_optio
     assert!(counts.get(Verdict::Primed).packets < 500, "{counts:?}");
 }
 
+/// Row 4 of the attack table. What a cookie cannot keep is what has no timestamp to be kept in: RFC 7323, 5.7 and
+/// Documentation/networking/ip-sysctl.rst, tcp_syncookies.
+#[test]
+fn a_thousand_handshakes_by_cookie_end_as_they_would_have_without() {
+    let Some(wire) = wire(&Options::default()) else { return };
+    let listener = wire.listen(EDGE, 1000);
+    let ends = || {
+        let (near, far) = wire.joined(CLIENT, EDGE, &listener);
+        [near, far].map(|stream| (tcp_info(&stream), segment(&stream)))
+    };
+    for combination in 0..8 {
+        let is_on = |bit: u32| combination >> bit & 1 == 1;
+        let (has_timestamps, has_sack, has_scale) = (is_on(0), is_on(1), is_on(2));
+        for (name, is_on) in [("timestamps", has_timestamps), ("sack", has_sack), ("window_scaling", has_scale)] {
+            wire.client.set(&format!("ipv4/tcp_{name}"), if is_on { "1" } else { "0" });
+        }
+        wire.protect(Wants::default());
+        wire.edge.set("ipv4/tcp_syncookies", "1");
+        let plain = ends();
+        wire.edge.set("ipv4/tcp_syncookies", "2");
+        let flags = u8::from(has_timestamps) | u8::from(has_sack) << 1 | u8::from(has_scale) << 2;
+        assert_eq!(plain[1].0.0 & 7, flags, "without cookies, {combination:#05b}");
+        wire.protect(Wants { cookies: true, ..Wants::default() });
+        wire.flood(SYN);
+        ends(); // the listener sends a cookie of its own
+        let before = wire.counts().get(Verdict::CookieTaken).packets;
+        for _ in 0..125 {
+            let [near, far] = ends();
+            if has_timestamps {
+                assert_eq!([near, far], plain, "{combination:#05b}");
+            } else {
+                assert_eq!(
+                    (far.0.0 & 7, near.0.0 & 7),
+                    (0, 0),
+                    "{combination:#05b}: nothing that the other end forgot"
+                );
+                // Twelve bytes of each segment are not taken by timestamps, with cookies or without.
+                assert_eq!([near.1, far.1], plain.map(|end| end.1), "{combination:#05b}");
+            }
+        }
+        let taken = wire.counts().get(Verdict::CookieTaken).packets - before;
+        assert!(taken >= 115, "{taken} of 125 by cookie, {combination:#05b}");
+    }
+}
+
 /// As in a container: the other end of its veth is on a bridge of its host, which has no program and no NAPI.
 #[test]
 fn a_driver_that_loses_what_xdp_sends_leaves_the_answers_to_the_stack_until_it_does_no_more() {
@@ -270,6 +315,18 @@ fn a_driver_that_loses_what_xdp_sends_leaves_the_answers_to_the_stack_until_it_d
     wire.client.run(|| wire.peer.attach(wire.client.index("g1"))).unwrap();
     assert!(by_guard());
     wire.joined(CLIENT, EDGE, &wire.listen(EDGE, 1001));
+}
+
+/// The largest segment that it sends, in bytes.
+fn segment(stream: &TcpStream) -> u32 {
+    let (mut bytes, mut length) = (0u32, size_of::<u32>() as u32);
+    // SAFETY: room of the length that it says.
+    let result = unsafe {
+        let place = (&raw mut bytes).cast();
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_MAXSEG, place, &raw mut length)
+    };
+    assert_eq!(result, 0);
+    bytes
 }
 
 /// Options, and window scales of both sides, of a connection.

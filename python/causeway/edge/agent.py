@@ -15,6 +15,7 @@ import msgspec
 from causeway.edge.alarms import Alarms
 from causeway.edge.episodes import Episodes
 from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
+from causeway.edge.named import named_thread
 from causeway.exchange.bus import EdgeRefused, EdgeSide
 from causeway.model.mitigation import Look, Plan, PlanReport, decode_look, decode_plan, decode_plan_report
 from causeway.model.report import (
@@ -75,7 +76,7 @@ class Agent:
         self._episodes = Episodes()
         self._woken = threading.Event()
         self._is_stopping = self._is_over = self._is_skipping = False
-        self._thread = threading.Thread(target=self._run, name="edge-agent", daemon=True)
+        self._thread = named_thread("edge-agent", self._run)
 
     def start(self) -> None:
         """Come onto the exchange, report once, then keep reporting."""

@@ -7,12 +7,12 @@ dead data plane.
 from __future__ import annotations
 
 import socket
-import threading
 from typing import Protocol
 
 import msgspec
 
 from causeway.edge.agent import Engine, EngineFailed
+from causeway.edge.named import named_thread
 from causeway.native import Edge, NativeError, die_with
 from causeway.settings import Settings
 
@@ -51,7 +51,7 @@ def take_over(settings: Settings, link: socket.socket) -> Engine:
 
 def pulse(engine: Engine, line: _Descriptor) -> None:
     """Have the engine tell the supervisor that it lives, for as long as it does."""
-    threading.Thread(target=engine.pulse, args=(line.fileno(),), name="edge-pulse", daemon=True).start()
+    named_thread("edge-pulse", lambda: engine.pulse(line.fileno())).start()
 
 
 def _config(settings: Settings) -> bytes:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from causeway.edge.named import named_thread
 from causeway.guard.mitigator import Mitigator
 from causeway.model.mitigation import (
     Attack,
@@ -106,7 +107,7 @@ class Mitigation:
         self._deciding = threading.Lock()
         self._is_over = threading.Event()
         self._complained_s = float("-inf")
-        self._thread = threading.Thread(target=self._run, name="edge-mitigation", daemon=True)
+        self._thread = named_thread("edge-mitigate", self._run)
 
     def start(self) -> None:
         """Take up what an earlier process has in force, then look."""

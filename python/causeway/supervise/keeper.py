@@ -22,7 +22,7 @@ from causeway.supervise.notify import Notify
 
 log = logging.getLogger("causeway")
 
-_TURN_S = 0.25  # how often it looks whether all is well
+_TURN_S = 0.5  # it looks at least so often whether all is well; a beat comes sooner
 _LATE_S = 0.5  # woken this much too late, the machine is overloaded or was asleep
 _START_S = 60.0  # imports of a new process, on a slow disk
 _HAND_OVER_S = 30.0  # the processes themselves give up after 10 s

@@ -44,7 +44,7 @@ struct {
 } paces SEC(".maps");
 
 #define BURST_NS 16000     // the clock is not asked for each packet: they may come so early
-#define STALLED_NS 1000000 // what was due before that is not sent at once
+#define STALLED_NS 100000  // what was due before that is not sent at once: a queue of 256 has to hold what is
 #define MOST_LOOKS 1000000
 
 static long is_early(__u32 look, __u64 *until)

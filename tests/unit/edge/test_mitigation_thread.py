@@ -139,7 +139,7 @@ def test_it_ends_when_told_and_leaves_what_is_held(begun: Callable[[FloodedEngin
     eventually(lambda: engine.plan.holds)
     mitigation.stop()
     assert engine.plan.holds
-    assert not any(thread.name == "edge-mitigation" for thread in threading.enumerate())
+    assert not any(thread.name == "edge-mitigate" for thread in threading.enumerate())
 
 
 def test_attacks_that_are_kept_are_bounded() -> None:

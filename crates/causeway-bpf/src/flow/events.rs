@@ -1,12 +1,13 @@
 //! What happened to flows, through a ring that the kernel writes and one process reads.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Map, MapData, RingBuf};
 
 use super::Flow;
-use super::shared::{Clock, RawEvent};
+use super::shared::{Clock, ESTABLISHED, RawEvent, TOLD};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowEventKind {
@@ -28,6 +29,78 @@ pub struct FlowEvent {
     pub flow: Flow,
     /// Monotonic, as in [`Flow`].
     pub at_ms: u64,
+}
+
+/// What most events are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    pub client: IpAddr,
+    pub edge_port: u16,
+    /// Else UDP.
+    pub is_tcp: bool,
+    pub is_established: bool,
+    pub is_told: bool,
+    pub client_bytes: u64,
+    pub origin_bytes: u64,
+    /// Since it became two-way, of TCP.
+    pub lasted_ms: u64,
+}
+
+/// An event as the kernel wrote it: of tens of thousands a second, most are looked at and no more.
+#[derive(Clone, Copy)]
+pub struct RawFlowEvent {
+    raw: Raw,
+    kind: FlowEventKind,
+    clock: Clock,
+}
+
+#[derive(Clone, Copy)]
+enum Raw {
+    V4(RawEvent<4>),
+    V6(RawEvent<16>),
+}
+
+impl RawFlowEvent {
+    pub fn kind(&self) -> FlowEventKind {
+        self.kind
+    }
+
+    pub fn application(&self) -> u16 {
+        match &self.raw {
+            Raw::V4(raw) => raw.client.tally.application(),
+            Raw::V6(raw) => raw.client.tally.application(),
+        }
+    }
+
+    pub fn glance(&self) -> Glance {
+        match &self.raw {
+            Raw::V4(raw) => self.glance_at(raw),
+            Raw::V6(raw) => self.glance_at(raw),
+        }
+    }
+
+    fn glance_at<const N: usize>(&self, raw: &RawEvent<N>) -> Glance {
+        let client = &raw.client.tally;
+        Glance {
+            client: raw.client_key.ends.from().ip(),
+            edge_port: raw.client_key.ends.to().port(),
+            is_tcp: raw.client_key.is_tcp(),
+            is_established: client.has(ESTABLISHED),
+            is_told: client.has(TOLD) || self.kind == FlowEventKind::Opened,
+            client_bytes: client.bytes,
+            origin_bytes: if client.has(ESTABLISHED) { raw.origin.tally.bytes } else { 0 },
+            lasted_ms: self.clock.ms_of(raw.at).saturating_sub(self.clock.ms_of(raw.client.extra)),
+        }
+    }
+
+    pub fn read(&self) -> FlowEvent {
+        let (mut flow, at) = match &self.raw {
+            Raw::V4(raw) => (Flow::new(&raw.client_key, &raw.client, &raw.origin, self.clock), raw.at),
+            Raw::V6(raw) => (Flow::new(&raw.client_key, &raw.client, &raw.origin, self.clock), raw.at),
+        };
+        flow.is_told |= self.kind == FlowEventKind::Opened;
+        FlowEvent { kind: self.kind, flow, at_ms: self.clock.ms_of(at) }
+    }
 }
 
 /// Poll its descriptor, then take until there is none.
@@ -55,11 +128,9 @@ impl AsFd for FlowEvents {
     }
 }
 
-impl Iterator for FlowEvents {
-    type Item = FlowEvent;
-
+impl FlowEvents {
     /// `None`: nothing more just now.
-    fn next(&mut self) -> Option<FlowEvent> {
+    pub fn take_raw(&mut self) -> Option<RawFlowEvent> {
         loop {
             let Some(item) = self.ring.next() else {
                 self.left = 0;
@@ -69,28 +140,39 @@ impl Iterator for FlowEvents {
                 (self.clock, self.left) = (Clock::now(), TOGETHER);
             }
             self.left -= 1;
-            if let Some(event) = read::<4>(&item, self.clock).or_else(|| read::<16>(&item, self.clock)) {
-                return Some(event);
+            let raw = read::<4>(&item).map(Raw::V4).or_else(|| read::<16>(&item).map(Raw::V6));
+            if let (Some(raw), Some(kind)) = (raw, kind_of(item[0])) {
+                return Some(RawFlowEvent { raw, kind, clock: self.clock });
             }
         }
     }
 }
 
-fn read<const N: usize>(bytes: &[u8], clock: Clock) -> Option<FlowEvent> {
+impl Iterator for FlowEvents {
+    type Item = FlowEvent;
+
+    /// `None`: nothing more just now.
+    fn next(&mut self) -> Option<FlowEvent> {
+        self.take_raw().map(|event| event.read())
+    }
+}
+
+fn read<const N: usize>(bytes: &[u8]) -> Option<RawEvent<N>> {
     if bytes.len() < size_of::<RawEvent<N>>() || bytes[1] != u8::from(N == 16) {
         return None;
     }
     // SAFETY: long enough, and every pattern of bits is a value; read without regard to alignment.
-    let raw: RawEvent<N> = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
-    let kind = match raw.kind {
-        0 => FlowEventKind::Opened,
-        1 => FlowEventKind::Closed,
-        2 => FlowEventKind::Replaced,
-        3 => FlowEventKind::Refused,
-        4 => FlowEventKind::Exhausted,
-        _ => return None, // of a newer program
-    };
-    let mut flow = Flow::new(&raw.client_key, &raw.client, &raw.origin, clock);
-    flow.is_told |= kind == FlowEventKind::Opened;
-    Some(FlowEvent { kind, flow, at_ms: clock.ms_of(raw.at) })
+    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// None: of a newer program.
+fn kind_of(byte: u8) -> Option<FlowEventKind> {
+    match byte {
+        0 => Some(FlowEventKind::Opened),
+        1 => Some(FlowEventKind::Closed),
+        2 => Some(FlowEventKind::Replaced),
+        3 => Some(FlowEventKind::Refused),
+        4 => Some(FlowEventKind::Exhausted),
+        _ => None,
+    }
 }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use causeway_bpf::flow::{
-    Cursor, Family, Flow, FlowEvent, FlowEventKind, FlowEvents, FlowKey, FlowPath, Leg, Side, Table, Verdict,
+    Cursor, Family, Flow, FlowEventKind, FlowEvents, FlowKey, FlowPath, Glance, Leg, RawFlowEvent, Side, Table, Verdict,
 };
 
-use super::book::{Book, Entries};
+use super::book::{Book, Entries, Entry};
 use super::here::Notices;
 use super::judge::{Fate, LINGER_MS, Limits, Terms, end, is_half_closed};
-use super::tell::{Clocks, Of};
+use super::tell::{Clocks, Of, sighting};
 use super::{Recarry, Refuses};
 use crate::event::{Cause, Events};
 use crate::sys::Wake;
@@ -157,14 +157,14 @@ impl Keeper {
 
     /// Everything that the ring holds. Answers whether there was anything.
     fn take_events(&mut self) -> bool {
-        let Some(mut event) = self.ring.next() else { return false };
+        let Some(mut event) = self.ring.take_raw() else { return false };
         loop {
             let clocks = Clocks::now(); // one for the batch, and the book too: they differ by what it takes to read
             let book = self.book.clone();
             let mut entries = book.open();
             for _ in 0..BATCH {
-                self.on_event(event, &mut entries, clocks);
-                event = match self.ring.next() {
+                self.on_event(&event, &mut entries, clocks);
+                event = match self.ring.take_raw() {
                     Some(next) => next,
                     None => return true,
                 };
@@ -172,15 +172,21 @@ impl Keeper {
         }
     }
 
-    fn on_event(&mut self, event: FlowEvent, entries: &mut Entries, clocks: Clocks) {
-        let FlowEvent { kind, flow, at_ms } = event;
-        let entry = entries.of.entry(flow.application);
-        let std::collections::btree_map::Entry::Occupied(mut entry) = entry else { return };
-        let of = Of::entry(entry.get());
+    fn on_event(&mut self, event: &RawFlowEvent, entries: &mut Entries, clocks: Clocks) {
+        let std::collections::btree_map::Entry::Occupied(mut entry) = entries.of.entry(event.application()) else {
+            return;
+        };
+        let (kind, glance) = (event.kind(), event.glance());
+        let is_opening = kind == FlowEventKind::Opened;
+        let refused = if is_opening { (self.refuses)(entry.get().id, glance.client) } else { None };
+        if refused.is_none() && self.pass_over(kind, &glance, event, entry.get_mut(), clocks) {
+            return;
+        }
+        let event = event.read();
+        let (flow, at_ms, of) = (event.flow, event.at_ms, Of::entry(entry.get()));
         match kind {
             FlowEventKind::Opened => {
-                let id = entry.get().id;
-                if let Some(cause) = (self.refuses)(id, flow.client.ip())
+                if let Some(cause) = refused
                     && !of.allows(&flow)
                     && self.turn_away(&flow, &of, cause, clocks)
                 {
@@ -190,7 +196,7 @@ impl Keeper {
                     return;
                 }
                 entry.get_mut().open += 1;
-                self.write(&of, &flow, None, clocks);
+                self.events.write_dated(of.opened(&flow, clocks));
             }
             FlowEventKind::Closed => {
                 let entry = entry.get_mut();
@@ -206,7 +212,7 @@ impl Keeper {
                     self.half_closed_since_ms.remove(&flow.client_key());
                 }
                 self.say_opened(&flow, &of, clocks);
-                self.write(&of, &flow, Some((cause, at_ms)), clocks);
+                self.events.write_dated(of.ended(&flow, cause, at_ms, clocks));
             }
             FlowEventKind::Replaced => {
                 self.say_opened(&flow, &of, clocks);
@@ -229,15 +235,31 @@ impl Keeper {
         }
     }
 
-    /// Rules count what they let in where it is put on record: then all of it is. `ended`: why, and when.
-    fn write(&mut self, of: &Of, flow: &Flow, ended: Option<(Cause, u64)>, clocks: Clocks) {
-        if !of.has_rules() && !self.events.is_wanted(clocks.monotonic_ms) {
-            return self.events.pass_over(of.sighting(flow, ended));
+    /// Nobody reads, there are no rules, which count what they let in where it is put on record, and nothing else is to
+    /// be done about it: as with most events of a busy second. Answers whether that was all.
+    fn pass_over(
+        &mut self,
+        kind: FlowEventKind,
+        glance: &Glance,
+        event: &RawFlowEvent,
+        entry: &mut Entry,
+        clocks: Clocks,
+    ) -> bool {
+        let is_closed = kind == FlowEventKind::Closed && glance.is_tcp && glance.is_established && glance.is_told;
+        let is_plain = entry.firewall.is_none() && (is_closed || kind == FlowEventKind::Opened);
+        if !is_plain || self.events.is_wanted(clocks.monotonic_ms) {
+            return false;
         }
-        self.events.write_dated(match ended {
-            Some((cause, at_ms)) => of.ended(flow, cause, at_ms, clocks),
-            None => of.opened(flow, clocks),
-        });
+        if is_closed {
+            entry.open = entry.open.saturating_sub(1);
+            if !self.half_closed_since_ms.is_empty() {
+                self.half_closed_since_ms.remove(&event.read().flow.client_key());
+            }
+        } else {
+            entry.open += 1;
+        }
+        self.events.pass_over(sighting(entry.id, glance, is_closed));
+        true
     }
 
     /// It has just opened, and its client is banned: where no guard stands before us, this is as early as it can be.

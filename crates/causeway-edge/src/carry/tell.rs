@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use causeway_bpf::flow::Flow;
+use causeway_bpf::flow::{Flow, Glance};
 
 use super::book::Entry;
 use crate::detect::{Sighting, What};
@@ -65,6 +65,14 @@ fn ahead_ms(now: u64) -> u64 {
     now
 }
 
+/// What those hear who judge sources, of a TCP connection that has opened or closed and no record is made of. As
+/// `Sighting::of`.
+pub fn sighting(application: u128, glance: &Glance, is_closed: bool) -> Option<Sighting> {
+    let Glance { client, edge_port: port, client_bytes, origin_bytes, lasted_ms, .. } = *glance;
+    let what = if is_closed { What::Closed { client_bytes, origin_bytes, lasted_ms } } else { What::Opened };
+    glance.is_tcp.then_some(Sighting { application, client, port, what })
+}
+
 /// Whose flows they are, and what its rules say of clients.
 #[derive(Clone, Debug, Default)]
 pub struct Of {
@@ -77,28 +85,9 @@ impl Of {
         Of { application: entry.id, firewall: entry.firewall.clone() }
     }
 
-    pub fn has_rules(&self) -> bool {
-        self.firewall.is_some()
-    }
-
     pub fn allows(&self, flow: &Flow) -> bool {
         let judge = |firewall: &Arc<Firewall>| firewall.judge(flow.client.ip(), self.application, flow.edge.port());
         self.firewall.as_ref().is_some_and(|firewall| judge(firewall).verdict == Verdict::Allow)
-    }
-
-    /// What those hear who judge sources, where no record is made. `ended`: why, and when. As `Sighting::of`.
-    pub fn sighting(&self, flow: &Flow, ended: Option<(Cause, u64)>) -> Option<Sighting> {
-        let what = match ended {
-            None => What::Opened,
-            Some((_, at_ms)) if flow.is_established => What::Closed {
-                client_bytes: flow.client_bytes,
-                origin_bytes: flow.origin_bytes,
-                lasted_ms: at_ms.saturating_sub(flow.started_ms),
-            },
-            Some(_) => What::Failed { is_proven: false },
-        };
-        let (client, port) = (flow.client.ip(), flow.edge.port());
-        flow.is_tcp.then_some(Sighting { application: self.application, client, port, what })
     }
 
     /// The rules that let it in, or would not have, count it.

@@ -8,6 +8,21 @@ use super::State;
 use crate::detect::{Banned, Outside, Source};
 use crate::guard::Ban;
 
+/// One at a time; the next may come when this is dropped, also by a panic, or because no thread could be had for it.
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    fn take(is_taken: &Arc<AtomicBool>) -> Option<Turn> {
+        (!is_taken.swap(true, Ordering::AcqRel)).then(|| Turn(is_taken.clone()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// Whom no detection may ban, and who refuses the banned before a worker does.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
@@ -41,21 +56,34 @@ impl Outside for Rules {
 
     /// Beside whoever judges: to attach the guard may take the kernel a while, and attacks go on meanwhile.
     fn hold(&self, bans: Vec<Banned>) -> bool {
-        if self.is_holding.swap(true, Ordering::AcqRel) {
-            return false;
-        }
+        let Some(turn) = Turn::take(&self.is_holding) else { return false };
         let it = self.clone();
-        let held = std::thread::Builder::new().name("edge-bans".into()).spawn(move || {
+        let act = move || {
+            let _turn = turn;
             it.hold_now(&bans);
-            it.is_holding.store(false, Ordering::Release);
-        });
-        if held.is_err() {
-            self.is_holding.store(false, Ordering::Release);
-        }
-        held.is_ok()
+        };
+        std::thread::Builder::new().name("edge-bans".into()).spawn(act).is_ok()
     }
 
     fn take_refused(&self) -> Vec<(Source, u64)> {
         self.state.try_lock().map(|mut state| state.running.take_banned()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_ends_by_a_panic_leaves_room_for_the_next() {
+        let is_taken = Arc::default();
+        let turn = Turn::take(&is_taken).expect("nobody has it");
+        assert!(Turn::take(&is_taken).is_none());
+        let ended = std::thread::spawn(move || {
+            let _turn = turn;
+            panic!("as a change might");
+        })
+        .join();
+        assert!(ended.is_err() && Turn::take(&is_taken).is_some());
     }
 }
