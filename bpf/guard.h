@@ -170,7 +170,8 @@ enum rate_of { RATE_SYNS, RATE_PACKETS, RATE_BYTES };
 struct rate {
 	__u8 of;
 	__u8 length4, length6; /* a source is a prefix of that length */
-	__u8 unused[5];
+	__u8 spares_returning; /* of all together: who comes back has as much again, see below */
+	__u8 unused[4];
 	__u64 interval; /* between two units, in 2^-6 ns */
 	__u64 depth;    /* how far ahead of its time a source may be, in 2^-6 ns */
 };
@@ -179,9 +180,26 @@ SIZE(struct rate, 24);
 struct rate_source {
 	__be32 address[4];
 	__u16 listener, rate;
-	__u32 is_ipv6;
+	__u8 is_ipv6, is_returning, unused[2];
 };
 SIZE(struct rate_source, 24);
+
+/* Who comes back: a client that hears nothing says it again, from the same address and port, within seconds; who makes
+ * addresses up does not. Remembered are those that came when there was nothing left, in a filter (Bloom, CACM 13, 1970) of
+ * two turns, of which each has half of every line. */
+#define TURN_SHIFT 31       /* ns: 2.1 s */
+#define RETURN_WORDS 7      /* one bit in each */
+#define RETURN_LINES 131072 /* a power of two */
+
+struct return_half {
+	__u32 turn; /* its bits are of this one */
+	__u32 bits[RETURN_WORDS];
+};
+
+struct return_line {
+	struct return_half halves[2]; /* of even turns, of odd ones */
+};
+SIZE(struct return_line, 64);
 
 /* --- A two-way session of the engine, by the ends that its client's datagrams have. */
 struct session {

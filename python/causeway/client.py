@@ -255,6 +255,7 @@ class Rate(TypedDict):
     ipv6: int
     per_s: int
     burst: int
+    spares_returning: bool
 
 
 class Hold(TypedDict):

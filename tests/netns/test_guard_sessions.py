@@ -140,6 +140,18 @@ def test_a_two_way_session_keeps_all_it_says_under_a_flood_that_has_used_up_the_
     assert all(session.is_answered() for session in sessions)
 
 
+def test_who_is_new_gets_in_by_asking_again_while_a_flood_has_used_up_the_budget(lab: Lab) -> None:
+    """As QUIC, RakNet and resolvers do; who forges addresses does not."""
+    spared = [{**BUDGET[0], "per_s": 20, "burst": 20, "spares_returning": True}]
+    lab.engine.mitigate(holds=[{"application": APP, "rates": spared}])
+    with lab.under_fire():
+        eventually(lambda: lab.dropped() > 1_000)
+        for _ in range(5):
+            new = Session(lab, 4)
+            assert any(new.is_answered(within_s=1.0) for _ in range(5))
+            assert all(new.become_two_way().is_answered(within_s=1.0) for _ in range(20)), "it stays"
+
+
 def test_who_becomes_two_way_while_packets_are_judged_is_known_at_once(lab: Lab) -> None:
     lab.engine.mitigate(is_watching=True)
     session = Session(lab, 4).become_two_way()

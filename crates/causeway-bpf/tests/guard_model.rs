@@ -155,6 +155,7 @@ fn rate(random: &mut Random) -> Rate {
         length_v6: random.one(&[128, 64, 56, 33, 0]),
         per_second: u64::from(1 + random.below(50)) * more,
         burst: u64::from(1 + random.below(50)) * more,
+        spares_returning: random.below(2) == 1,
     }
 }
 

@@ -45,7 +45,8 @@ fn answer(guard: &Guard, from: SocketAddr, to: SocketAddr) -> Answer {
 
 /// Nobody whom the engine has not named gets more than one datagram through.
 fn allow_strangers_one(guard: &Guard) {
-    let rate = Rate { of: RateOf::Packets, length_v4: 0, length_v6: 0, per_second: 1, burst: 1 };
+    let (of, spares_returning) = (RateOf::Packets, false);
+    let rate = Rate { of, length_v4: 0, length_v6: 0, per_second: 1, burst: 1, spares_returning };
     guard.set_rate(1, Some(&rate)).unwrap();
     guard
         .set_listener(GAME, &Listener { mode: Mode::Protect, sets: vec![1], rates: vec![1], ..Listener::default() })

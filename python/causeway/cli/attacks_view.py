@@ -14,7 +14,7 @@ from causeway.model.mitigation import REST, Rule
 from causeway.model.wording import bound_text, rule_text
 
 if TYPE_CHECKING:
-    from causeway.client import Attack, Automatic, EdgeMitigation, Hold, Mitigation, MitigationRule
+    from causeway.client import Attack, Automatic, EdgeMitigation, Hold, Mitigation, MitigationRule, Rate
 
 MOST_EVIDENCE = 5
 
@@ -111,12 +111,15 @@ def hold_text(hold: Hold) -> str:
         "SYNs are answered by cookies" if hold["cookies"] else "",
         "TCP of no connection is dropped" if hold["state"] else "",
         "fragments are dropped" if hold["no_fragments"] else "",
-        *(
-            f"each /{rate['ipv4']} (IPv6: /{rate['ipv6']}) may send {rate['per_s']:,} {rate['of']} a second"
-            for rate in hold["rates"]
-        ),
+        *(_rate_text(rate) for rate in hold["rates"]),
     )
     return ", ".join(part for part in parts if part) or "watched"
+
+
+def _rate_text(rate: Rate) -> str:
+    who = f"each /{rate['ipv4']} (IPv6: /{rate['ipv6']})" if rate["ipv4"] else "all together"
+    again = ", and as many again who ask again" if rate["spares_returning"] else ""
+    return f"{who} may send {rate['per_s']:,} {rate['of']} a second{again}"
 
 
 def _rule(rule: MitigationRule) -> str:

@@ -117,7 +117,7 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_ms: int | None = None  # monotonic; the kernel ends it by itself
 
 
-class Rate(msgspec.Struct, frozen=True):
+class Rate(msgspec.Struct, frozen=True, omit_defaults=True):
     """What each source, a prefix, may send to an application; packets of established flows are not asked."""
 
     of: Literal["syns", "packets", "bytes"]
@@ -125,6 +125,7 @@ class Rate(msgspec.Struct, frozen=True):
     ipv6: int
     per_s: int
     burst: int
+    spares_returning: bool = False  # of all together: who comes back within seconds has as much again
 
 
 class Hold(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -35,7 +35,10 @@ HOLD: dict[str, Any] = {
     "cookies": True,
     "state": True,
     "no_fragments": False,
-    "rates": [{"of": "syns", "ipv4": 32, "ipv6": 64, "per_s": 1000, "burst": 2000}],
+    "rates": [
+        {"of": "syns", "ipv4": 32, "ipv6": 64, "per_s": 1000, "burst": 2000, "spares_returning": False},
+        {"of": "syns", "ipv4": 0, "ipv6": 0, "per_s": 20000, "burst": 20000, "spares_returning": True},
+    ],
 }
 ATTACK: dict[str, Any] = {
     "id": ID,
@@ -153,6 +156,7 @@ def test_the_switch_tells_what_is_done(server: Server) -> None:
         "the kernel judges packets",
         "drops UDP, source port 53, 512-1500 bytes; 1,000,000 packets, for attack 1234abcd",
         "SYNs are answered by cookies, TCP of no connection is dropped, each /32 (IPv6: /64) may send 1,000 syns",
+        "all together may send 20,000 syns a second, and as many again who ask again",
         "refused r2",
         "causeway mitigation off",
     ):

@@ -18,7 +18,7 @@ use crate::{Unavailable, built, call};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 /// Of `bpf/guard.h`: maps of another layout are not adopted. Count up with every change there.
-const LAYOUT: &str = "maps-5";
+const LAYOUT: &str = "maps-6";
 const GENERIC: &str = "-generic";
 
 macro_rules! maps {
@@ -56,6 +56,7 @@ maps!(
     rule_sets,
     rates,
     rate_sources,
+    returns,
     joined_flows4,
     joined_flows6,
     joined_opening4,

@@ -132,6 +132,8 @@ pub struct Rate {
     pub per_second: u64,
     /// Units at once, after a time of silence.
     pub burst: u64,
+    /// Of all together (lengths of 0): who comes back within seconds, as clients do that hear nothing, has as much again.
+    pub spares_returning: bool,
 }
 
 /// The program counts in 2^-6 ns.
@@ -161,6 +163,7 @@ impl Rate {
         let depth = interval.checked_mul(self.burst).filter(|depth| *depth < 1 << 60);
         let depth = depth.ok_or_else(|| refused(format!("a burst of {} takes years to come back", self.burst)))?;
         let (length4, length6) = (self.length_v4, self.length_v6);
-        Ok(RawRate { of: self.of as u8, length4, length6, unused: [0; 5], interval, depth })
+        let spares_returning = self.spares_returning.into();
+        Ok(RawRate { of: self.of as u8, length4, length6, spares_returning, unused: [0; 4], interval, depth })
     }
 }

@@ -114,7 +114,8 @@ pub(super) struct RawRate {
     pub of: u8,
     pub length4: u8,
     pub length6: u8,
-    pub unused: [u8; 5],
+    pub spares_returning: u8,
+    pub unused: [u8; 4],
     pub interval: u64,
     pub depth: u64,
 }
@@ -125,7 +126,9 @@ pub(super) struct RawSource {
     pub address: [u8; 16],
     pub listener: u16,
     pub rate: u16,
-    pub is_ipv6: u32,
+    pub is_ipv6: u8,
+    pub is_returning: u8,
+    pub unused: [u8; 2],
 }
 
 /// `struct ends4` of `bpf/flow.h`: what the client's datagrams have. Its value is a teller.

@@ -63,7 +63,9 @@ pub struct Twin<S = Nothing> {
     counts: HashMap<u16, Counts>,
     hits: HashMap<u16, Hits>,
     /// Until when each has used what it gets, in the units of the rate.
-    sources: HashMap<(u16, u16, bool, Net), u64>,
+    sources: HashMap<judge::Purse, u64>,
+    /// The filter of those who may come back, by line and turn.
+    returns: HashMap<(u32, u32), [u32; judge::RETURN_WORDS]>,
     passed_first: HashMap<(IpAddr, IpAddr, u32, u8), bool>,
     primed: HashMap<judge::Slot, u64>,
 }
@@ -104,6 +106,7 @@ impl<S: Surroundings> Twin<S> {
             counts: HashMap::new(),
             hits: HashMap::new(),
             sources: HashMap::new(),
+            returns: HashMap::new(),
             passed_first: HashMap::new(),
             primed: HashMap::new(),
         }

@@ -149,7 +149,10 @@ fn rate(protocol: Protocol, limit: &Limit) -> Result<Option<Rate>, String> {
         Limit { of, ipv4, ipv6, new_per_s, .. } => {
             let (length_v4, length_v6) = if *of == Of::Application { (0, 0) } else { (*ipv4, *ipv6) };
             let count = u64::from(*new_per_s);
-            return Ok(Some(Rate { of: RateOf::Syns, length_v4, length_v6, per_second: count, burst: count }));
+            let spares_returning = false;
+            let rate =
+                Rate { of: RateOf::Syns, length_v4, length_v6, per_second: count, burst: count, spares_returning };
+            return Ok(Some(rate));
         }
     };
     Err(why_not.into())

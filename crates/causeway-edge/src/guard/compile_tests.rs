@@ -209,7 +209,10 @@ fn new_connections_are_counted_by_the_kernel_and_all_else_by_the_engine() {
         limit
     };
     let told = |limits: Value, has_exceptions| super::limits(&spec(&[], &limits), has_exceptions);
-    let rate = |length_v4, length_v6| Rate { of: RateOf::Syns, length_v4, length_v6, per_second: 9, burst: 9 };
+    let rate = |length_v4, length_v6| {
+        let (of, spares_returning) = (RateOf::Syns, false);
+        Rate { of, length_v4, length_v6, per_second: 9, burst: 9, spares_returning }
+    };
     let (source, all) = (limit("source", json!({"new_per_s": 9})), limit("application", json!({"new_per_s": 9})));
     assert_eq!(told(json!([source]), false), Ok(vec![rate(24, 56)]));
     assert_eq!(told(json!([all]), false), Ok(vec![rate(0, 0)]));

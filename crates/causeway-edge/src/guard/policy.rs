@@ -110,6 +110,7 @@ pub fn held(of: &Subject, fixed: &Fixed, automatic: &Automatic) -> (Held, Refuse
             length_v6: rate.ipv6,
             per_second: rate.per_s,
             burst: rate.burst,
+            spares_returning: rate.spares_returning,
         };
         match rate.check() {
             _ if rates.len() == MOST_RATES => {
@@ -182,11 +183,16 @@ mod tests {
         assert_eq!((own_rule(61_200), own_rule(3)), (None, None));
     }
 
+    fn wire_rate(of: wire::RateOf, per_s: u64) -> wire::Rate {
+        wire::Rate { of, ipv4: 24, ipv6: 56, per_s, burst: 20, spares_returning: false }
+    }
+
     #[test]
     fn the_operators_rules_and_rates_come_first_and_what_has_no_room_says_so() {
-        let rate = wire::Rate { of: wire::RateOf::Syns, ipv4: 24, ipv6: 56, per_s: 10, burst: 20 };
+        let rate = wire_rate(wire::RateOf::Syns, 10);
+        let (of, spares_returning) = (rate.of.into(), false);
         let fixed = Fixed {
-            rates: vec![Rate { of: rate.of.into(), length_v4: 32, length_v6: 64, per_second: 1, burst: 1 }; 3],
+            rates: vec![Rate { of, length_v4: 32, length_v6: 64, per_second: 1, burst: 1, spares_returning }; 3],
             rules: vec![Rule { tag: 7, ..Rule::default() }; 126],
             ..Fixed::default()
         };
@@ -202,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_lets_nothing_pass_is_refused_and_the_rest_of_the_hold_stands() {
-        let rate = wire::Rate { of: wire::RateOf::Bytes, ipv4: 24, ipv6: 56, per_s: 0, burst: 20 };
+        let rate = wire_rate(wire::RateOf::Bytes, 0);
         let hold =
             wire::Hold { application: "a".into(), no_fragments: true, rates: vec![rate], ..wire::Hold::default() };
         let (held, refused) = held_by(&udp(1, 1), &Automatic { hold, rules: Vec::new() });

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn rate(per_second: u64) -> Rate {
-        Rate { of: RateOf::Packets, length_v4: 24, length_v6: 56, per_second, burst: 1 }
+        Rate { of: RateOf::Packets, length_v4: 24, length_v6: 56, per_second, burst: 1, spares_returning: false }
     }
 
     #[test]

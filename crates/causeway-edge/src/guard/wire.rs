@@ -176,6 +176,9 @@ pub struct Rate {
     pub ipv6: u8,
     pub per_s: u64,
     pub burst: u64,
+    /// Of all together: who comes back within seconds has as much again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spares_returning: bool,
 }
 
 /// How an application is guarded beyond its rules.

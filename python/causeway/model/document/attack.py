@@ -68,7 +68,7 @@ def show_hold(hold: Hold) -> dict[str, object]:
         "cookies": hold.cookies,
         "state": hold.state,
         "no_fragments": hold.no_fragments,
-        "rates": [msgspec.to_builtins(rate) for rate in hold.rates],
+        "rates": [msgspec.structs.asdict(rate) for rate in hold.rates],
     }
 
 

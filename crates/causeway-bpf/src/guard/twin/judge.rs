@@ -37,6 +37,45 @@ impl Seen {
     }
 }
 
+/// What all together have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Some,
+    ForReturning,
+    Nothing,
+}
+
+/// Whose budget of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Purse {
+    index: u16,
+    which: u16,
+    is_ipv4: bool,
+    source: Net,
+    is_returning: bool,
+}
+
+/// See bpf/guard.h.
+const TURN_SHIFT: u32 = 31;
+pub(super) const RETURN_WORDS: usize = 7;
+const RETURN_LINES: u32 = 131_072;
+
+fn stir(hash: u32, more: u32) -> u32 {
+    let hash = (hash ^ more).wrapping_mul(0x9e37_79b1);
+    hash ^ hash >> 15
+}
+
+/// As they lie in memory.
+fn words(address: IpAddr) -> [u32; 4] {
+    let mut bytes = [0; 16];
+    match address {
+        IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => bytes = v6.octets(),
+    }
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    [word(0), word(4), word(8), word(12)]
+}
+
 /// Who lets a SYN through now and then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Slot {
@@ -109,9 +148,12 @@ impl<S: Surroundings> Twin<S> {
             if self.is_open(seen) {
                 return (Verdict::Established, 0);
             }
-            let mut rates = listener.rates.iter();
-            let is_used_up = rates.clone().any(|rate| self.is_used_up(seen, index, *rate, now_ns));
-            if is_used_up || rates.any(|rate| self.is_over(seen, index, *rate, now_ns)) {
+            let used_up: Vec<Left> = listener.rates.iter().map(|rate| self.left(seen, index, *rate, now_ns)).collect();
+            let is_returning = used_up.contains(&Left::ForReturning);
+            if used_up.contains(&Left::Nothing) || is_returning && !self.comes_back(seen, index, now_ns) {
+                return (Verdict::Rate, 0);
+            }
+            if listener.rates.iter().any(|rate| self.is_over(seen, index, *rate, is_returning, now_ns)) {
                 return (Verdict::Rate, 0);
             }
         }
@@ -141,15 +183,36 @@ impl<S: Surroundings> Twin<S> {
     }
 
     /// Have all together used up what there is for all? Asked first, without taking.
-    fn is_used_up(&self, seen: &Seen, index: u16, which: u16, now_ns: u64) -> bool {
-        let Some((raw, cost, source)) = self.asked(seen, which) else { return false };
-        let used = self.sources.get(&(index, which, seen.source.is_ipv4(), source));
-        source.length == 0 && used.is_some_and(|used| used.saturating_sub(now_ns << 6) + cost > raw.depth)
+    fn left(&self, seen: &Seen, index: u16, which: u16, now_ns: u64) -> Left {
+        let Some((raw, cost, source)) = self.asked(seen, which) else { return Left::Some };
+        let used =
+            self.sources.get(&Purse { index, which, is_ipv4: seen.source.is_ipv4(), source, is_returning: false });
+        if source.length > 0 || used.is_none_or(|used| used.saturating_sub(now_ns << 6) + cost <= raw.depth) {
+            return Left::Some;
+        }
+        if raw.spares_returning == 1 { Left::ForReturning } else { Left::Nothing }
     }
 
-    fn is_over(&mut self, seen: &Seen, index: u16, which: u16, now_ns: u64) -> bool {
+    /// Was it here in the turn before this one, as far as a filter can tell? It is in this one, from now on.
+    fn comes_back(&mut self, seen: &Seen, index: u16, now_ns: u64) -> bool {
+        let ports = u32::from(seen.source_port) << 16 | u32::from(seen.destination_port);
+        let hash = words(seen.source).into_iter().chain([ports, index.into()]).fold(0, stir);
+        let bits = u64::from(hash).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let bits = bits ^ bits >> 29;
+        let bits: Vec<u32> = (0..RETURN_WORDS).map(|word| 1 << (bits >> (5 * word) & 31)).collect();
+        let (at, turn) = (hash & (RETURN_LINES - 1), (now_ns >> TURN_SHIFT) as u32);
+        let last = self.returns.get(&(at, turn.wrapping_sub(1)));
+        let was_here = last.is_some_and(|last| last.iter().zip(&bits).all(|(word, bit)| word & bit != 0));
+        let mine = self.returns.entry((at, turn)).or_default();
+        mine.iter_mut().zip(&bits).for_each(|(word, bit)| *word |= bit);
+        was_here
+    }
+
+    fn is_over(&mut self, seen: &Seen, index: u16, which: u16, is_returning: bool, now_ns: u64) -> bool {
         let Some((raw, cost, source)) = self.asked(seen, which) else { return false };
-        let (now, key) = (now_ns << 6, (index, which, seen.source.is_ipv4(), source));
+        let is_returning = is_returning && raw.spares_returning == 1;
+        let (now, is_ipv4) = (now_ns << 6, seen.source.is_ipv4());
+        let key = Purse { index, which, is_ipv4, source, is_returning };
         let used = self.sources.get(&key).copied().unwrap_or(0).max(now);
         if used - now + cost > raw.depth {
             return true;
