@@ -15,7 +15,7 @@ const GAME: u16 = 1;
 const WEB: u16 = 2;
 const PORT: u16 = 1000;
 /// `TURN_SHIFT` of bpf/guard.h.
-const TURN_NS: u64 = 1 << 31;
+const TURN_NS: u64 = 1 << 30;
 const START_NS: u64 = 1_000 * TURN_NS;
 const BUDGET: u64 = 10;
 

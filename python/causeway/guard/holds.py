@@ -91,13 +91,15 @@ def _strictness(rates: tuple[Rate, ...]) -> tuple[int, int]:
     return len(rates), -sum(rate.per_s for rate in rates)
 
 
-def fair_rates(of: Literal["syns", "packets"], most_per_s: float) -> tuple[Rate, ...]:
+def fair_rates(of: Literal["syns", "packets"], most_per_s: float, *, spares_returning: bool = True) -> tuple[Rate, ...]:
     """So much from all together that nobody has answered yet, less from a network, still less from an address.
 
-    Who comes back has as much again: clients that hear nothing do, and who makes addresses up does not.
+    Who comes back may have as much again: clients that hear nothing do, and who makes up addresses and ports does not.
     """
 
     def rate(ipv4: int, ipv6: int, per_s: float) -> Rate:
-        return Rate(of, ipv4, ipv6, max(10, int(per_s)), max(20, int(per_s)), spares_returning=not ipv4)
+        return Rate(
+            of, ipv4, ipv6, max(10, int(per_s)), max(20, int(per_s)), spares_returning=spares_returning and not ipv4
+        )
 
     return rate(32, 64, most_per_s / 20), rate(24, 48, most_per_s / 5), rate(0, 0, most_per_s)

@@ -210,7 +210,8 @@ class Mitigator:
         if vector == "broken":
             return  # dropped as it is
         if name == REST or vector in ("icmp", "other"):
-            need(name, "rates", now.ms, fair_rates("packets", within.uninvited.floor))
+            without_ports = fair_rates("packets", within.uninvited.floor, spares_returning=False)
+            need(name, "rates", now.ms, without_ports)
         elif vector == "udp":
             most = watched.threshold("udp", within)
             if watched.pace.pressed > _PRESSED_PER_S:  # what is let through beyond that only keeps sessions waiting

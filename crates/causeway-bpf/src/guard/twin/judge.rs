@@ -56,9 +56,9 @@ pub(super) struct Purse {
 }
 
 /// See bpf/guard.h.
-const TURN_SHIFT: u32 = 31;
+const TURN_SHIFT: u32 = 30;
 pub(super) const RETURN_WORDS: usize = 7;
-const RETURN_LINES: u32 = 131_072;
+const RETURN_LINES: u32 = 65_536;
 
 fn stir(hash: u32, more: u32) -> u32 {
     let hash = (hash ^ more).wrapping_mul(0x9e37_79b1);
