@@ -51,7 +51,8 @@ def take_over(settings: Settings, link: socket.socket) -> Engine:
 
 def pulse(engine: Engine, line: _Descriptor) -> None:
     """Have the engine tell the supervisor that it lives, for as long as it does."""
-    named_thread("edge-pulse", lambda: engine.pulse(line.fileno())).start()
+    beat = line.fileno()
+    named_thread("edge-pulse", lambda: engine.pulse(beat)).start()
 
 
 def _config(settings: Settings) -> bytes:

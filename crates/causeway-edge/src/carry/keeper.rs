@@ -179,7 +179,10 @@ impl Keeper {
         let (kind, glance) = (event.kind(), event.glance());
         let is_opening = kind == FlowEventKind::Opened;
         let refused = if is_opening { (self.refuses)(entry.get().id, glance.client) } else { None };
-        if refused.is_none() && self.pass_over(kind, &glance, event, entry.get_mut(), clocks) {
+        // Rules count what they let in where it is put on record: then all of it is.
+        let is_frequent = is_opening || kind == FlowEventKind::Closed;
+        let is_wanted = !is_frequent || entry.get().firewall.is_some() || self.events.is_wanted(clocks.monotonic_ms);
+        if !is_wanted && refused.is_none() && self.pass_over(kind, &glance, event, entry.get_mut()) {
             return;
         }
         let event = event.read();
@@ -200,6 +203,7 @@ impl Keeper {
             }
             FlowEventKind::Closed => {
                 let entry = entry.get_mut();
+                let id = entry.id;
                 entry.open = entry.open.saturating_sub(1);
                 let cause = end(&flow);
                 if cause == Cause::OriginPortUnreachable {
@@ -211,8 +215,15 @@ impl Keeper {
                 if !self.half_closed_since_ms.is_empty() {
                     self.half_closed_since_ms.remove(&flow.client_key());
                 }
-                self.say_opened(&flow, &of, clocks);
-                self.events.write_dated(of.ended(&flow, cause, at_ms, clocks));
+                if is_wanted {
+                    self.say_opened(&flow, &of, clocks);
+                    self.events.write_dated(of.ended(&flow, cause, at_ms, clocks));
+                } else {
+                    if self.is_untold(&flow) {
+                        self.events.pass_over(sighting(id, &glance, false));
+                    }
+                    self.events.pass_over(sighting(id, &glance, true));
+                }
             }
             FlowEventKind::Replaced => {
                 self.say_opened(&flow, &of, clocks);
@@ -235,19 +246,11 @@ impl Keeper {
         }
     }
 
-    /// Nobody reads, there are no rules, which count what they let in where it is put on record, and nothing else is to
-    /// be done about it: as with most events of a busy second. Answers whether that was all.
-    fn pass_over(
-        &mut self,
-        kind: FlowEventKind,
-        glance: &Glance,
-        event: &RawFlowEvent,
-        entry: &mut Entry,
-        clocks: Clocks,
-    ) -> bool {
+    /// A record that nobody wants, if nothing else is to be done about it, as with most events of a busy second. Answers
+    /// whether that was all.
+    fn pass_over(&mut self, kind: FlowEventKind, glance: &Glance, event: &RawFlowEvent, entry: &mut Entry) -> bool {
         let is_closed = kind == FlowEventKind::Closed && glance.is_tcp && glance.is_established && glance.is_told;
-        let is_plain = entry.firewall.is_none() && (is_closed || kind == FlowEventKind::Opened);
-        if !is_plain || self.events.is_wanted(clocks.monotonic_ms) {
+        if !is_closed && kind != FlowEventKind::Opened {
             return false;
         }
         if is_closed {
@@ -281,10 +284,15 @@ impl Keeper {
 
     /// Nobody has said that it opened: the ring was full, or it is UDP that was never answered.
     fn say_opened(&mut self, flow: &Flow, of: &Of, clocks: Clocks) {
-        let was_up = flow.is_established || !flow.is_tcp;
-        if was_up && !flow.is_told && !self.told.remove(&flow.client_key()) {
+        if self.is_untold(flow) {
             self.events.write_dated(of.opened(flow, clocks));
         }
+    }
+
+    /// Asked once: from now on it is told.
+    fn is_untold(&mut self, flow: &Flow) -> bool {
+        let was_up = flow.is_established || !flow.is_tcp;
+        was_up && !flow.is_told && !self.told.remove(&flow.client_key())
     }
 
     /// Take it out and say so.
