@@ -48,8 +48,9 @@ class SlowReaders(threading.Thread):
         self.is_over = threading.Event()
 
     def run(self) -> None:
-        while not self.is_over.wait(0 if self.opened < SLOW_READERS else 1.0):
-            for _ in range(min(100, SLOW_READERS - self.opened)):
+        # 400 a second: all of them within half a second are more than any look at memory can follow on a fast machine.
+        while not self.is_over.wait(0.05 if self.opened < SLOW_READERS else 1.0):
+            for _ in range(min(20, SLOW_READERS - self.opened)):
                 self.opened += 1
                 try:
                     reader = socket.create_connection(("127.0.0.1", self.port), timeout=5)
