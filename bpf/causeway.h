@@ -10,6 +10,13 @@
 
 #define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has another size in user space")
 
+/* A step of a hash, where nobody gains by collisions. */
+static inline __attribute__((always_inline)) __u32 mix(__u32 hash, __u32 more)
+{
+	hash = (hash ^ more) * 0x9e3779b1;
+	return hash ^ hash >> 15;
+}
+
 /* Where ports are claimed: one protocol on one address of this machine, or, all zeroes, on any of the family. */
 struct spot {
 	__u8 protocol;     /* IPPROTO_TCP or IPPROTO_UDP */

@@ -149,12 +149,6 @@ static __always_inline void learn(__u32 *rtts, __u32 shift, __u32 found)
 	*rtts = (*rtts & ~(0xffffu << shift)) | found << shift;
 }
 
-static __always_inline __u32 mix(__u32 hash, __u32 more)
-{
-	hash = (hash ^ more) * 0x9e3779b1;
-	return hash ^ hash >> 15;
-}
-
 /* A number that is within 1 and `most`, a power of two, in words that verifiers before 6.6 follow too: those forget what
  * comparisons told, and that of 5.15 all bounds of 32 bits that were on the stack. */
 static __always_inline __u64 one_to(__u64 most, __u64 number)

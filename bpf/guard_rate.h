@@ -23,12 +23,6 @@ struct {
 	__type(value, struct return_line);
 } returns SEC(".maps");
 
-static __always_inline __u32 stir(__u32 hash, __u32 more)
-{
-	hash = (hash ^ more) * 0x9e3779b1;
-	return hash ^ hash >> 15;
-}
-
 /* Was it here in the turn before this one? It is in this one, from now on. Processors that write a line at once may lose each
  * other's bits: who is lost comes back once more. Global: the verifier looks at it once. */
 __noinline int comes_back(const struct seen *p)
@@ -43,9 +37,9 @@ __noinline int comes_back(const struct seen *p)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
-		hash = stir(hash, p->saddr[i]);
-	hash = stir(hash, (__u32)p->sport << 16 | p->dport);
-	hash = stir(hash, p->listener);
+		hash = mix(hash, p->saddr[i]);
+	hash = mix(hash, (__u32)p->sport << 16 | p->dport);
+	hash = mix(hash, p->listener);
 	bits = (__u64)hash * 0xff51afd7ed558ccdull;
 	bits ^= bits >> 29;
 	at = hash & (RETURN_LINES - 1);

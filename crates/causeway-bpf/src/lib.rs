@@ -12,7 +12,7 @@ mod shared;
 
 pub use dispatch::{Dispatch, Packet, Parts, Verdicts};
 pub use ports::PortSet;
-pub use shared::{Slot, Spot};
+pub use shared::{Slot, Spot, mix};
 
 use std::io;
 

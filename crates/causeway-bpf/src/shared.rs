@@ -2,6 +2,12 @@
 
 use std::net::IpAddr;
 
+/// A step of a hash, where nobody gains by collisions. Programs take the same.
+pub fn mix(hash: u32, more: u32) -> u32 {
+    let hash = (hash ^ more).wrapping_mul(0x9e37_79b1);
+    hash ^ hash >> 15
+}
+
 /// One protocol on one address of this machine, or, unspecified, on any of its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]

@@ -149,13 +149,16 @@ fn listener(random: &mut Random) -> Listener {
 fn rate(random: &mut Random) -> Rate {
     let of = random.one(&[RateOf::Syns, RateOf::Packets, RateOf::Bytes]);
     let more = if of == RateOf::Bytes { 100 } else { 1 };
+    let spares_returning = random.rarely(3);
+    let mut length = |of: &[u8]| if spares_returning { 0 } else { random.one(of) };
+    let (length_v4, length_v6) = (length(&[32, 24, 0]), length(&[128, 64, 56, 33, 0]));
     Rate {
         of,
-        length_v4: random.one(&[32, 24, 0]),
-        length_v6: random.one(&[128, 64, 56, 33, 0]),
+        length_v4,
+        length_v6,
         per_second: u64::from(1 + random.below(50)) * more,
         burst: u64::from(1 + random.below(50)) * more,
-        spares_returning: random.below(2) == 1,
+        spares_returning,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod here;
 mod judge;
 mod keeper;
 mod life;
+mod round;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

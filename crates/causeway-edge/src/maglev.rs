@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use causeway_bpf::mix;
+
 /// A prime, far more than 100 for each of the 64 origins that there may be: with half as many slots, one of 64 origins
 /// that goes moves more than 1.5 times its share. Always the same: another size is another order.
 pub const SLOTS: usize = 65521;
@@ -83,11 +85,6 @@ pub fn slot_of(client: IpAddr) -> usize {
             .fold(0, |hash, word| mix(hash, u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))),
     };
     mix(hash, 0) as usize % SLOTS
-}
-
-fn mix(hash: u32, more: u32) -> u32 {
-    let hash = (hash ^ more).wrapping_mul(0x9e37_79b1);
-    hash ^ hash >> 15
 }
 
 /// An origin's own order of all slots.

@@ -341,12 +341,18 @@ impl Loop {
                 if self.tcp.has_gathered_enough() {
                     self.tell();
                 }
+                if self.must_stop_early() {
+                    return End::Stopped;
+                }
             }
             for slot in self.tcp.take_unfinished() {
                 if !self.pulse.beat() {
                     return End::Lost;
                 }
                 self.contain(Token::Client.at(slot), |it| it.tcp.on_turn(&mut it.desk, slot));
+                if self.must_stop_early() {
+                    return End::Stopped;
+                }
             }
             if !self.pulse.beat() {
                 return End::Lost;
@@ -362,6 +368,16 @@ impl Loop {
                 linger.after(pieces);
             }
         }
+    }
+
+    /// While memory is short, orders to cut do not wait until everybody has had a turn: each turn may fill a buffer, and
+    /// those of a thousand connections are more than is left. True: told to stop.
+    fn must_stop_early(&mut self) -> bool {
+        let must_stop = self.desk.strain.is_full() && self.on_wake();
+        if must_stop {
+            self.tell();
+        }
+        must_stop
     }
 
     /// Let what the relays have gathered leave, and go on with those for which that was not the end.

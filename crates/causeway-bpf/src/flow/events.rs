@@ -40,9 +40,9 @@ pub struct Glance {
     pub is_tcp: bool,
     pub is_established: bool,
     pub is_told: bool,
+    /// These are of flows that were established.
     pub client_bytes: u64,
     pub origin_bytes: u64,
-    /// Since it became two-way, of TCP.
     pub lasted_ms: u64,
 }
 
@@ -88,7 +88,7 @@ impl RawFlowEvent {
             is_established: client.has(ESTABLISHED),
             is_told: client.has(TOLD) || self.kind == FlowEventKind::Opened,
             client_bytes: client.bytes,
-            origin_bytes: if client.has(ESTABLISHED) { raw.origin.tally.bytes } else { 0 },
+            origin_bytes: raw.origin.tally.bytes,
             lasted_ms: self.clock.ms_of(raw.at).saturating_sub(self.clock.ms_of(raw.client.extra)),
         }
     }
@@ -174,5 +174,46 @@ fn kind_of(byte: u8) -> Option<FlowEventKind> {
         3 => Some(FlowEventKind::Refused),
         4 => Some(FlowEventKind::Exhausted),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::{Ends, IS_ORIGIN_LEG, Key, RST_SEEN, RawLeg, Tally};
+    use super::*;
+
+    fn event(kind: FlowEventKind, is_tcp: bool, state: u32) -> RawFlowEvent {
+        let ends = |from: &str, to: &str| Ends::<4>::new(from.parse().unwrap(), to.parse().unwrap());
+        let tally = |bytes, state| Tally { bytes, packets: 3, seen: 5_000, next_seq: 9, state: state | 7 };
+        let client_key = Key::new(ends("198.18.1.2:4000", "198.18.1.1:9000"), is_tcp);
+        let leg = |extra, tally| RawLeg { ends: ends("198.18.2.1:5000", "198.18.2.2:80"), extra, tally };
+        let (client, origin) = (leg(1_000, tally(100, state)), leg(0, tally(200, state | IS_ORIGIN_LEG)));
+        let raw = RawEvent { kind: 0, is_ipv6: 0, application: 7, at: 5_954, client_key, client, origin };
+        let clock = Clock::now();
+        RawFlowEvent { raw: Raw::V4(raw), kind, clock }
+    }
+
+    #[test]
+    fn a_glance_sees_what_a_whole_reading_does() {
+        for kind in [FlowEventKind::Opened, FlowEventKind::Closed] {
+            for is_tcp in [true, false] {
+                for state in [ESTABLISHED, ESTABLISHED | TOLD, ESTABLISHED | RST_SEEN, ESTABLISHED | TOLD | RST_SEEN] {
+                    let event = event(kind, is_tcp, state);
+                    let (glance, FlowEvent { flow, at_ms, .. }) = (event.glance(), event.read());
+                    let whole = Glance {
+                        client: flow.client.ip(),
+                        edge_port: flow.edge.port(),
+                        is_tcp: flow.is_tcp,
+                        is_established: flow.is_established,
+                        is_told: flow.is_told,
+                        client_bytes: flow.client_bytes,
+                        origin_bytes: flow.origin_bytes,
+                        lasted_ms: at_ms - flow.started_ms,
+                    };
+                    assert_eq!((glance, event.application()), (whole, flow.application), "{kind:?} {state:#x}");
+                    assert!(glance.lasted_ms > 0);
+                }
+            }
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::mix;
+
 pub(super) const INDEX: u32 = 0x7fff;
 pub(super) const IS_ORIGIN_LEG: u32 = 1 << 16;
 pub(super) const ESTABLISHED: u32 = 1 << 17;
@@ -201,11 +203,6 @@ impl<const N: usize> Key<N> {
         let from = mix(ports, self.protocol.into());
         words.fold(from, |at, (from, to)| mix(mix(at, word(from)), word(to))) & (ENDED - 1)
     }
-}
-
-fn mix(hash: u32, more: u32) -> u32 {
-    let hash = (hash ^ more).wrapping_mul(0x9e37_79b1);
-    hash ^ hash >> 15
 }
 
 /// Now, to read the kernel's ticks by.

@@ -153,6 +153,9 @@ impl Rate {
                 self.length_v4, self.length_v6
             )));
         }
+        if self.spares_returning && (self.length_v4 > 0 || self.length_v6 > 0) {
+            return Err(refused("only a rate of all together (/0) spares those who come back".to_owned()));
+        }
         if self.per_second == 0 || self.per_second > UNITS_OF_SECOND || self.burst == 0 {
             return Err(refused(format!(
                 "a rate of {} in a second, {} at once: nothing would pass",

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use causeway_bpf::flow::{
-    Cursor, Family, Flow, FlowEventKind, FlowEvents, FlowKey, FlowPath, Glance, Leg, RawFlowEvent, Side, Table, Verdict,
+    Cursor, Family, Flow, FlowEventKind, FlowEvents, FlowKey, FlowPath, Glance, Leg, RawFlowEvent, Table, Verdict,
 };
 
 use super::book::{Book, Entries, Entry};
 use super::here::Notices;
-use super::judge::{Fate, LINGER_MS, Limits, Terms, end, is_half_closed};
+use super::judge::{Fate, Limits, Terms, end, is_half_closed};
+use super::round::Round;
 use super::tell::{Clocks, Of, sighting};
 use super::{Recarry, Refuses};
 use crate::event::{Cause, Events};
@@ -28,10 +29,6 @@ const BATCH: usize = 64;
 const LEAST_ROUND: Duration = Duration::from_secs(1);
 /// A round may use this part of a processor.
 const ROUND_SHARE: u32 = 200;
-/// Flows that are looked at closely in one round: a flood of first packets must not keep us busy.
-const MOST_CLOSE_LOOKS: usize = 4_096;
-/// A reset that only its receiver can judge: from then on it is asked in each round.
-const DOUBT_MS: u64 = 2_000;
 /// Interfaces and addresses are looked at after a change has settled, and now and then.
 const SETTLE_MS: u64 = 200;
 const LOOK_AGAIN_MS: u64 = 10_000;
@@ -66,16 +63,6 @@ pub struct Keeper {
     half_closed_since_ms: HashMap<FlowKey, u64>,
     /// How many flows had been opened before a round that found none: as long as there are no more, there are none.
     empty_at: Option<u64>,
-}
-
-#[derive(Default)]
-struct Round {
-    open: HashMap<u16, u64>,
-    present: HashSet<u16>,
-    opening: u64,
-    close_looks: Vec<FlowKey>,
-    /// The rules bar more flows than one round may look at.
-    was_cut_short: bool,
 }
 
 impl Keeper {
@@ -446,38 +433,6 @@ impl Keeper {
         for index in gone {
             let _ = self.path.remove_application(index);
             entries.of.remove(&index);
-        }
-    }
-}
-
-impl Round {
-    fn visit(&mut self, leg: &Leg, table: Table, terms: &Terms, told: &HashSet<FlowKey>, now_ms: u64) {
-        self.present.insert(leg.application);
-        let is_late = |ms: u64| now_ms.saturating_sub(leg.seen_ms) >= ms;
-        if leg.is_doubtful && is_late(DOUBT_MS) && self.close_looks.len() < MOST_CLOSE_LOOKS {
-            self.close_looks.push(leg.client_key());
-        }
-        if leg.side != Side::Client {
-            return;
-        }
-        let is_up = leg.is_established || !leg.arrives.is_tcp;
-        self.opening += u64::from(table == Table::Opening);
-        if is_up && !leg.is_closed {
-            *self.open.entry(leg.application).or_default() += 1;
-        }
-        let limits = terms.of(leg.application);
-        let is_untold = leg.is_established && !leg.is_told && !told.contains(&leg.arrives);
-        let is_due = if leg.is_closed {
-            is_late(LINGER_MS)
-        } else {
-            limits.is_due(leg.arrives.is_tcp, leg.is_established, leg.seen_ms, now_ms)
-        };
-        let is_barred = !leg.is_closed && terms.bars(leg.application, leg.arrives.from.ip(), leg.arrives.to.port());
-        if is_barred && self.close_looks.len() >= MOST_CLOSE_LOOKS {
-            self.was_cut_short = true;
-        }
-        if (is_untold || is_due || is_barred) && self.close_looks.len() < MOST_CLOSE_LOOKS {
-            self.close_looks.push(leg.arrives);
         }
     }
 }

@@ -215,4 +215,15 @@ mod tests {
         assert!(held.wants.no_fragments && held.rates.is_empty());
         assert!(refused[0].1.contains("nothing would pass"), "{refused:?}");
     }
+
+    #[test]
+    fn only_a_rate_of_all_together_can_spare_those_who_come_back() {
+        let told = |ipv4, ipv6| {
+            let rate = wire::Rate { ipv4, ipv6, spares_returning: true, ..wire_rate(wire::RateOf::Packets, 10) };
+            let hold = wire::Hold { application: "a".into(), rates: vec![rate], ..wire::Hold::default() };
+            let (held, refused) = held_by(&udp(1, 1), &Automatic { hold, rules: Vec::new() });
+            (held.rates.len(), refused.len())
+        };
+        assert_eq!((told(0, 0), told(24, 0), told(0, 56)), ((1, 0), (0, 1), (0, 1)));
+    }
 }

@@ -7,6 +7,7 @@ use super::super::rule::{Action, Rule, fingerprint};
 use super::super::shared::RawRate;
 use super::super::{Listener, RateOf, Verdict};
 use super::{Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Seen, Surroundings, Twin, datagram};
+use crate::mix;
 
 const PRIME_NS: u64 = 100_000_000;
 const PRIME_LISTENER_NS: u64 = 100_000;
@@ -59,11 +60,6 @@ pub(super) struct Purse {
 const TURN_SHIFT: u32 = 30;
 pub(super) const RETURN_WORDS: usize = 7;
 const RETURN_LINES: u32 = 65_536;
-
-fn stir(hash: u32, more: u32) -> u32 {
-    let hash = (hash ^ more).wrapping_mul(0x9e37_79b1);
-    hash ^ hash >> 15
-}
 
 /// As they lie in memory.
 fn words(address: IpAddr) -> [u32; 4] {
@@ -196,7 +192,7 @@ impl<S: Surroundings> Twin<S> {
     /// Was it here in the turn before this one, as far as a filter can tell? It is in this one, from now on.
     fn comes_back(&mut self, seen: &Seen, index: u16, now_ns: u64) -> bool {
         let ports = u32::from(seen.source_port) << 16 | u32::from(seen.destination_port);
-        let hash = words(seen.source).into_iter().chain([ports, index.into()]).fold(0, stir);
+        let hash = words(seen.source).into_iter().chain([ports, index.into()]).fold(0, mix);
         let bits = u64::from(hash).wrapping_mul(0xff51_afd7_ed55_8ccd);
         let bits = bits ^ bits >> 29;
         let bits: Vec<u32> = (0..RETURN_WORDS).map(|word| 1 << (bits >> (5 * word) & 31)).collect();
