@@ -77,7 +77,6 @@ SIZE(struct line, 64);
 #define SMALL_BITS 16
 #define WINDOW_BITS 21
 #define LARGE_WINDOWS 16
-#define HUGE_WINDOWS 64
 
 /* Most entries of a set often share their first bits: below these is one trie, in the rest of all addresses another. */
 struct table_head {

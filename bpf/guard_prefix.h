@@ -4,10 +4,10 @@
  * branch on what differs from address to address more. */
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 
-#define TABLE(name, windows, bits)                                    \
+#define TABLE(name, windows, bits, flags)                             \
 	struct name##_table {                                         \
 		__uint(type, BPF_MAP_TYPE_ARRAY);                     \
-		__uint(map_flags, BPF_F_MMAPABLE);                    \
+		__uint(map_flags, BPF_F_MMAPABLE | (flags));          \
 		__uint(max_entries, windows);                         \
 		__uint(key_size, sizeof(__u32));                      \
 		__uint(value_size, 1 << (bits));                      \
@@ -19,10 +19,12 @@
 		__array(values, struct name##_table);                 \
 	} name##_tables SEC(".maps")
 
-TABLE(small, 1, SMALL_BITS);
-TABLE(medium, 1, WINDOW_BITS);
-TABLE(large, LARGE_WINDOWS, WINDOW_BITS);
-TABLE(huge, HUGE_WINDOWS, WINDOW_BITS);
+/* The kernel makes one of each as a pattern while it loads, in full size. Only of the huge ones the program does not know
+ * the size, at the price of calls: 128 MiB for a moment would be more than many a machine has to spare. */
+TABLE(small, 1, SMALL_BITS, 0);
+TABLE(medium, 1, WINDOW_BITS, 0);
+TABLE(large, LARGE_WINDOWS, WINDOW_BITS, 0);
+TABLE(huge, 1, WINDOW_BITS, BPF_F_INNER_MAP);
 
 /* A table and the size of its windows, which is a constant wherever this is inlined. */
 struct table {

@@ -17,6 +17,7 @@ from support.ports import free_port
 from support.program import Programs
 
 LIMIT_BYTES = 256 << 20
+NARROW_BYTES = 88 << 20
 SLOW_READERS = 2_000
 OLDER = 200
 ANSWERS_WITHIN_S = 5.0
@@ -24,8 +25,8 @@ POURING = Path(__file__).parents[1] / "support/pouring_server.py"
 
 
 @pytest.fixture
-def group(programs: Programs) -> Iterator[MemoryGroup]:
-    with memory_group(LIMIT_BYTES) as made:
+def group(request: pytest.FixtureRequest, programs: Programs) -> Iterator[MemoryGroup]:
+    with memory_group(getattr(request, "param", LIMIT_BYTES)) as made:
         yield made
         programs.end()  # a cgroup goes only when nothing runs in it
 
@@ -48,9 +49,8 @@ class SlowReaders(threading.Thread):
         self.is_over = threading.Event()
 
     def run(self) -> None:
-        # 400 a second: all of them within half a second are more than any look at memory can follow on a fast machine.
-        while not self.is_over.wait(0.05 if self.opened < SLOW_READERS else 1.0):
-            for _ in range(min(20, SLOW_READERS - self.opened)):
+        while not self.is_over.wait(0 if self.opened < SLOW_READERS else 1.0):
+            for _ in range(min(100, SLOW_READERS - self.opened)):
                 self.opened += 1
                 try:
                     reader = socket.create_connection(("127.0.0.1", self.port), timeout=5)
@@ -120,6 +120,18 @@ def test_slow_readers_cost_themselves_and_nobody_else(
     assert group.oom_kills == 0
     for connection in older:
         reset(connection)
+
+
+@pytest.mark.parametrize("group", [NARROW_BYTES], indirect=True)
+def test_a_guard_that_memory_is_too_short_for_is_refused_before_the_kernel_kills(
+    group: MemoryGroup, make_edge: Callable[..., Running]
+) -> None:
+    edge = make_edge("--guard", "on", under=group.under)
+    program = edge.launch()
+    assert program.wait(30) != 0
+    assert "the guard is on, but to load it takes" in program.output
+    assert "the memory limit leaves" in program.output
+    assert group.oom_kills == 0
 
 
 def lives(connection: socket.socket) -> bool:

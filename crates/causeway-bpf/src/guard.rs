@@ -107,6 +107,12 @@ impl Guard {
         Ok(guard)
     }
 
+    /// Memory in bytes that [`Guard::open`] takes at most while it loads: the maps, a pattern of the largest, the kernel's
+    /// thinking, and counters on each processor. A limit that is met there is no error: the kernel kills who is in its way.
+    pub fn load_bytes() -> u64 {
+        (64 << 20) + (3 << 20) * possible_processors().unwrap_or(1) as u64
+    }
+
     /// Let the rules outlive this process. Attaching does that too.
     ///
     /// # Errors

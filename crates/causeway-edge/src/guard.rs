@@ -73,6 +73,8 @@ enum Kernel {
     Has(Guard),
     /// Why not, ready to stand in brackets.
     Without(String),
+    /// Why not yet: it is tried again with the next change.
+    Short(String),
 }
 
 /// An application in the kernel's tables.

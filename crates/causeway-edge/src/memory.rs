@@ -17,6 +17,8 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::sys;
+use cap::Cap;
+pub use cap::room_bytes;
 use judge::Judge;
 
 /// Pipes of bulk streams may hold this part of the memory; beyond, streams are copied.
@@ -88,24 +90,32 @@ impl MemoryWatch {
     ) -> std::io::Result<MemoryWatch> {
         let (stop, stopped) = sync_channel(0);
         let thread = std::thread::Builder::new().name("edge-memory".into()).spawn(move || {
-            let (mut caps, mut judge) = (Vec::new(), Judge::default());
+            let mut watched: Vec<(Cap, Judge)> = Vec::new();
             let (mut find_ms, mut trim_ms, mut pause_ms) = (0, 0, 0);
             while stopped.recv_timeout(Duration::from_millis(pause_ms)) == Err(RecvTimeoutError::Timeout) {
                 let now_ms = clock.now_ms();
                 if now_ms >= find_ms {
-                    caps = cap::find();
+                    let mut before = std::mem::take(&mut watched);
+                    watched.extend(cap::find().into_iter().map(|cap| {
+                        let known = before.iter_mut().find(|(known, _)| *known == cap);
+                        (cap, known.map(|(_, judge)| std::mem::take(judge)).unwrap_or_default())
+                    }));
                     find_ms = now_ms + FIND_EVERY_MS;
-                    let room = caps.iter().filter_map(|cap| Some(cap.read()?.limit)).chain(cap::machine_bytes()).min();
+                    let limits = watched.iter().filter_map(|(cap, _)| Some(cap.read()?.limit));
+                    let room = limits.chain(cap::machine_bytes()).min();
                     sys::limit_pipes(room.map_or(u64::MAX, |room| (room / PIPE_PART).max(LEAST_PIPE_BYTES)));
                 }
+                let looks = watched.iter_mut().filter_map(|(cap, judge)| {
+                    let reading = cap.read()?;
+                    Some((reading, judge.look(reading, now_ms)))
+                });
                 let share = |reading: &Reading| reading.used as f64 / reading.limit as f64;
-                let readings = caps.iter().filter_map(cap::Cap::read);
-                let Some(reading) = readings.max_by(|a, b| share(a).total_cmp(&share(b))) else {
+                let worst = looks.reduce(|a, b| (if share(&b.0) > share(&a.0) { b.0 } else { a.0 }, a.1.and(b.1)));
+                let Some((reading, order)) = worst else {
                     strain.set(None, false);
                     pause_ms = judge::CALM_MS;
                     continue;
                 };
-                let order = judge.look(reading, now_ms);
                 strain.set(Some(reading), order.is_full);
                 if order.free_bytes > 0 {
                     relieve(order.free_bytes);

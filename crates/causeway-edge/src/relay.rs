@@ -23,6 +23,8 @@ const SMALL_BYTES: usize = 16 * 1024;
 const COPY_AFTER: u8 = 8;
 /// Turns before other connections get theirs.
 const TURNS: u32 = 16;
+/// One read while memory is short: what a target does not take stays in user memory, once for each connection.
+const SHORT_BYTES: usize = 4 * 1024;
 
 /// Which socket of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Tools {
     pipes: Vec<Pipe>,
     /// A stream had more than a message to move since the last look.
     has_streamed: bool,
+    /// Memory is short: small pieces, one at a time.
+    pub is_short: bool,
 }
 
 impl Tools {
@@ -81,6 +85,7 @@ impl Tools {
             outbox: Outbox::new(may_gather),
             pipes: Vec::new(),
             has_streamed: false,
+            is_short: false,
         }
     }
 
@@ -202,7 +207,7 @@ impl Half {
         if self.leaving.is_some() {
             return Ok(moved);
         }
-        let mut turns = if self.is_paced { 1 } else { TURNS };
+        let mut turns = if self.is_paced || tools.is_short { 1 } else { TURNS };
         loop {
             if !self.held.is_empty() || self.in_pipe > 0 {
                 if !target.is_writable {
@@ -224,7 +229,7 @@ impl Half {
                 break;
             }
             turns -= 1;
-            let bytes = if self.is_bulk {
+            let bytes = if self.is_bulk && !tools.is_short {
                 self.fill(from, source, tools)?
             } else {
                 self.copy(from, source, to, target, tools, token)?
@@ -290,7 +295,8 @@ impl Half {
     ) -> Result<usize, Fault> {
         let may_leave_later = tools.filled <= ROOM_BYTES - BUFFER_BYTES && tools.outbox.gathers();
         let filled = tools.filled;
-        let buffer = tools.scratch();
+        let most = if tools.is_short { SHORT_BYTES } else { BUFFER_BYTES };
+        let buffer = &mut tools.scratch()[..most];
         let n = match sys::recv(from, buffer) {
             Ok(0) => {
                 self.has_read_end = true;
@@ -304,7 +310,7 @@ impl Half {
             Err(error) => return Err(Fault::Source(error)),
         };
         self.bytes += n as u64;
-        if n < BUFFER_BYTES {
+        if n < most {
             // A short read has emptied the socket (epoll(7)), unless an end waits behind the bytes.
             source.is_readable = source.is_ending;
             self.streak = 0;
@@ -316,7 +322,7 @@ impl Half {
                 tools.filled = (filled + n).next_multiple_of(64);
                 return Ok(n);
             }
-        } else {
+        } else if most == BUFFER_BYTES {
             tools.has_streamed = true;
             self.streak += 1;
             self.is_bulk = self.streak >= BULK_AFTER && !self.is_paced;
@@ -365,5 +371,46 @@ impl Half {
             }
             Err(error) => Err(Fault::Source(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A target that takes nothing more, and a source with 256 KiB to give: what does the relay hold of it?
+    fn held_between(is_short: bool, is_bulk: bool) -> (usize, bool) {
+        let (source, mut sender) = UnixStream::pair().unwrap();
+        let (mut target, _receiver) = UnixStream::pair().unwrap();
+        for stream in [&source, &sender, &target] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        while target.write(&[0; 4096]).is_ok() {}
+        let mut offered = 0;
+        while offered < 2 * BUFFER_BYTES
+            && let Ok(count) = sender.write(&[1; 8192])
+        {
+            offered += count;
+        }
+        assert!(offered > BUFFER_BYTES, "the machine's buffers are small: {offered}");
+        let mut tools = Tools::new(false);
+        tools.is_short = is_short;
+        let mut half = Half { is_bulk, ..Half::default() };
+        let mut ready = [Readiness { is_readable: true, is_writable: true, ..Readiness::default() }; 2];
+        let [from, to] = &mut ready;
+        let moved = half.pump((source.as_raw_fd(), from), (target.as_raw_fd(), to), &mut tools, 0).unwrap();
+        (half.held_bytes(), moved.is_blocked)
+    }
+
+    #[test]
+    fn while_memory_is_short_a_blocked_relay_holds_one_small_piece() {
+        assert_eq!(held_between(false, false), (BUFFER_BYTES, true));
+        assert_eq!(held_between(true, false), (SHORT_BYTES, true));
+        assert!(held_between(false, true).0 > SHORT_BYTES);
+        assert_eq!(held_between(true, true), (SHORT_BYTES, true), "a pipe would hold more");
     }
 }

@@ -171,10 +171,12 @@ class Mitigation:
             began_s, was_alert = time.monotonic(), self._mitigator.is_alert
             with self._deciding:
                 self._try_step()
-            # With a thousand busy applications a look costs something: in peace it may take its time.
-            slow_s = min(_SLOW_LOOK_S, _LOOK_SHARE * (time.monotonic() - began_s))
-            is_new = self._mitigator.is_alert and not was_alert
-            pause_s = _SUSPECTED_LOOK_S if is_new else LOOK_S if was_alert else max(LOOK_S, slow_s)
+            if was_alert:
+                pause_s = LOOK_S
+            elif self._mitigator.is_alert:
+                pause_s = _SUSPECTED_LOOK_S
+            else:  # with a thousand busy applications a look costs something: in peace it may take its time
+                pause_s = max(LOOK_S, min(_SLOW_LOOK_S, _LOOK_SHARE * (time.monotonic() - began_s)))
 
     def _try_step(self) -> None:
         self._try(self.step)

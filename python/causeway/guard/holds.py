@@ -10,7 +10,7 @@ from causeway.guard.rules import HOLD_MS, HoldTimes
 from causeway.model.mitigation import Hold, Rate
 
 Part = Literal["cookies", "state", "no_fragments", "rates"]
-_CALM_MS = 2_000
+_CALM_MS = 2_000  # since it was last needed: this flood, or this pulse of one, is over
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ use crate::{Unavailable, built, call};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 /// Of `bpf/guard.h`: maps of another layout are not adopted. Count up with every change there.
-const LAYOUT: &str = "maps-6";
+const LAYOUT: &str = "maps-7";
 const GENERIC: &str = "-generic";
 
 macro_rules! maps {

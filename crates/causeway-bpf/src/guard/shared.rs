@@ -46,7 +46,6 @@ pub(super) type Line = [u32; 16];
 pub(super) const SMALL_BITS: u32 = 16;
 pub(super) const WINDOW_BITS: u32 = 21;
 pub(super) const LARGE_WINDOWS: u32 = 16;
-pub(super) const HUGE_WINDOWS: u32 = 64;
 /// Values that lines have by a byte; in the lines behind the head.
 pub(super) const PALETTE: usize = 256;
 pub(super) const KIND_NODE: u32 = 3;

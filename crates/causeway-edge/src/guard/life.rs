@@ -12,6 +12,7 @@ use super::fixed::Sets;
 use super::teller::Telling;
 use super::{Guarding, Kernel, Mode, kept, syncookies, tables};
 use crate::carry::here;
+use crate::memory;
 use crate::report::GuardedInterface;
 use crate::sys;
 
@@ -43,7 +44,7 @@ impl Guarding {
             guard.keep().map_err(|error| format!("there is no place to pin it: {error}"))?;
         }
         match &it.kernel {
-            Kernel::Without(reason) if mode == Mode::On => Err(reason.clone()),
+            Kernel::Without(reason) | Kernel::Short(reason) if mode == Mode::On => Err(reason.clone()),
             _ => Ok(it),
         }
     }
@@ -69,7 +70,7 @@ impl Guarding {
     pub(super) fn missing(&self) -> String {
         match (&self.kernel, self.mode) {
             (_, Mode::Off) => "switched off (--guard off)".into(),
-            (Kernel::Without(reason), _) => reason.clone(),
+            (Kernel::Without(reason) | Kernel::Short(reason), _) => reason.clone(),
             _ if !self.is_wanting() => "nothing to hold: it is attached when there is (--guard auto)".into(),
             (Kernel::Coming(_), _) => "it is being loaded".into(),
             _ if self.entries.is_empty() => "no listener on an address that others can reach".into(),
@@ -87,7 +88,13 @@ impl Guarding {
     /// Load the program and adopt what is pinned, if that was not tried yet. It takes the kernel a second of thinking, so
     /// that is done beside: see `settle`.
     pub(super) fn open(&mut self) {
-        if !matches!(self.kernel, Kernel::Untried) || self.mode == Mode::Off {
+        if !matches!(self.kernel, Kernel::Untried | Kernel::Short(_)) || self.mode == Mode::Off {
+            return;
+        }
+        let needs = Guard::load_bytes();
+        if let Some(room) = memory::room_bytes().filter(|room| *room < needs) {
+            let (needs, room) = (needs >> 20, room >> 20);
+            self.kernel = Kernel::Short(format!("to load it takes {needs} MiB, and the memory limit leaves {room}"));
             return;
         }
         if self.pins.is_none() {

@@ -29,7 +29,7 @@ impl Guarding {
 
     /// Why packets could not be judged here; that nothing wants it is no reason.
     fn cannot(&self) -> Option<String> {
-        let is_unable = self.mode == Mode::Off || matches!(self.kernel, Kernel::Without(_));
+        let is_unable = self.mode == Mode::Off || matches!(self.kernel, Kernel::Without(_) | Kernel::Short(_));
         let has_failed = self.is_wanting() && !self.entries.is_empty() && !self.is_attached();
         (is_unable || has_failed).then(|| self.missing())
     }

@@ -97,6 +97,11 @@ fn places(cgroups: &str, mounts: &str) -> Vec<(PathBuf, PathBuf, u8)> {
 }
 
 /// All the memory there is.
+/// What this process may still use under the nearest of its limits; none without one.
+pub fn room_bytes() -> Option<u64> {
+    find().iter().filter_map(Cap::read).map(|reading| reading.limit.saturating_sub(reading.used)).min()
+}
+
 pub fn machine_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

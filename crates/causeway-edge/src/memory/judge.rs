@@ -25,6 +25,18 @@ pub struct Order {
     pub pause_ms: u64,
 }
 
+impl Order {
+    /// What satisfies both.
+    pub fn and(self, other: Order) -> Order {
+        Order {
+            is_full: self.is_full || other.is_full,
+            free_bytes: self.free_bytes.max(other.free_bytes),
+            pause_ms: self.pause_ms.min(other.pause_ms),
+        }
+    }
+}
+
+/// Of one limit.
 #[derive(Debug, Default)]
 pub struct Judge {
     last: Option<(u64, u64)>,
@@ -85,6 +97,12 @@ mod tests {
             |used: u64, limit: u64| Judge::default().look(Reading { used: used * MIB, limit: limit * MIB }, 0).pause_ms;
         assert_eq!((pause(80, 256), pause(220, 256), pause(256, 256)), (39, TENSE_MS, TENSE_MS));
         assert_eq!((pause(80, 4096), pause(3600, 4096)), (CALM_MS, 22));
+    }
+
+    #[test]
+    fn of_two_limits_the_nearer_counts_in_each_respect() {
+        let (near, far) = (order(true, 0, TENSE_MS), order(false, MIB, CALM_MS));
+        assert_eq!((near.and(far), far.and(near)), (order(true, MIB, TENSE_MS), order(true, MIB, TENSE_MS)));
     }
 
     #[test]

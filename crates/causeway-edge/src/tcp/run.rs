@@ -73,6 +73,7 @@ impl TcpPlane {
         if connection.must_pause(desk.now_ms) {
             return self.arm(desk, slot); // what can be read is on note
         }
+        self.tools.is_short = desk.strain.is_full();
         let before = connection.up.bytes + connection.down.bytes;
         let up = match Connection::pump_up(connection, &mut self.tools, slot) {
             Ok(moved) => moved,
