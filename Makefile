@@ -92,10 +92,11 @@ $(UV):
 .venv/.locked: $(UV) requirements.lock
 	@echo "setup: Python packages"
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
 	@touch $@
 
 .venv/.ready: .venv/.locked pyproject.toml $(RUST_SOURCES)
 	@echo "setup: the engine (Rust, a minute or two the first time)"
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall-package causeway -e .
+	@$(BIN)/python -m compileall -q python/causeway  # a start takes half as long; not everybody lets Python write
 	@touch $@
