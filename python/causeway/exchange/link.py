@@ -1,0 +1,197 @@
+"""One connection to NATS, in a thread of its own, kept up for ever: who uses it neither waits nor fails with it.
+
+Written for the feature set of nats-server 2.9, with JetStream switched on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0  # between tries to connect
+_PING_S = 5  # twice unanswered, the connection is taken for dead
+_STOP_S = 2.0
+ROOM_BYTES = 4096  # of a message, for its subject and head
+
+
+class Unreachable(Exception):
+    """There is no connection now, or no answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The server, and how to be let in. With tls:// it is verified against `ca`, or the machine's own authorities."""
+
+    url: str
+    token: str | None = None
+    ca: Path | None = None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can listen or speak: TLS, or this very machine."""
+        parts = urlsplit(self.url)
+        return parts.scheme == "tls" or parts.hostname in ("127.0.0.1", "::1", "localhost")
+
+    def tls(self) -> ssl.SSLContext | None:
+        if urlsplit(self.url).scheme != "tls":
+            return None
+        return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+
+
+class Link:
+    """`started` is called in the thread of the link, each time that a connection is there: the first and any later."""
+
+    def __init__(self, where: Where, name: str, started: Callable[[Client], Awaitable[None]]) -> None:
+        self._where, self._name, self._started = where, name, started
+        self._client: Client | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # once started
+        self._thread = threading.Thread(target=self._run, name=f"exchange-{name}", daemon=True)
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._is_over = False
+        self._why = "it is being made"
+
+    def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread.start()
+
+    @property
+    def is_up(self) -> bool:
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def most_bytes(self) -> int:
+        """Of one message."""
+        return (self._client.max_payload if self._client else 1 << 20) - ROOM_BYTES
+
+    def client(self) -> Client:
+        """Raises Unreachable."""
+        if self._client is None or not self._client.is_connected:
+            raise Unreachable(f"there is no connection to {self._where.url}: {self._why}")
+        return self._client
+
+    def wait(self, work: Coroutine[Any, Any, _T], within_s: float) -> _T:
+        """Have it done in the link's thread, from any other.
+
+        Raises:
+            Unreachable: not within that time, or NATS says why not.
+        """
+        if self._is_over or self._loop is None:
+            work.close()
+            raise Unreachable("the connection has ended" if self._loop else "it was not asked to connect")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(within_s)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            future.cancel()
+            raise Unreachable(f"no answer within {within_s:g} s") from error
+        except (NatsError, OSError) as error:
+            raise Unreachable(f"{type(error).__name__}: {error}") from error
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have it done some time, in the link's thread; a failure is logged."""
+
+        loop = self._loop
+
+        def start() -> None:
+            task = asyncio.ensure_future(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._say_failure)
+
+        if self._is_over or loop is None:
+            work.close()
+        else:
+            loop.call_soon_threadsafe(start)
+
+    def _say_failure(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("exchange: %s: %s", type(error).__name__, error)
+
+    def stop(self) -> None:
+        """End the connection and the thread; what waits for an answer hears that there is none."""
+        if self._is_over or self._loop is None:
+            return
+        with contextlib.suppress(Unreachable):
+            self.wait(self._close(), _STOP_S)
+        self._is_over = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_S)
+
+    async def _close(self) -> None:
+        if self._client:
+            await self._client.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _run(self) -> None:
+        assert self._loop
+        asyncio.set_event_loop(self._loop)
+        self.begin(self._connect())
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def _connect(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while not self._is_over:
+            try:
+                self._client = await nats.connect(
+                    self._where.url,
+                    name=self._name,
+                    token=self._where.token,
+                    tls=self._where.tls(),
+                    connect_timeout=5,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=random.uniform(0.5, 1.5),  # noqa: S311 - that not all come at once
+                    ping_interval=_PING_S,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_connected,
+                )
+                break
+            except (NatsError, OSError, TimeoutError) as error:
+                self._note(f"{type(error).__name__}: {error}")
+                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        await self._on_connected()
+
+    def _note(self, why: str) -> None:
+        if why != self._why:
+            log.warning("exchange: no connection to %s: %s; it is tried again", self._where.url, why)
+            self._why = why
+
+    async def _on_error(self, error: Exception) -> None:
+        self._note(f"{type(error).__name__}: {error}")
+
+    async def _on_disconnected(self) -> None:
+        if not self._is_over:
+            self._note(f"it was lost at {time.strftime('%H:%M:%S')}")
+
+    async def _on_connected(self) -> None:
+        if self._client is None or self._is_over:
+            return
+        self._why = "it has ended"
+        log.info("exchange: connected to %s", self._where.url)
+        try:
+            await self._started(self._client)
+        except (NatsError, OSError, TimeoutError) as error:
+            log.warning("exchange: %s: %s", type(error).__name__, error)

@@ -1,0 +1,163 @@
+"""What goes over the wire between control and edges of other machines: names, sizes, questions and answers. Pure.
+
+Subjects of NATS: an edge speaks under `causeway.up.<name>` and is spoken to under `causeway.down.<name>`, so that one
+permission for each is all that it needs. Whatever comes in is bounded before it is read.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TypeVar
+
+import msgspec
+
+from causeway import __version__
+from causeway.model.report import Report
+
+MOST_SNAPSHOT_BYTES = 256 << 20
+MOST_REPORT_BYTES = 64 << 20
+SNAPSHOTS = "causeway_snapshots"  # the bucket of the key-value store: by edge
+BLOBS = "causeway_blobs"  # the bucket of the object store: lists and databases by their SHA-256
+REPORTS = "causeway.up.*.report"
+_T = TypeVar("_T")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
+
+
+class Unreadable(Exception):
+    """Somebody sent what no causeway sends; the message says what."""
+
+
+def is_name(text: str) -> bool:
+    """Whether an edge may be called so: 1 to 32 of a-z, 0-9 and inner hyphens."""
+    return bool(_NAME.fullmatch(text))
+
+
+def report_subject(name: str) -> str:
+    return f"causeway.up.{name}.report"
+
+
+def ask_subject(name: str) -> str:
+    return f"causeway.down.{name}.ask"
+
+
+def snapshot_subject(name: str) -> str:
+    """Where the key-value store itself hears of a new snapshot: a plain subscription there needs no consumer."""
+    return f"$KV.{SNAPSHOTS}.{name}"
+
+
+class Site(msgspec.Struct, frozen=True):
+    """What an edge's operator has said of it: control makes its snapshots by that."""
+
+    edge_addresses: list[str]
+    source_addresses: list[str] = []
+    origin_deny: list[str] = []
+    origin_deny_sockets: list[tuple[str, int]] = []
+    allow_loopback_origins: bool = False
+    resolvers: list[tuple[str, int]] = []
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An edge's report, with what control has to know besides. `revision` is of the snapshot that was judged last."""
+
+    site: Site
+    report: msgspec.Raw
+    revision: int = 0
+    refusal: str | None = None  # of that snapshot: the one before serves
+    software: str = __version__
+
+
+class Apply(msgspec.Struct, frozen=True, tag="apply"):
+    """Take the snapshot of this revision, or a later one, now."""
+
+    revision: int
+
+
+class Observe(msgspec.Struct, frozen=True, tag="observe"):
+    pass
+
+
+class Listen(msgspec.Struct, frozen=True, tag="listen"):
+    """Somebody reads events for the next `lease_s` seconds."""
+
+    lease_s: float
+
+
+class PutBlob(msgspec.Struct, frozen=True, tag="put_blob"):
+    """Take in what is in the object store under this name."""
+
+    stored: str
+    kind: str
+    overlaps: bool
+    private: bool
+
+
+class HasBlob(msgspec.Struct, frozen=True, tag="has_blob"):
+    digest: str
+
+
+class AllRuleHits(msgspec.Struct, frozen=True, tag="rule_hits"):
+    pass
+
+
+class Explain(msgspec.Struct, frozen=True, tag="explain"):
+    application: str
+    client: str
+    port: int
+
+
+Ask = Apply | Observe | Listen | PutBlob | HasBlob | AllRuleHits | Explain
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A value, or why not, in the words of EdgeRefused."""
+
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    code: str = ""
+    message: str = ""
+
+
+_ask: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
+_answer = msgspec.json.Decoder(Answer)
+_told = msgspec.json.Decoder(Told)
+
+
+def pack(message: msgspec.Struct | bytes) -> bytes:
+    return zlib.compress(message if isinstance(message, bytes) else msgspec.json.encode(message), 1)
+
+
+def unpack(data: bytes, most_bytes: int) -> bytes:
+    """Raises Unreadable: it is not whole, or larger than that."""
+    inflater = zlib.decompressobj()
+    try:
+        content = inflater.decompress(data, most_bytes)
+    except zlib.error as error:
+        raise Unreadable(f"it is not compressed as it should be: {error}") from error
+    if inflater.unconsumed_tail:
+        raise Unreadable(f"it is larger than {most_bytes} bytes")
+    if not inflater.eof:
+        raise Unreadable("its end is missing")
+    return content
+
+
+def read_ask(data: bytes) -> Ask:
+    """Raises Unreadable."""
+    return _read(_ask, data)
+
+
+def read_answer(data: bytes) -> Answer:
+    """Raises Unreadable."""
+    return _read(_answer, unpack(data, MOST_REPORT_BYTES))
+
+
+def read_told(data: bytes) -> tuple[Told, Report]:
+    """Raises Unreadable."""
+    told = _read(_told, unpack(data, MOST_REPORT_BYTES))
+    return told, _read(msgspec.json.Decoder(Report), told.report)
+
+
+def _read(decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw) -> _T:
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(str(error)) from error

@@ -1,0 +1,30 @@
+"""A nats-server of a test's own, with JetStream."""
+
+from pathlib import Path
+
+from support.patience import eventually
+from support.ports import free_port
+from support.program import Program, Programs, need
+
+
+class NatsServer:
+    """Started, killed, and started again on what it had stored."""
+
+    def __init__(self, programs: Programs, store: Path, *flags: str) -> None:
+        need("nats-server")
+        self._programs, self._store, self._flags = programs, store, flags
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.program: Program | None = None
+
+    def start(self) -> "NatsServer":
+        program = self._programs.start(
+            "nats-server", "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self._store, *self._flags
+        )
+        eventually(lambda: "Server is ready" in program.output)
+        self.program = program
+        return self
+
+    def kill(self) -> None:
+        assert self.program
+        self.program.end()
