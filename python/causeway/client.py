@@ -149,6 +149,16 @@ class MitigationSummary(TypedDict):
     attacks: int
 
 
+class RemoteStatus(TypedDict):
+    """Of an edge of another machine: what it said of itself, and `trouble` with its newest snapshot."""
+
+    addresses: list[str]
+    software: str
+    is_silent: bool
+    silent_s: float  # since its last report
+    trouble: str | None
+
+
 class EdgeStatus(TypedDict):
     name: str
     version: int
@@ -164,6 +174,7 @@ class EdgeStatus(TypedDict):
     mitigation: NotRequired[MitigationSummary]
     memory: NotRequired[dict[str, int] | None]
     port_pressure: NotRequired[list[PortPressure]]
+    remote: NotRequired[RemoteStatus]  # an edge of another machine
 
 
 class Status(TypedDict):

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from causeway.model.application import Address
+from causeway.model.origin_policy import OriginPolicy
+from causeway.model.snapshot import Settings as SnapshotSettings
 from causeway.model.snapshot import socket_text
-from causeway.settings import TOKEN_VARIABLE, StartError, is_token
+from causeway.settings import TOKEN_VARIABLE, Settings, StartError, is_token
 
 
 @contextmanager
@@ -69,6 +71,21 @@ def bind_api(host: Address, port: int) -> socket.socket:
             f"the API cannot listen on {socket_text(host, port)}: {error.strerror}; choose another --api HOST:PORT"
         ) from error
     return listener
+
+
+def origin_policy(settings: Settings, api_port: int) -> OriginPolicy:
+    return OriginPolicy(settings.allows_loopback, settings.denied, ((settings.api_host, api_port),), is_local)
+
+
+def edge_terms(settings: Settings, api_port: int) -> SnapshotSettings:
+    """What holds for the whole edge of this machine."""
+    return SnapshotSettings(
+        origin_deny=origin_policy(settings, api_port).prefixes(),
+        origin_deny_sockets=((settings.api_host, api_port),),
+        allow_loopback_origins=settings.allows_loopback,
+        resolvers=settings.resolvers,
+        source_addresses=settings.source_addresses,
+    )
 
 
 def is_local(address: Address) -> bool:

@@ -13,13 +13,19 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from causeway.model.snapshot import socket_text
 from causeway.supervise.line import Birth, Line
 
 if TYPE_CHECKING:
     from causeway.edge.agent import Agent, Engine
+    from causeway.exchange.bus import EdgeSide
+    from causeway.exchange.nats_edge import NatsEdge
+    from causeway.serving import Serving
     from causeway.settings import Settings
+
+    _Side = TypeVar("_Side", bound=EdgeSide)
 
 log = logging.getLogger("causeway")
 
@@ -48,53 +54,104 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(birth: Birth, line: Line, arguments: Sequence[str] | None) -> None:
-    from causeway.edge.agent import Agent
-    from causeway.edge.engine import die_with, pulse, start_engine, take_over
-    from causeway.edge.mitigation import Mitigation
-    from causeway.exchange.local import LocalExchange
-    from causeway.premises import root_token
+    from causeway.edge.engine import die_with
     from causeway.settings import read_settings
 
     if not die_with(birth.parent):
         return  # the supervisor has ended meanwhile
     os.umask(0o077)
     settings = read_settings(arguments)
-    token = root_token(settings.data_dir / "token", settings.given_token)
-    exchange = LocalExchange()
-
-    def begin(start: Callable[[], Engine]) -> Agent:
-        engine = start()
-        pulse(engine, line)
-        agent = Agent(engine, exchange, Mitigation(engine))
-        agent.start()
-        return agent
-
+    listener = socket.socket(fileno=birth.api)
     link = socket.socket(fileno=birth.link) if birth.link is not None else None
-    agent = None if link else begin(lambda: start_engine(settings))
+    makes = _outpost if settings.is_outpost else _house
+    serving = makes(settings, birth, line, listener.getsockname()[1], link)
 
-    # Only now: these take more than a second to import, and a first edge is serving already.
     import asyncio
 
     import uvloop
 
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serving.serve(listener))
+    serving.close()
+
+
+def _begin(line: Line, start: Callable[[], Engine], side: Callable[[], _Side]) -> tuple[Agent, _Side]:
+    """The engine first: it serves while the rest is imported."""
+    from causeway.edge.agent import Agent
+    from causeway.edge.engine import pulse
+    from causeway.edge.mitigation import Mitigation
+
+    engine = start()
+    pulse(engine, line)
+    exchange = side()
+    agent = Agent(engine, exchange, Mitigation(engine))
+    agent.start()
+    return agent, exchange
+
+
+def _take_over(line: Line, settings: Settings, link: socket.socket, side: Callable[[], _Side]) -> tuple[Agent, _Side]:
+    """Everything slow is done: ask the predecessor for what it has."""
+    from causeway.edge.engine import take_over
+
+    line.say("prepared")
+    begun = _begin(line, lambda: take_over(settings, link), side)
+    _await_control(link)
+    return begun
+
+
+def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket.socket | None) -> Serving:
+    from causeway.edge.engine import start_engine
+    from causeway.exchange.local import LocalExchange
+    from causeway.premises import root_token
+
+    token = root_token(settings.data_dir / "token", settings.given_token)
+    begun = None if link else _begin(line, lambda: start_engine(settings), LocalExchange)
+
+    # Only now: these take more than a second to import, and a first edge is serving already.
     from causeway.control.plane import Plane
     from causeway.control.tokens import Keyring
     from causeway.house import House, site
 
-    if agent is None:
-        assert link is not None
-        line.say("prepared")
-        agent = begin(lambda: take_over(settings, link))
-        _await_control(link)
-    listener = socket.socket(fileno=birth.api)
-    port = listener.getsockname()[1]
-    house = House(settings, Plane(site(settings, port), exchange), Keyring(token), agent, line)
+    agent, exchange = begun or _take_over(line, settings, _given(link), LocalExchange)
+    plane = Plane(site(settings, port), exchange)
+    house = House(settings, plane, Keyring(token), agent, line)
     house.open_control()
     if birth.is_first:
         _greet(settings, port, is_new=house.is_new())
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(house.serve(listener))
-    house.close()
+    return house
+
+
+def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: socket.socket | None) -> Serving:
+    from causeway.edge.engine import start_engine
+
+    begun = None if link else _begin(line, lambda: start_engine(settings), lambda: _nats_edge(settings, port))
+
+    from causeway.outpost import Outpost
+
+    agent, exchange = begun or _take_over(line, settings, _given(link), lambda: _nats_edge(settings, port))
+    if birth.is_first:
+        assert settings.exchange
+        print(f"Edge       {settings.exchange.edge_name}, {', '.join(str(at) for at in settings.edge_addresses)}")
+        print(f"Control    over {settings.exchange.url}")
+        print(f"Health     http://{socket_text(settings.api_host, port)}/readyz", flush=True)
+    return Outpost(settings, agent, exchange, line)
+
+
+def _nats_edge(settings: Settings, port: int) -> NatsEdge:
+    from causeway.exchange.link import Where
+    from causeway.exchange.nats_edge import NatsEdge
+    from causeway.exchange.words import Site
+    from causeway.premises import edge_terms
+
+    told, terms = settings.exchange, edge_terms(settings, port)
+    assert told and told.edge_name
+    site = Site.of(settings.edge_addresses, terms)
+    return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site)
+
+
+def _given(link: socket.socket | None) -> socket.socket:
+    assert link is not None
+    return link
 
 
 def _await_control(link: socket.socket) -> None:
@@ -106,7 +163,6 @@ def _await_control(link: socket.socket) -> None:
 
 def _greet(settings: Settings, port: int, *, is_new: bool) -> None:
     """Say where everything is; at the first start also what to type next."""
-    from causeway.model.snapshot import socket_text
     from causeway.settings import DEFAULT_API, TOKEN_VARIABLE
 
     where, token_file = socket_text(settings.api_host, port), settings.data_dir / "token"

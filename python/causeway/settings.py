@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from causeway.model.application import Address, Network
 from causeway.model.origin_policy import parse_network
@@ -16,6 +17,7 @@ from causeway.model.origin_policy import parse_network
 TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
+_EDGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _MOST_WORKERS = 256
 DISPATCH = FAST_PATH = GUARD = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
@@ -28,6 +30,16 @@ class StartError(Exception):
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSettings:
+    """The nats-server where control and edges of other machines meet. With a name this is an edge, else control."""
+
+    url: str
+    edge_name: str | None = None
+    token: str | None = None
+    ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,12 @@ class Settings:
     resolvers: tuple[tuple[Address, int], ...]
     given_token: str | None
     drain_s: float = 30.0
+    exchange: ExchangeSettings | None = None
+
+    @property
+    def is_outpost(self) -> bool:
+        """Whether this is an edge without control of its own."""
+        return self.exchange is not None and self.exchange.edge_name is not None
 
 
 def read_settings(arguments: Sequence[str] | None) -> Settings:
@@ -90,7 +108,39 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         resolvers=tuple(read.resolver),
         given_token=given,
         drain_s=read.drain_s,
+        exchange=_exchange(parser, read),
     )
+
+
+def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> ExchangeSettings | None:
+    url = read.join or read.exchange
+    if not url:
+        for flag in ("name", "exchange_token_file", "exchange_ca"):
+            if getattr(read, flag):
+                parser.error(f"--{flag.replace('_', '-')} is for --exchange or --join, and neither is given")
+        return None
+    if read.join and read.exchange:
+        parser.error("--join makes this an edge of another machine's control, --exchange is for control: give one")
+    if bool(read.join) != bool(read.name):
+        parser.error("--join and --name belong together: an edge is called by its name, control has none")
+    if read.name and not _EDGE_NAME.fullmatch(read.name):
+        parser.error(f"--name {read.name}: 1 to 32 of a-z, 0-9 and inner hyphens, such as fra-1")
+    parts = urlsplit(url)
+    if parts.username or parts.password:  # which stay out of what we say
+        parser.error("a URL with a user or password is seen by everybody on this machine: use --exchange-token-file")
+    if parts.scheme not in ("nats", "tls") or not parts.hostname:
+        parser.error(f"{url!r} is not like tls://control.example.net:4222")
+    is_here = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if parts.scheme == "nats" and not is_here and not read.exchange_plain:
+        parser.error(
+            f"{url} is not encrypted, and who speaks there tells edges what to do: use tls://, or --exchange-plain "
+            "where the network between is private"
+        )
+    try:
+        token = read.exchange_token_file.read_text().strip() if read.exchange_token_file else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"--exchange-token-file {read.exchange_token_file} cannot be read: {error}") from error
+    return ExchangeSettings(url, read.name, token, read.exchange_ca)
 
 
 def is_token(text: str) -> bool:
@@ -116,6 +166,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")
     add("--resolver", type=_resolver, action="append", default=[], metavar="IP:PORT", help="repeatable")
+    add("--exchange", metavar="URL", help="be the control of edges on other machines, over this nats-server")
+    add("--join", metavar="URL", help="be an edge without control of its own, over this nats-server")
+    add("--name", metavar="NAME", help="of this edge, with --join")
+    add("--exchange-token-file", type=Path, metavar="FILE", help="the token that nats-server asks for")
+    add(
+        "--exchange-ca", type=Path, metavar="FILE", help="who vouches for nats-server; default: who this machine trusts"
+    )
+    add("--exchange-plain", action="store_true", help="allow nats:// to another machine")
     return parser
 
 

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(given)
         with data_dir_of_our_own(settings.data_dir):
-            root_token(settings.data_dir / "token", settings.given_token)
+            if not settings.is_outpost:
+                root_token(settings.data_dir / "token", settings.given_token)
             api = bind_api(settings.api_host, settings.api_port)
             return Keeper(given, settings.data_dir, api, settings.drain_s).run()
     except StartError as error:

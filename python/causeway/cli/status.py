@@ -52,7 +52,7 @@ def _print_status(url: str, answer: Status) -> None:
     )
     for edge in answer["edges"]:
         say("")
-        say(f"edge {edge['name']}", style="bold")
+        say(f"edge {edge['name']}{_silence_text(edge)}", style="bold")
         print_fields(_edge_fields(edge), indent=2)
     refused = [listener for edge in answer["edges"] for listener in edge["refused"]]
     if refused:
@@ -71,9 +71,16 @@ def _print_status(url: str, answer: Status) -> None:
         )
 
 
+def _silence_text(edge: EdgeStatus) -> str:
+    remote = edge.get("remote")
+    return f" (silent for {duration_text(remote['silent_s'])})" if remote and remote["is_silent"] else ""
+
+
 def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
-    totals, files = edge["totals"], edge["open_files"]
+    totals, files, remote = edge["totals"], edge["open_files"], edge.get("remote")
     return [
+        *([("addresses", ", ".join(remote["addresses"]))] if remote else []),
+        *([("behind", remote["trouble"])] if remote and remote["trouble"] else []),
         ("snapshot", f"{edge['version']}{', draining' if edge['is_draining'] else ''}"),
         (
             "connections",

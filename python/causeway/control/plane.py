@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -27,6 +27,9 @@ from causeway.model.snapshot import Settings, encode_application, encode_firewal
 from causeway.store import access_rules, firewall_lists, sequences, switches
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
+
+if TYPE_CHECKING:
+    from causeway.control.fleet import Fleet
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +90,8 @@ class Plane:
     mitigates: bool = True
     version: int = 0
     next_expiry: datetime | None = None  # of a rule
+    fleet: Fleet | None = None  # edges of other machines
+    on_change: Callable[[], None] = lambda: None  # what this machine's edge serves is another state now
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, database: Database) -> None:
@@ -109,6 +114,7 @@ class Plane:
                 sequences.set_snapshot_version(connection, self.version)
             self.database = database
             self.unavailable = None
+        self.on_change()
 
     def settle(self) -> None:
         """Bring the edge to what is stored, if it is not there."""
@@ -168,6 +174,7 @@ class Plane:
                 raise
             self.pieces, self.firewalls, self.next_expiry = after, firewalls, next_expiry
             self.asn, self.mitigates = asn, mitigates
+        self.on_change()
 
     def _take_up(self, everything: Iterable[Application]) -> None:
         """Start the books anew; who came first keeps its ports."""

@@ -27,29 +27,49 @@ def readiness(plane: Plane) -> str | None:
 def edge_states(plane: Plane) -> list[dict[str, object]]:
     """Each edge: what it serves and could not, totals, limits."""
     report = plane.exchange.fresh_report()
-    if report is None:
+    return ([_edge("local", report)] if report else []) + _remote_edges(plane)
+
+
+def _remote_edges(plane: Plane) -> list[dict[str, object]]:
+    """Those of other machines, as they reported last."""
+    if plane.fleet is None:
         return []
-    return [
-        {
-            "name": "local",
-            "version": report.version,
-            "is_draining": report.is_draining,
-            "uptime_s": report.uptime_ms / 1000,
-            "workers": report.workers,
-            "workers_replaced_total": report.workers_replaced_total,
-            "refused": msgspec.to_builtins(report.refused),
-            "totals": report.totals,
-            "open_files": msgspec.to_builtins(report.open_files),
-            "flow_path": msgspec.to_builtins(report.flow_path),
-            "detections": msgspec.to_builtins(report.detections),
-            "guard": msgspec.to_builtins(report.guard),
-            "mitigation": _mitigation(report),
-            "memory": msgspec.to_builtins(report.memory),
-            "port_pressure": msgspec.to_builtins(report.port_pressure),
-            "events_lost": report.events_lost,
-            "rejected_snapshots": report.rejected_snapshots,
+    found = []
+    for edge in plane.fleet.exchange.edges():
+        report, told, standing = edge.report(), edge.told, plane.fleet.standing(edge.name)
+        if report is None or told is None:
+            continue
+        remote = {
+            "addresses": told.site.edge_addresses,
+            "software": told.software,
+            "is_silent": edge.is_silent,
+            "silent_s": round(edge.silent_s, 1),
+            "trouble": standing.trouble if standing else None,
         }
-    ]
+        found.append({**_edge(edge.name, report), "remote": remote})
+    return found
+
+
+def _edge(name: str, report: Report) -> dict[str, object]:
+    return {
+        "name": name,
+        "version": report.version,
+        "is_draining": report.is_draining,
+        "uptime_s": report.uptime_ms / 1000,
+        "workers": report.workers,
+        "workers_replaced_total": report.workers_replaced_total,
+        "refused": msgspec.to_builtins(report.refused),
+        "totals": report.totals,
+        "open_files": msgspec.to_builtins(report.open_files),
+        "flow_path": msgspec.to_builtins(report.flow_path),
+        "detections": msgspec.to_builtins(report.detections),
+        "guard": msgspec.to_builtins(report.guard),
+        "mitigation": _mitigation(report),
+        "memory": msgspec.to_builtins(report.memory),
+        "port_pressure": msgspec.to_builtins(report.port_pressure),
+        "events_lost": report.events_lost,
+        "rejected_snapshots": report.rejected_snapshots,
+    }
 
 
 def _mitigation(report: Report) -> dict[str, object]:

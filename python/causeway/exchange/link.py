@@ -6,12 +6,12 @@ Written for the feature set of nats-server 2.9, with JetStream switched on.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import random
 import ssl
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +43,6 @@ class Where:
     token: str | None = None
     ca: Path | None = None
 
-    @property
-    def is_private(self) -> bool:
-        """Whether nobody on the way can listen or speak: TLS, or this very machine."""
-        parts = urlsplit(self.url)
-        return parts.scheme == "tls" or parts.hostname in ("127.0.0.1", "::1", "localhost")
-
     def tls(self) -> ssl.SSLContext | None:
         if urlsplit(self.url).scheme != "tls":
             return None
@@ -66,6 +60,7 @@ class Link:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._is_over = False
         self._why = "it is being made"
+        self._is_told = False  # that there is none
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -98,9 +93,11 @@ class Link:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(within_s)
-        except (TimeoutError, asyncio.CancelledError) as error:
+        except (TimeoutError, concurrent.futures.CancelledError) as error:
             future.cancel()
-            raise Unreachable(f"no answer within {within_s:g} s") from error
+            raise Unreachable(
+                "the connection has ended" if self._is_over else f"no answer within {within_s:g} s"
+            ) from error
         except (NatsError, OSError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
 
@@ -128,9 +125,10 @@ class Link:
         """End the connection and the thread; what waits for an answer hears that there is none."""
         if self._is_over or self._loop is None:
             return
-        with contextlib.suppress(Unreachable):
-            self.wait(self._close(), _STOP_S)
         self._is_over = True
+        closing = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+        with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError, NatsError, OSError):
+            closing.result(_STOP_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_S)
 
@@ -175,21 +173,24 @@ class Link:
         await self._on_connected()
 
     def _note(self, why: str) -> None:
-        if why != self._why:
+        self._why = why
+        if not self._is_told and not self._is_over:
             log.warning("exchange: no connection to %s: %s; it is tried again", self._where.url, why)
-            self._why = why
+            self._is_told = True
 
     async def _on_error(self, error: Exception) -> None:
-        self._note(f"{type(error).__name__}: {error}")
+        if not self.is_up:
+            self._note(f"{type(error).__name__}: {error}")
+        elif not self._is_over:
+            log.warning("exchange: %s: %s", type(error).__name__, error)
 
     async def _on_disconnected(self) -> None:
-        if not self._is_over:
-            self._note(f"it was lost at {time.strftime('%H:%M:%S')}")
+        self._note("it was lost")
 
     async def _on_connected(self) -> None:
         if self._client is None or self._is_over:
             return
-        self._why = "it has ended"
+        self._why, self._is_told = "it has ended", False
         log.info("exchange: connected to %s", self._where.url)
         try:
             await self._started(self._client)

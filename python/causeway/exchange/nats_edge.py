@@ -123,6 +123,7 @@ class NatsEdge:
             self._revision = entry.revision
             if isinstance(self._outcome, EdgeRefused):
                 log.error("snapshot %d was refused (%s): %s", entry.revision, self._outcome.code, self._outcome)
+            await self._in_thread(self._observe)  # control hears of it in the next report, which is this one
 
     async def _on_ask(self, message: Msg) -> None:
         self._link.begin(self._answer(message))

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 import msgspec
 
 from causeway import __version__
+from causeway.model.application import Address
 from causeway.model.report import Report
+from causeway.model.snapshot import Settings
 
 MOST_SNAPSHOT_BYTES = 256 << 20
 MOST_REPORT_BYTES = 64 << 20
@@ -55,6 +60,48 @@ class Site(msgspec.Struct, frozen=True):
     origin_deny_sockets: list[tuple[str, int]] = []
     allow_loopback_origins: bool = False
     resolvers: list[tuple[str, int]] = []
+
+    @staticmethod
+    def of(edge_addresses: Iterable[Address], terms: Settings) -> Site:
+        def sockets(of: Iterable[tuple[Address, int]]) -> list[tuple[str, int]]:
+            return [(str(address), port) for address, port in of]
+
+        return Site(
+            [str(address) for address in edge_addresses],
+            [str(address) for address in terms.source_addresses],
+            [str(network) for network in terms.origin_deny],
+            sockets(terms.origin_deny_sockets),
+            terms.allow_loopback_origins,
+            sockets(terms.resolvers),
+        )
+
+    def addresses(self) -> tuple[Address, ...]:
+        """Raises Unreadable."""
+        with _understood():
+            return tuple(ip_address(text) for text in self.edge_addresses)
+
+    def terms(self) -> Settings:
+        """Raises Unreadable."""
+
+        def sockets(of: Iterable[tuple[str, int]]) -> tuple[tuple[Address, int], ...]:
+            return tuple((ip_address(text), port) for text, port in of)
+
+        with _understood():
+            return Settings(
+                origin_deny=tuple(ip_network(text) for text in self.origin_deny),
+                origin_deny_sockets=sockets(self.origin_deny_sockets),
+                allow_loopback_origins=self.allow_loopback_origins,
+                resolvers=sockets(self.resolvers),
+                source_addresses=tuple(ip_address(text) for text in self.source_addresses),
+            )
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
 
 
 class Told(msgspec.Struct, frozen=True):

@@ -1,0 +1,120 @@
+"""Flags that `causeway up` and `causeway edge` share: of the engine of this machine, and of the way to others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dispatch(StrEnum):
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class FastPath(StrEnum):
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class GuardMode(StrEnum):
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="State and token. Default: ./causeway-data."),
+]
+Api = Annotated[
+    str | None,
+    typer.Option("--api", metavar="HOST:PORT", help="Where the API listens. Default: 127.0.0.1:8787."),
+]
+EdgeIps = Annotated[
+    list[str] | None,
+    typer.Option("--edge-ip", metavar="IP", help="Address to serve on (repeatable). Default: 127.0.0.1."),
+]
+SourceIps = Annotated[
+    list[str] | None,
+    typer.Option("--source-ip", metavar="IP", help="Address to reach origins from (repeatable). Default: any."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, metavar="N", help="Engine threads. Default: 0, one per core."),
+]
+DispatchMode = Annotated[
+    Dispatch | None,
+    typer.Option("--dispatch", help="Serve port ranges from one socket, in the kernel. Default: auto."),
+]
+FastPathMode = Annotated[
+    FastPath | None,
+    typer.Option("--fast-path", help="Carry plain flows in the kernel. Default: auto."),
+]
+FastPathFlows = Annotated[
+    int | None,
+    typer.Option(
+        "--fast-path-flows",
+        min=1024,
+        max=16_000_000,
+        metavar="N",
+        help="Flows that the kernel has room for, about 250 B each; IPv6: a quarter. Default: 131072.",
+    ),
+]
+Guarding = Annotated[
+    GuardMode | None,
+    typer.Option("--guard", help="Judge packets before the stack sees them (XDP). Default: auto, on demand."),
+]
+DrainS = Annotated[
+    int | None,
+    typer.Option(
+        "--drain-s",
+        min=0,
+        max=86_400,
+        metavar="S",
+        help="How long connections may go on at a stop or an upgrade. Default: 30.",
+    ),
+]
+AllowLoopbackOrigins = Annotated[
+    bool,
+    typer.Option("--allow-loopback-origins", help="Let origins be on 127.0.0.0/8 even when an edge IP is not."),
+]
+DenyOrigins = Annotated[
+    list[str] | None,
+    typer.Option("--deny-origins", metavar="PREFIX", help="Never connect to these addresses (repeatable)."),
+]
+Resolvers = Annotated[
+    list[str] | None,
+    typer.Option("--resolver", metavar="IP:PORT", help="Ask this DNS server for origin names (repeatable)."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--exchange-token-file", metavar="FILE", help="The token that nats-server asks for."),
+]
+Ca = Annotated[
+    Path | None,
+    typer.Option("--exchange-ca", metavar="FILE", help="Who vouches for nats-server. Default: the machine's own."),
+]
+Plain = Annotated[
+    bool,
+    typer.Option("--exchange-plain", help="Allow nats:// to another machine, where the network between is private."),
+]
+
+
+def flags(given: Mapping[str, object]) -> list[str]:
+    """As they go to the program that a command becomes."""
+    made = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, list):
+            made += [f"{flag}={one}" for one in value]
+        elif value is True:
+            made.append(flag)
+        elif value is not None and value is not False:
+            made.append(f"{flag}={value}")
+    return made

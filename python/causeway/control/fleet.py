@@ -1,0 +1,123 @@
+"""Edges of other machines follow: after each change that this machine's edge serves, each gets a snapshot of its own.
+
+Nobody waits for them. One that is away takes the newest snapshot when it is back, and serves its last good one until
+then. What an edge cannot serve (it has none of an application's addresses) is told in `causeway status`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from causeway.control.plane import Plane
+from causeway.exchange.bus import EdgeRefused
+from causeway.exchange.nats_control import NatsControl, RemoteEdge
+from causeway.exchange.words import Site, Unreadable
+from causeway.model.problem import Problem
+from causeway.model.snapshot import encode_application, encode_snapshot
+from causeway.store import firewall_lists
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 16  # deliveries
+_AGAIN_S = 5.0  # to those that did not take theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What became of the newest snapshot for an edge: `of` is the plane's version that it was made of."""
+
+    of: int
+    site: Site
+    version: int
+    trouble: str | None = None  # why the edge does not serve it, as the edge or the exchange say
+
+
+class Fleet:
+    """Those edges, and a thread that keeps them at what the plane says."""
+
+    def __init__(self, plane: Plane, connect: Callable[[Callable[[], None]], NatsControl]) -> None:
+        self._plane = plane
+        self._woken = threading.Event()
+        self._is_over = False
+        self._standings: dict[str, Standing] = {}
+        self._provided: dict[str, set[str]] = {}  # digests that an edge has
+        self.exchange = connect(self._woken.set)
+        self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
+
+    def start(self) -> None:
+        self._plane.on_change = self._woken.set
+        self.exchange.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_over = True
+        self.exchange.stop()  # who waits for an edge hears that there will be no answer
+        self._woken.set()
+
+    def standing(self, name: str) -> Standing | None:
+        return self._standings.get(name)
+
+    def _run(self) -> None:
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fleet") as pool:
+            while True:
+                self._woken.clear()
+                if self._is_over:
+                    return
+                try:
+                    list(pool.map(self._follow, self.exchange.edges()))
+                except Exception:  # whatever it is, the next round may go well
+                    log.exception("edges of other machines could not be brought to the newest state")
+                has_trouble = any(standing.trouble for standing in self._standings.values())
+                self._woken.wait(_AGAIN_S if has_trouble else None)
+
+    def _follow(self, edge: RemoteEdge) -> None:
+        """Bring one edge to what the plane says, if it is not there."""
+        plane, told = self._plane, edge.told
+        if self._is_over or told is None or plane.database is None or not plane.version:
+            return
+        before, now, report = self._standings.get(edge.name), plane.version, edge.report()
+        serves = report.version if report else 0
+        is_there = before and (before.of, before.site) == (now, told.site) and not before.trouble
+        if before and is_there and (serves >= before.version or edge.is_silent):
+            return
+        version, trouble = max(now, serves), None  # an edge takes no older one; control may be of an older database
+        try:
+            self._provide(edge)
+            edge.deliver(self._snapshot(told.site, version))
+        except (EdgeRefused, Unreadable, Problem) as error:
+            trouble = str(error)
+        if trouble and (before is None or before.trouble != trouble):
+            log.warning("edge %s does not serve snapshot %d: %s", edge.name, version, trouble)
+        elif not trouble and (before is None or before.trouble):
+            log.info("edge %s serves snapshot %d", edge.name, version)
+        self._standings[edge.name] = Standing(now, told.site, version, trouble)
+
+    def _snapshot(self, site: Site, version: int) -> bytes:
+        """All applications that have an address there: what this machine's edge serves, at that one's addresses."""
+        plane, addresses = self._plane, site.addresses()
+        encoded = []
+        for piece in list(plane.pieces.values()):
+            own = piece.application.edge_addresses(addresses)
+            if own and not piece.unserved:
+                encoded.append(encode_application(piece.application, own))
+        settings = replace(site.terms(), mitigation=plane.mitigates)
+        return encode_snapshot(version, settings, encoded, plane.firewalls.values(), plane.asn)
+
+    def _provide(self, edge: RemoteEdge) -> None:
+        """Lists and databases first: a snapshot that names one which the edge does not have is refused."""
+        if not self._plane.firewalls and not self._plane.asn:
+            return
+        has = self._provided.setdefault(edge.name, set())
+        with self._plane.reading() as connection:
+            digests = {found.digest for found in firewall_lists.every(connection)}
+            digests |= {found.digest for found in firewall_lists.databases(connection)}
+            for digest in digests - has:
+                found = firewall_lists.content(connection, digest)
+                if found and not edge.has_blob(digest):
+                    kind, content = found
+                    edge.put_blob(kind, content, overlaps=True, private=True)
+                has.add(digest)

@@ -1,0 +1,66 @@
+"""The process of an edge whose control is elsewhere: it serves its last good snapshot, whoever else is up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from causeway.edge.agent import Agent
+from causeway.serving import Serving
+from causeway.settings import Settings
+from causeway.supervise.line import Line
+
+if TYPE_CHECKING:
+    from causeway.exchange.nats_edge import NatsEdge
+
+
+class Outpost(Serving):
+    """HTTP here is /healthz and /readyz alone: the API is where control runs."""
+
+    def __init__(self, settings: Settings, agent: Agent, exchange: NatsEdge, line: Line) -> None:
+        super().__init__(settings, agent, line)
+        self._exchange = exchange
+        self._why_not: str | None = None  # no changes are taken
+
+    def app(self, stopping: asyncio.Event) -> Any:
+        async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                return
+            status, told = await asyncio.to_thread(self._answer, scope["path"])
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": msgspec.json.encode(told)})
+
+        return answer
+
+    def _answer(self, path: str) -> tuple[int, dict[str, object]]:
+        if path == "/healthz":
+            return 200, {"status": "alive"}
+        if path == "/readyz":
+            reason, version = self._readiness()
+            told = {"ready": reason is None, "reason": reason, "version": version}
+            return 200 if reason is None else 503, {**told, "is_connected": self._exchange.is_connected}
+        where = self._settings.exchange.url if self._settings.exchange else "?"
+        return 404, {"reason": f"this is an edge: the API is where its control runs, which is reached over {where}"}
+
+    def _readiness(self) -> tuple[str | None, int]:
+        report = self._agent.observe()
+        if self._why_not or report.is_draining:
+            return self._why_not or "the edge is draining", report.version
+        return (None if report.version else "no snapshot has come from control yet"), report.version
+
+    async def keep(self) -> None:
+        await asyncio.Event().wait()  # agent and exchange have threads of their own
+
+    def take_no_more(self, why: str) -> None:
+        self._why_not = why
+        self._exchange.stop()
+
+    def close(self) -> None:
+        self._exchange.stop()
+
+    @property
+    def trouble(self) -> str | None:
+        return None

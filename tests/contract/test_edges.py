@@ -1,0 +1,201 @@
+"""One control, edges without control of their own, a real nats-server: all of it on addresses of this machine."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.echo import ask, echoes, reset, start_echo
+from support.edge import CAUSEWAY, Running
+from support.nats import NatsServer
+from support.outpost import Outpost
+from support.patience import eventually
+from support.ports import free_port
+from support.program import Programs, environment
+
+WITHIN_S = 1.0  # of an answer of the API, everywhere
+FIRST, SECOND = "127.0.0.2", "127.0.0.3"
+
+
+class Network:
+    def __init__(self, programs: Programs, folder: Path, make_edge: Callable[..., Running]) -> None:
+        self.programs, self._folder, self._make_edge = programs, folder, make_edge
+        self.nats = NatsServer(programs, folder / "nats").start()
+        self.control = make_edge("--exchange", self.nats.url, "--workers", "1").start()
+        self.edges = [self.edge("fra-1", FIRST), self.edge("ams-1", SECOND)]
+
+    def edge(self, name: str, address: str) -> Outpost:
+        return Outpost(self.programs, self._folder / name, self.nats.url, name, address)
+
+    def served(self, port: int) -> bool:
+        return all(ask(port, edge.address) == b"hello" for edge in self.edges)
+
+    def states(self) -> dict[str, dict[str, object]]:
+        return {edge["name"]: edge for edge in self.control.status()["edges"]}
+
+
+@pytest.fixture
+def network(programs: Programs, tmp_path: Path, make_edge: Callable[..., Running]) -> Iterator[Network]:
+    made = Network(programs, tmp_path, make_edge)
+    for edge in made.edges:
+        edge.start()
+    yield made
+
+
+def test_what_the_api_has_answered_is_served_on_every_edge_within_a_second(network: Network) -> None:
+    origin = start_echo(network.programs)
+    port = free_port()
+    application = network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: network.served(port), WITHIN_S)
+
+    other = start_echo(network.programs, greeting="other ")
+    body = {
+        "protocol": f"tcp/{port}",
+        "dns": {"type": "CNAME", "name": f"app-tcp-{port}.example.com"},
+        "origin_direct": [f"tcp://127.0.0.1:{other}"],
+    }
+    found = network.control.result("GET", f"{network.control.applications}/{application}")
+    network.control.result("PUT", f"{network.control.applications}/{application}", {**body, "dns": found["dns"]})
+    eventually(lambda: all(ask(port, edge.address).startswith(b"other ") for edge in network.edges), WITHIN_S)
+
+    network.control.delete_application(application)
+    for edge in network.edges:
+        eventually(lambda: not is_open(edge.address, port), WITHIN_S)  # noqa: B023
+    eventually(lambda: len({state["version"] for state in network.states().values()}) == 1)
+
+
+def is_open(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_new_edge_serves_within_five_seconds_of_joining(network: Network) -> None:
+    port = free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(network.programs)}")
+    began_s = time.monotonic()
+    late = network.edge("lhr-1", "127.0.0.4").start()
+    eventually(lambda: ask(port, late.address) == b"hello")
+    assert time.monotonic() - began_s < 5
+    assert "edge lhr-1 serves snapshot" in network.control.output
+
+
+def test_edges_go_on_and_restart_while_control_and_exchange_are_gone_and_are_current_again_after(
+    network: Network,
+) -> None:
+    origin, port, later = start_echo(network.programs), free_port(), free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: network.served(port))
+    first, second = network.edges
+    with socket.create_connection((first.address, port), timeout=5) as held:
+        assert echoes(held)
+        network.control.kill_all()
+        network.nats.kill()
+        assert echoes(held), "a connection does not notice"
+        assert network.served(port), "nor do new ones"
+        second.kill()
+        second.start()
+        assert network.served(port), "from its disk"
+        assert second.told()["is_connected"] is False
+
+        network.nats.start()
+        network.control.start()
+        network.control.create_application(f"tcp/{later}", f"tcp://127.0.0.1:{origin}")
+        eventually(lambda: network.served(later), 5)
+        assert echoes(held)
+        reset(held)
+    assert sum("no connection to" in line for line in first.output.splitlines()) == 1, "said once"
+
+
+def test_an_edge_that_was_away_takes_what_changed_meanwhile(network: Network) -> None:
+    origin, port = start_echo(network.programs), free_port()
+    away = network.edges[0]
+    assert away.stop() == 0
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: ask(port, SECOND) == b"hello", WITHIN_S)
+    eventually(lambda: network.states()["fra-1"]["remote"]["is_silent"], 10)  # type: ignore[index]
+    away.start()
+    eventually(lambda: network.served(port), 5)
+    eventually(lambda: not network.states()["fra-1"]["remote"]["is_silent"])  # type: ignore[index]
+
+
+def test_an_upgrade_of_an_edge_loses_no_connection_and_the_new_process_hears_of_changes(network: Network) -> None:
+    origin, port, later = start_echo(network.programs), free_port(), free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: network.served(port))
+    edge = network.edges[0]
+    with socket.create_connection((edge.address, port), timeout=5) as held:
+        assert echoes(held)
+        edge.upgrade()
+        eventually(lambda: edge.output.count(" serves, version ") == 2, 20)
+        assert echoes(held)
+        network.control.create_application(f"tcp/{later}", f"tcp://127.0.0.1:{origin}")
+        eventually(lambda: network.served(later), 5)
+        assert echoes(held)
+        reset(held)
+
+
+def test_the_firewall_and_its_lists_hold_on_every_edge(network: Network) -> None:
+    origin, port = start_echo(network.programs), free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}", ip_firewall=True)
+    eventually(lambda: network.served(port))
+    zone = network.control.applications.split("/")[4]
+    content = "127.0.0.0/8\n"
+    answer = network.control.http.put("/api/v1/firewall/lists/home?private=allow", content=content)
+    assert answer.status_code == 200, answer.text
+    rule = {"mode": "block", "configuration": {"target": "list", "value": "home"}, "x_causeway": {}}
+    network.control.result("POST", f"/client/v4/zones/{zone}/firewall/access_rules/rules", rule)
+    for edge in network.edges:
+        eventually(lambda: is_cut(edge.address, port), 5)  # noqa: B023
+
+
+def is_cut(address: str, port: int) -> bool:
+    try:
+        return ask(port, address) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_status_shows_every_edge_to_people(network: Network) -> None:
+    eventually(lambda: len(network.states()) == 3)
+    done = subprocess.run(
+        [CAUSEWAY, "status"], capture_output=True, text=True, timeout=30,
+        env=environment({"CAUSEWAY_URL": network.control.url, "CAUSEWAY_API_TOKEN": network.control.token}),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for words in ("edge local", "edge fra-1", "edge ams-1", FIRST, SECOND):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--join", "nats://192.0.2.1:4222", "--name", "fra-1"), "is not encrypted"),
+        (("--join", "nats://127.0.0.1:4222", "--name", "Frankfurt!"), "such as fra-1"),
+        (("--join", "http://127.0.0.1:4222", "--name", "fra-1"), "is not like tls://"),
+        (("--join", "nats://me:secret@127.0.0.1:4222", "--name", "fra-1"), "--exchange-token-file"),
+    ],
+)
+def test_a_way_to_control_that_is_none_is_refused_at_the_start(flags: tuple[str, ...], why: str) -> None:
+    done = subprocess.run([CAUSEWAY, "edge", *flags], capture_output=True, text=True, timeout=30, env=environment())
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_a_token_lets_in_and_a_wrong_one_does_not(programs: Programs, tmp_path: Path) -> None:
+    server = NatsServer(programs, tmp_path / "nats", "--auth", "right").start()
+    token = tmp_path / "token"
+    token.write_text("wrong\n")
+    edge = Outpost(programs, tmp_path / "edge", server.url, "fra-1", FIRST, "--exchange-token-file", str(token))
+    edge.start(ready=503)
+    eventually(lambda: "no connection to" in edge.output, 10)
+    assert "wrong" not in edge.output
+    token.write_text("right\n")
+    edge.stop()
+    edge.start(ready=503)
+    eventually(lambda: edge.told()["is_connected"], 10)
