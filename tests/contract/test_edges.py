@@ -13,7 +13,7 @@ from support.nats import NatsServer
 from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
-from support.program import Programs, environment
+from support.program import Programs, environment, need, run
 
 WITHIN_S = 1.0  # of an answer of the API, everywhere
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
@@ -199,3 +199,37 @@ def test_a_token_lets_in_and_a_wrong_one_does_not(programs: Programs, tmp_path: 
     edge.stop()
     edge.start(ready=503)
     eventually(lambda: edge.told()["is_connected"], 10)
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    need("openssl")
+    folder.mkdir(exist_ok=True)
+    made, key = folder / f"{name}.crt", folder / f"{name}.key"
+    run(
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", made,
+    )  # fmt: skip
+    return made, key
+
+
+def test_over_tls_the_server_has_to_prove_who_it_is(programs: Programs, tmp_path: Path) -> None:
+    ours, key = certificate(tmp_path / "ca", "ours")
+    others, _ = certificate(tmp_path / "ca", "others")
+    server = NatsServer(programs, tmp_path / "nats", "--tls", "--tlscert", str(ours), "--tlskey", str(key)).start()
+    url = server.url.replace("nats://", "tls://")
+    known = Outpost(programs, tmp_path / "known", url, "fra-1", FIRST, "--exchange-ca", str(ours)).start(ready=503)
+    eventually(lambda: known.told()["is_connected"], 10)
+    unknown = Outpost(programs, tmp_path / "unknown", url, "fra-2", SECOND, "--exchange-ca", str(others))
+    unknown.start(ready=503)
+    eventually(lambda: "CERTIFICATE_VERIFY_FAILED" in unknown.output, 10)
+    assert unknown.told()["is_connected"] is False
+
+
+def test_who_was_told_to_use_tls_does_not_speak_without(programs: Programs, tmp_path: Path) -> None:
+    ours, _ = certificate(tmp_path / "ca", "ours")
+    server = NatsServer(programs, tmp_path / "nats").start()
+    url = server.url.replace("nats://", "tls://")
+    edge = Outpost(programs, tmp_path / "edge", url, "fra-1", FIRST, "--exchange-ca", str(ours)).start(ready=503)
+    eventually(lambda: "does not offer TLS" in edge.output, 10)
+    assert edge.told()["is_connected"] is False

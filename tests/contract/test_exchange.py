@@ -122,7 +122,8 @@ class OverNats:
 
     def come(self, edge: Edge, side: EdgeSide) -> None:
         side.attach(edge)
-        eventually(lambda: [edge.name for edge in self._control.edges()] == [self._name])
+        # A real agent reports once a second: the first report may come before anybody listens.
+        eventually(lambda: edge.observe() and [known.name for known in self._control.edges()] == [self._name])
 
     def settled(self) -> None:
         """What was published has arrived."""

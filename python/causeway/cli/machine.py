@@ -54,7 +54,10 @@ def edge(
     join: Annotated[str, typer.Option("--join", metavar="URL", help="The nats-server that control uses.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of this edge, such as fra-1.")],
     data_dir: flags.DataDir = None,
-    api: flags.Api = None,
+    api: Annotated[
+        str | None,
+        typer.Option("--api", metavar="HOST:PORT", help="Where /healthz and /readyz are. Default: 127.0.0.1:8787."),
+    ] = None,
     edge_ip: flags.EdgeIps = None,
     source_ip: flags.SourceIps = None,
     workers: flags.Workers = None,

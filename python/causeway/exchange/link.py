@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.js.kv import KeyValue
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,20 @@ class Where:
         return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
 
 
+class _Client(Client):
+    """nats-py goes on in plain text where the server does not ask for TLS: anybody on the way could say so for it.
+
+    Of the library's own, and kept by a test: the first words of a server pass here, before any of ours are sent.
+    """
+
+    must_be_private = False
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if self.must_be_private and initial_connection and not info.get("tls_required"):
+            raise NatsError("the server does not offer TLS, and a tls:// URL was given: nothing was said to it")
+        await super()._process_info(info, initial_connection)
+
+
 class Link:
     """`started` is called in the thread of the link, each time that a connection is there: the first and any later."""
 
@@ -61,6 +75,7 @@ class Link:
         self._is_over = False
         self._why = "it is being made"
         self._is_told = False  # that there is none
+        self._buckets: dict[str, KeyValue] = {}
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -74,6 +89,13 @@ class Link:
     def most_bytes(self) -> int:
         """Of one message."""
         return (self._client.max_payload if self._client else 1 << 20) - ROOM_BYTES
+
+    async def bucket(self, name: str) -> KeyValue:
+        """Looked up once for each connection. Raises Unreachable, or a NotFoundError of nats-py."""
+        client = self.client()
+        if name not in self._buckets:
+            self._buckets[name] = await client.jetstream().key_value(name)
+        return self._buckets[name]
 
     def client(self) -> Client:
         """Raises Unreachable."""
@@ -118,7 +140,7 @@ class Link:
 
     def _say_failure(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if not task.cancelled() and (error := task.exception()) and not self._is_over:
             log.warning("exchange: %s: %s", type(error).__name__, error)
 
     def stop(self) -> None:
@@ -151,7 +173,9 @@ class Link:
         pause_s = _FIRST_PAUSE_S
         while not self._is_over:
             try:
-                self._client = await nats.connect(
+                client = _Client()
+                client.must_be_private = self._where.tls() is not None
+                await client.connect(
                     self._where.url,
                     name=self._name,
                     token=self._where.token,
@@ -159,12 +183,13 @@ class Link:
                     connect_timeout=5,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=random.uniform(0.5, 1.5),  # noqa: S311 - that not all come at once
+                    reconnect_time_wait=random.randint(1, 3),  # noqa: S311 - that not all come at once
                     ping_interval=_PING_S,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_connected,
                 )
+                self._client = client
                 break
             except (NatsError, OSError, TimeoutError) as error:
                 self._note(f"{type(error).__name__}: {error}")
@@ -190,7 +215,7 @@ class Link:
     async def _on_connected(self) -> None:
         if self._client is None or self._is_over:
             return
-        self._why, self._is_told = "it has ended", False
+        self._why, self._is_told, self._buckets = "it has ended", False, {}
         log.info("exchange: connected to %s", self._where.url)
         try:
             await self._started(self._client)

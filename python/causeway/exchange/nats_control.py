@@ -16,7 +16,6 @@ from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
 from nats.js.errors import BucketNotFoundError, NotFoundError, ObjectNotFoundError
-from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
 from causeway.exchange import words
@@ -208,8 +207,7 @@ class NatsControl:
 
 
 async def _put(link: Link, name: str, packed: bytes) -> int:
-    bucket: KeyValue = await link.client().jetstream().key_value(words.SNAPSHOTS)
-    return await bucket.put(name, packed)
+    return await (await link.bucket(words.SNAPSHOTS)).put(name, packed)
 
 
 async def _store(link: Link, stored: str, content: bytes) -> None:

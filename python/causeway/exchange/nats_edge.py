@@ -103,12 +103,13 @@ class NatsEdge:
     async def _on_new_snapshot(self, _: Msg) -> None:
         self._link.begin(self._catch_up())
 
-    async def _catch_up(self) -> None:
-        """Take the newest snapshot, if it is another one than was judged last."""
+    async def _catch_up(self, wanted: int = 0) -> None:
+        """Take the newest snapshot, if it is another one than was judged last; `wanted`: the revision that will do."""
         async with self._taking:
+            if wanted and self._revision >= wanted:
+                return
             try:
-                bucket = await self._link.client().jetstream().key_value(words.SNAPSHOTS)
-                entry = await bucket.get(self._name)
+                entry = await (await self._link.bucket(words.SNAPSHOTS)).get(self._name)
             except (NotFoundError, KeyNotFoundError):
                 return  # nobody has made one yet
             if not entry.revision or entry.revision == self._revision or entry.value is None:
@@ -166,8 +167,7 @@ class NatsEdge:
                 return await self._in_thread(partial(edge.explain, application, client, port))
 
     async def _applied(self, revision: int) -> ApplyReport:
-        if self._revision < revision:
-            await self._catch_up()
+        await self._catch_up(revision)
         if self._revision < revision:
             raise EdgeRefused("snapshot_missing", f"the exchange has no snapshot of revision {revision} for this edge")
         if self._outcome is None or isinstance(self._outcome, EdgeRefused):
