@@ -113,7 +113,7 @@ impl MemoryWatch {
                 let worst = looks.reduce(|a, b| (if share(&b.0) > share(&a.0) { b.0 } else { a.0 }, a.1.and(b.1)));
                 let Some((reading, order)) = worst else {
                     strain.set(None, false);
-                    pause_ms = judge::CALM_MS;
+                    pause_ms = FIND_EVERY_MS;
                     continue;
                 };
                 strain.set(Some(reading), order.is_full);

@@ -10,8 +10,8 @@ const CUT_TO: u64 = 90;
 /// How far ahead growth is followed: buffers fill faster than anybody can look.
 const AHEAD_MS: u64 = 20;
 
-/// Without a limit; also the longest between two looks.
-pub const CALM_MS: u64 = 200;
+/// The longest between two looks.
+const CALM_MS: u64 = 200;
 const TENSE_MS: u64 = 5;
 /// No machine fills its buffers faster (4 GB/s): before the end can be reached, there is another look.
 const FASTEST_BYTES_PER_MS: u64 = 4_000_000;
