@@ -1,10 +1,12 @@
 """One control, edges without control of their own, a real nats-server: all of it on addresses of this machine."""
 
+import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.echo import ask, echoes, reset, start_echo
@@ -32,7 +34,7 @@ class Network:
     def served(self, port: int) -> bool:
         return all(ask(port, edge.address) == b"hello" for edge in self.edges)
 
-    def states(self) -> dict[str, dict[str, object]]:
+    def states(self) -> dict[str, dict[str, Any]]:
         return {edge["name"]: edge for edge in self.control.status()["edges"]}
 
 
@@ -117,10 +119,38 @@ def test_an_edge_that_was_away_takes_what_changed_meanwhile(network: Network) ->
     assert away.stop() == 0
     network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
     eventually(lambda: ask(port, SECOND) == b"hello", WITHIN_S)
-    eventually(lambda: network.states()["fra-1"]["remote"]["is_silent"], 10)  # type: ignore[index]
+    eventually(lambda: network.states()["fra-1"]["remote"]["is_silent"], 10)
     away.start()
     eventually(lambda: network.served(port), 5)
-    eventually(lambda: not network.states()["fra-1"]["remote"]["is_silent"])  # type: ignore[index]
+    eventually(lambda: not network.states()["fra-1"]["remote"]["is_silent"])
+
+
+def test_a_store_that_was_lost_is_made_anew_and_changes_arrive(network: Network) -> None:
+    origin, later = start_echo(network.programs), free_port()
+    ports = [free_port() for _ in range(3)]  # revisions of the old store are beyond those of the new one
+    for port in ports:
+        network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: network.served(ports[-1]))
+    network.nats.kill()
+    shutil.rmtree(network.nats.store)
+    network.nats.start()
+    network.control.create_application(f"tcp/{later}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: network.served(later), 10)
+    assert all(network.served(port) for port in ports)
+    eventually(lambda: all(not state.get("remote", {}).get("trouble") for state in network.states().values()), 10)
+
+
+def test_a_server_without_jetstream_is_told_and_waited_for(network: Network) -> None:
+    network.nats.kill()
+    network.nats.has_jetstream = False
+    network.nats.start()
+    eventually(lambda: "it is tried again" in network.control.output.split("connected to")[-1], 10)
+    origin, port = start_echo(network.programs), free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    network.nats.kill()
+    network.nats.has_jetstream = True
+    network.nats.start()
+    eventually(lambda: network.served(port), 15)
 
 
 def test_an_upgrade_of_an_edge_loses_no_connection_and_the_new_process_hears_of_changes(network: Network) -> None:

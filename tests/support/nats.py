@@ -12,15 +12,15 @@ class NatsServer:
 
     def __init__(self, programs: Programs, store: Path, *flags: str) -> None:
         need("nats-server")
-        self._programs, self._store, self._flags = programs, store, flags
+        self._programs, self._flags = programs, flags
+        self.store, self.has_jetstream = store, True
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.program: Program | None = None
 
     def start(self) -> "NatsServer":
-        program = self._programs.start(
-            "nats-server", "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self._store, *self._flags
-        )
+        jetstream = ["-js", "-sd", self.store] if self.has_jetstream else []
+        program = self._programs.start("nats-server", "-a", "127.0.0.1", "-p", str(self.port), *jetstream, *self._flags)
         eventually(lambda: "Server is ready" in program.output)
         self.program = program
         return self

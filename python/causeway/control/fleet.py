@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from causeway.control.plane import Plane
+from causeway.control.plane import Plane, State
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.nats_control import NatsControl, RemoteEdge
 from causeway.exchange.words import Site, Unreadable
@@ -67,49 +67,43 @@ class Fleet:
                 self._woken.clear()
                 if self._is_over:
                     return
+                edges = self.exchange.edges()
                 try:
-                    list(pool.map(self._follow, self.exchange.edges()))
+                    if self._plane.database is not None:
+                        state = self._plane.state()
+                        list(pool.map(lambda edge: self._follow(edge, state), edges))  # noqa: B023 - all are waited for
                 except Exception:  # whatever it is, the next round may go well
                     log.exception("edges of other machines could not be brought to the newest state")
-                has_trouble = any(standing.trouble for standing in self._standings.values())
-                self._woken.wait(_AGAIN_S if has_trouble else None)
+                self._woken.wait(_AGAIN_S if any(self._has_trouble(edge) for edge in edges) else None)
 
-    def _follow(self, edge: RemoteEdge) -> None:
+    def _has_trouble(self, edge: RemoteEdge) -> bool:
+        standing = self._standings.get(edge.name)
+        return not edge.is_silent and (standing is None or standing.trouble is not None)
+
+    def _follow(self, edge: RemoteEdge, state: State) -> None:
         """Bring one edge to what the plane says, if it is not there."""
-        plane, told = self._plane, edge.told
-        if self._is_over or told is None or plane.database is None or not plane.version:
+        before, told, report = self._standings.get(edge.name), edge.told, edge.report()
+        if self._is_over or told is None or report is None:
             return
-        before, now, report = self._standings.get(edge.name), plane.version, edge.report()
-        serves = report.version if report else 0
-        is_there = before and (before.of, before.site) == (now, told.site) and not before.trouble
-        if before and is_there and (serves >= before.version or edge.is_silent):
-            return
-        version, trouble = max(now, serves), None  # an edge takes no older one; control may be of an older database
+        if before and (before.of, before.site) == (state.version, told.site):
+            is_there = before.trouble is None and report.version >= before.version
+            if is_there or edge.is_silent:  # who is silent has it left for it, or is heard of again
+                return
+        version, trouble = max(state.version, report.version), None  # it takes no older one; control's database may be
         try:
-            self._provide(edge)
-            edge.deliver(self._snapshot(told.site, version))
+            self._provide(edge, state)
+            edge.deliver(_snapshot(state, told.site, version))
         except (EdgeRefused, Unreadable, Problem) as error:
             trouble = str(error)
         if trouble and (before is None or before.trouble != trouble):
             log.warning("edge %s does not serve snapshot %d: %s", edge.name, version, trouble)
         elif not trouble and (before is None or before.trouble):
             log.info("edge %s serves snapshot %d", edge.name, version)
-        self._standings[edge.name] = Standing(now, told.site, version, trouble)
+        self._standings[edge.name] = Standing(state.version, told.site, version, trouble)
 
-    def _snapshot(self, site: Site, version: int) -> bytes:
-        """All applications that have an address there: what this machine's edge serves, at that one's addresses."""
-        plane, addresses = self._plane, site.addresses()
-        encoded = []
-        for piece in list(plane.pieces.values()):
-            own = piece.application.edge_addresses(addresses)
-            if own and not piece.unserved:
-                encoded.append(encode_application(piece.application, own))
-        settings = replace(site.terms(), mitigation=plane.mitigates)
-        return encode_snapshot(version, settings, encoded, plane.firewalls.values(), plane.asn)
-
-    def _provide(self, edge: RemoteEdge) -> None:
+    def _provide(self, edge: RemoteEdge, state: State) -> None:
         """Lists and databases first: a snapshot that names one which the edge does not have is refused."""
-        if not self._plane.firewalls and not self._plane.asn:
+        if not state.firewalls and not state.asn:
             return
         has = self._provided.setdefault(edge.name, set())
         with self._plane.reading() as connection:
@@ -121,3 +115,14 @@ class Fleet:
                     kind, content = found
                     edge.put_blob(kind, content, overlaps=True, private=True)
                 has.add(digest)
+
+
+def _snapshot(state: State, site: Site, version: int) -> bytes:
+    """All applications that have an address there: what this machine's edge serves, at that one's addresses."""
+    addresses, encoded = site.addresses(), []
+    for piece in state.pieces:
+        own = piece.application.edge_addresses(addresses)
+        if own and not piece.unserved:
+            encoded.append(encode_application(piece.application, own))
+    settings = replace(site.terms(), mitigation=state.mitigates)
+    return encode_snapshot(version, settings, encoded, state.firewalls, state.asn)

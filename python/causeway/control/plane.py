@@ -70,6 +70,16 @@ class Switched(NamedTuple):
     is_on: bool
 
 
+class State(NamedTuple):
+    """What this machine's edge serves, all of one moment."""
+
+    version: int
+    pieces: tuple[Piece, ...]
+    firewalls: tuple[bytes, ...]
+    asn: str | None
+    mitigates: bool
+
+
 @dataclass(slots=True)
 class Plane:
     """Everything that control knows. One change at a time; reading waits for nobody.
@@ -121,6 +131,12 @@ class Plane:
         with self._changing:
             if self.out_of_step:
                 self._settle()
+
+    def state(self) -> State:
+        """Waits for a change that is being made."""
+        with self._changing:
+            pieces, firewalls = tuple(self.pieces.values()), tuple(self.firewalls.values())
+            return State(self.version, pieces, firewalls, self.asn, self.mitigates)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -16,7 +16,7 @@ BACKLOG_EVENTS = 20_000  # per reader; about 20 MB at worst
 _RECENT_BYTES = 512 * 1024  # a thousand events or more
 
 
-class Listener:
+class EventReader:
     """A `bus.Reader`: what came since it last looked."""
 
     def __init__(self, notify: Callable[[], None], backlog: int = BACKLOG_EVENTS) -> None:
@@ -52,7 +52,7 @@ class Board:
 
     def __init__(self) -> None:
         self._report: Report | None = None
-        self._listeners: list[Listener] = []
+        self._readers: list[EventReader] = []
         self._recent: deque[bytes] = deque()
         self._recent_bytes = 0
         self._lock = threading.Lock()
@@ -63,23 +63,23 @@ class Board:
 
     @property
     def has_readers(self) -> bool:
-        return bool(self._listeners)
+        return bool(self._readers)
 
     def put_up(self, report: Report) -> None:
         events = bytes(report.events)
         with self._lock:
             has_news = self._report is not None and _attacks(self._report) != _attacks(report)
             self._report = report
-            listeners = list(self._listeners)
+            readers = list(self._readers)
             if report.has_events:
                 self._remember(events)
-        if report.has_events and listeners:
+        if report.has_events and readers:
             decoded = decode_events(events)
-            for listener in listeners:
-                listener.offer(decoded)
+            for reader in readers:
+                reader.offer(decoded)
         elif has_news:
-            for listener in listeners:
-                listener.offer([])
+            for reader in readers:
+                reader.offer([])
 
     def _remember(self, events: bytes) -> None:
         self._recent.append(events)
@@ -93,12 +93,12 @@ class Board:
         return [event for batch in batches for event in decode_events(batch)]
 
     @contextmanager
-    def listening(self, notify: Callable[[], None]) -> Iterator[Listener]:
-        listener = Listener(notify)
+    def reading(self, notify: Callable[[], None]) -> Iterator[EventReader]:
+        reader = EventReader(notify)
         with self._lock:
-            self._listeners.append(listener)
+            self._readers.append(reader)
         try:
-            yield listener
+            yield reader
         finally:
             with self._lock:
-                self._listeners.remove(listener)
+                self._readers.remove(reader)

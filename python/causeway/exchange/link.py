@@ -125,7 +125,6 @@ class Link:
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Have it done some time, in the link's thread; a failure is logged."""
-
         loop = self._loop
 
         def start() -> None:
@@ -133,10 +132,12 @@ class Link:
             self._tasks.add(task)
             task.add_done_callback(self._say_failure)
 
-        if self._is_over or loop is None:
-            work.close()
-        else:
+        try:
+            if self._is_over or loop is None:
+                raise RuntimeError
             loop.call_soon_threadsafe(start)
+        except RuntimeError:  # it has ended, perhaps just now
+            work.close()
 
     def _say_failure(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
@@ -187,7 +188,7 @@ class Link:
                     ping_interval=_PING_S,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_connected,
+                    reconnected_cb=self._on_reconnected,
                 )
                 self._client = client
                 break
@@ -212,12 +213,21 @@ class Link:
     async def _on_disconnected(self) -> None:
         self._note("it was lost")
 
+    async def _on_reconnected(self) -> None:
+        self.begin(self._on_connected())  # the library waits for what it calls
+
     async def _on_connected(self) -> None:
-        if self._client is None or self._is_over:
-            return
+        """Begin anew; until that has worked out, for JetStream may come up later than its server."""
         self._why, self._is_told, self._buckets = "it has ended", False, {}
         log.info("exchange: connected to %s", self._where.url)
-        try:
-            await self._started(self._client)
-        except (NatsError, OSError, TimeoutError) as error:
-            log.warning("exchange: %s: %s", type(error).__name__, error)
+        last, pause_s = "", _FIRST_PAUSE_S
+        while self.is_up and not self._is_over:
+            try:
+                await self._started(self.client())
+                return
+            except (NatsError, OSError, TimeoutError, Unreachable) as error:
+                if str(error) != last:
+                    last = str(error)
+                    log.warning("exchange: %s: %s; it is tried again", type(error).__name__, error or "no reason given")
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

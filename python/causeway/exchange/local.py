@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from causeway.exchange.board import Board, Listener
+from causeway.exchange.board import Board, EventReader
 from causeway.exchange.bus import Edge, EdgeRefused
 from causeway.model.report import ApplyReport, BlobReport, Event, Explanation, Report, RuleHits
 
@@ -57,8 +57,8 @@ class LocalExchange:
         return self._board.has_readers
 
     @contextmanager
-    def events(self, notify: Callable[[], None]) -> Iterator[Listener]:
-        with self._board.listening(notify) as listener:
+    def events(self, notify: Callable[[], None]) -> Iterator[EventReader]:
+        with self._board.reading(notify) as reader:
             if self._edge:
                 self._edge.wake()
-            yield listener
+            yield reader

@@ -19,7 +19,7 @@ from nats.js.errors import BucketNotFoundError, NotFoundError, ObjectNotFoundErr
 from nats.js.object_store import ObjectStore
 
 from causeway.exchange import words
-from causeway.exchange.board import Board, Listener
+from causeway.exchange.board import Board, EventReader
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.link import Link, Unreachable, Where
 from causeway.model.report import ApplyReport, BlobReport, Event, Explanation, Report, RuleHits
@@ -108,7 +108,7 @@ class RemoteEdge:
         return self._board.recent()
 
     @contextmanager
-    def events(self, notify: Callable[[], None]) -> Iterator[Listener]:
+    def events(self, notify: Callable[[], None]) -> Iterator[EventReader]:
         is_over = threading.Event()
 
         def renew() -> None:
@@ -120,11 +120,11 @@ class RemoteEdge:
                 if is_over.wait(_RENEW_S):
                     return
 
-        with self._board.listening(notify) as listener:
+        with self._board.reading(notify) as reader:
             renewing = threading.Thread(target=renew, name=f"listen-{self.name}", daemon=True)
             renewing.start()
             try:
-                yield listener
+                yield reader
             finally:
                 is_over.set()
 
@@ -170,13 +170,10 @@ class NatsControl:
 
     async def _on_connected(self, client: Client) -> None:
         jetstream = client.jetstream()
-        most = self._link.most_bytes
         try:
             await jetstream.key_value(words.SNAPSHOTS)
         except (BucketNotFoundError, NotFoundError):
-            told = KeyValueConfig(
-                words.SNAPSHOTS, max_value_size=most, history=2, storage=StorageType.FILE, direct=True
-            )
+            told = KeyValueConfig(words.SNAPSHOTS, history=2, storage=StorageType.FILE, direct=True)
             await jetstream.create_key_value(told)
         try:
             await jetstream.object_store(words.BLOBS)
@@ -200,7 +197,9 @@ class NatsControl:
                 log.warning("edge %r is not taken up: at most %d, called like fra-1", name, _MOST_EDGES)
                 return
             edge = self._edges[name] = RemoteEdge(name, self._link)
-        is_news = edge.told is None or edge.told.site != told.site or edge.is_silent
+        before = edge.report()
+        has_lost = before is not None and report.version < before.version  # it began anew, on an empty disk
+        is_news = edge.told is None or edge.told.site != told.site or edge.is_silent or has_lost
         edge.hear(told, report)
         if is_news:
             self._on_change()

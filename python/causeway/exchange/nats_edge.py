@@ -106,7 +106,7 @@ class NatsEdge:
     async def _catch_up(self, wanted: int = 0) -> None:
         """Take the newest snapshot, if it is another one than was judged last; `wanted`: the revision that will do."""
         async with self._taking:
-            if wanted and self._revision >= wanted:
+            if wanted and self._revision == wanted:
                 return
             try:
                 entry = await (await self._link.bucket(words.SNAPSHOTS)).get(self._name)
@@ -168,7 +168,7 @@ class NatsEdge:
 
     async def _applied(self, revision: int) -> ApplyReport:
         await self._catch_up(revision)
-        if self._revision < revision:
+        if self._revision < revision:  # of a store that was lost, and begins at 1, is none here any more
             raise EdgeRefused("snapshot_missing", f"the exchange has no snapshot of revision {revision} for this edge")
         if self._outcome is None or isinstance(self._outcome, EdgeRefused):
             raise self._outcome or EdgeRefused("snapshot_missing", "no snapshot was judged yet")

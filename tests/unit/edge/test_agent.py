@@ -9,7 +9,7 @@ import pytest
 
 from causeway.edge import agent as agent_module
 from causeway.edge.agent import Agent
-from causeway.exchange.board import BACKLOG_EVENTS, Listener
+from causeway.exchange.board import BACKLOG_EVENTS, EventReader
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.local import LocalExchange
 from causeway.model.mitigation import Match, Plan, PlanReport, Rule
@@ -147,7 +147,7 @@ def test_what_nobody_reads_is_passed_over_but_for_the_newest(engine: FakeEngine)
 
 
 def test_a_slow_reader_loses_the_oldest_and_hears_how_many() -> None:
-    reader = Listener(lambda: None, backlog=3)
+    reader = EventReader(lambda: None, backlog=3)
     events = decode_events(json.dumps([event(n) for n in range(5)]))
     reader.offer(events)
     taken, lost = reader.take()
