@@ -1,6 +1,7 @@
 """A change is one act: durable and serving, or it did not happen."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from memory_engine import MemoryEngine, on_exchange
 
 from causeway.control import applications, zones
-from causeway.control.plane import Plane, Site
+from causeway.control.plane import Plane, Site, State
 from causeway.control.queries import application_states, readiness
 from causeway.model.application import Application
 from causeway.model.document.application import parse_application
@@ -101,6 +102,28 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.stop()
+
+
+def test_what_other_edges_are_given_is_of_one_moment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a change the version is the new one and the applications are the old ones."""
+    apply = world.engine.apply
+    answers: list[State] = []
+    asking = threading.Thread(target=lambda: answers.append(world.plane.state()))
+
+    def slow(snapshot: bytes) -> bytes:
+        asking.start()
+        asking.join(0.2)
+        assert not answers, "it waits for the change"
+        return apply(snapshot)
+
+    monkeypatch.setattr(world.engine, "apply", slow)
+    told: list[int] = []
+    world.plane.on_change = lambda: told.append(world.plane.state().version)
+    application = world.create(1000)
+    asking.join(5)
+    assert [piece.application.id for piece in answers[0].pieces] == [application.id]
+    assert answers[0].version == world.engine.snapshot["version"]
+    assert told == [answers[0].version], "said once, when it is done"
 
 
 def test_create_change_delete_reach_store_and_edge(world: World) -> None:
