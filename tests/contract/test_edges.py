@@ -1,5 +1,6 @@
 """One control, edges without control of their own, a real nats-server: all of it on addresses of this machine."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support.echo import ask, echoes, reset, start_echo
 from support.edge import CAUSEWAY, Running
@@ -15,7 +17,7 @@ from support.nats import NatsServer
 from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
-from support.program import Programs, environment, need, run
+from support.program import Program, Programs, environment, need, run
 
 WITHIN_S = 1.0  # of an answer of the API, everywhere
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
@@ -181,6 +183,29 @@ def test_the_firewall_and_its_lists_hold_on_every_edge(network: Network) -> None
     network.control.result("POST", f"/client/v4/zones/{zone}/firewall/access_rules/rules", rule)
     for edge in network.edges:
         eventually(lambda: is_cut(edge.address, port), 5)  # noqa: B023
+    rules = "/api/v1/firewall/rules"
+    eventually(lambda: network.control.result("GET", rules)[0]["x_causeway"]["hits"] >= 2, 5)
+
+
+def test_events_counters_and_hits_are_of_all_edges(network: Network) -> None:
+    origin, port = start_echo(network.programs), free_port()
+    application = network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}", ip_firewall=True)
+    eventually(lambda: network.served(port))
+    with network.control.http.stream("GET", "/api/v1/tail?follow=true") as lines:
+        following = lines.iter_lines()
+        assert next(following) == ""  # it listens
+        for edge in network.edges:
+            assert ask(port, edge.address) == b"hello"
+        seen: set[str] = set()
+        while len(seen) < 2:
+            line = next(following)
+            if line and (event := json.loads(line))["kind"] == "disconnect":
+                seen.add(event["edge"].rpartition(":")[0])
+        assert seen == {FIRST, SECOND}
+    assert {event["edge"].rpartition(":")[0] for event in network.control.events(application)} == {FIRST, SECOND}
+    asked = sum(ask(port, edge.address) == b"hello" for edge in network.edges for _ in range(5))
+    assert asked == 10
+    eventually(lambda: network.control.counters(application)["connections_total"] >= asked, 5)
 
 
 def is_cut(address: str, port: int) -> bool:
@@ -188,6 +213,42 @@ def is_cut(address: str, port: int) -> bool:
         return ask(port, address) == b""
     except ConnectionResetError:
         return True
+
+
+def commands(page: Path) -> list[str]:
+    """The blocks of shell of a page, for this machine: its addresses, free ports, in the directory they are run in."""
+    blocks = [part.split("```")[0] for part in page.read_text().split("```sh\n")[1:]]
+    exchange = free_port()
+    for name, here in {
+        "DNS:control.example.net": "IP:127.0.0.1",
+        "control.example.net:4222": f"127.0.0.1:{exchange}",
+        "port: 4222": f"port: {exchange}",
+        "/var/lib/nats": "jetstream",
+        "203.0.113.7": FIRST,
+    }.items():
+        assert any(name in block for block in blocks), f"{page} says {name} no more"
+        blocks = [block.replace(name, here) for block in blocks]
+    return [block.replace("\\\n", " ") for block in blocks]
+
+
+def test_the_commands_of_the_page_work_as_they_are_written(programs: Programs, tmp_path: Path) -> None:
+    need("openssl", "nats-server", "bash")
+    exchange, up, join = commands(Path(__file__).parents[2] / "docs/edges.md")[:3]
+    prepare, serve = exchange.rstrip().rsplit("\n", 1)
+    run("bash", "-ec", prepare, cwd=tmp_path)
+    assert serve.startswith("nats-server ")
+    programs.start(*serve.split(), cwd=tmp_path)
+    control, edge = free_port(), free_port()
+
+    def start(command: str, port: int, data: str) -> Program:
+        flags = ["--api", f"127.0.0.1:{port}", "--data-dir", data, "--workers", "1"]
+        return programs.start(CAUSEWAY, *command.split()[1:], *flags, cwd=tmp_path)
+
+    start(up, control, "control")
+    joined = start(join, edge, "edge")
+    eventually(lambda: " serves, version " in joined.output, 20)
+    ready = eventually(lambda: httpx.get(f"http://127.0.0.1:{edge}/readyz", trust_env=False).json()["ready"], 10)
+    assert ready is True
 
 
 def test_status_shows_every_edge_to_people(network: Network) -> None:

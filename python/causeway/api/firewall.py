@@ -215,7 +215,7 @@ def _shown(plane: Plane, rules: list[AccessRule]) -> list[dict[str, object]]:
     """As the v4 API has them, with counts."""
     hits: Counter[str] = Counter()
     last_ms: dict[str, int] = {}
-    for seen in plane.exchange.rule_hits():
+    for seen in firewall.rule_hits(plane):
         hits[seen.rule] += seen.hits
         last_ms[seen.rule] = max(seen.last_ms, last_ms.get(seen.rule, 0))
 

@@ -1,12 +1,14 @@
 """`/api/v1/tail`: events as JSON lines, those that are kept or all that come; attacks begin and end among them.
 
-A reader that is too slow loses events and is told how many: {"kind":"lost","events":N}.
+Those of every edge that reports when it begins. A reader that is too slow loses events and is told how many:
+{"kind":"lost","events":N}.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
@@ -34,8 +36,9 @@ async def tail(request: Request, plane: PlaneOf) -> StreamingResponse:
 
 
 async def _kept(plane: Plane, wanted: frozenset[str]) -> AsyncIterator[bytes]:
-    await asyncio.to_thread(plane.exchange.fresh_report)
-    everything: list[Event | Turn] = [*plane.exchange.recent(), *_turns(plane)]
+    sides = plane.sides()
+    await asyncio.gather(*(asyncio.to_thread(side.fresh_report) for side in sides))
+    everything: list[Event | Turn] = [*(event for side in sides for event in side.recent()), *_turns(plane)]
     yield _lines(plane, sorted(everything, key=lambda one: one.time_ms), wanted)
 
 
@@ -48,7 +51,8 @@ async def _follow(plane: Plane, wanted: frozenset[str], stopping: asyncio.Event)
     stopped = asyncio.ensure_future(stopping.wait())
     stopped.add_done_callback(lambda _: arrived.set())
     try:
-        with plane.exchange.events(notify) as reader:
+        with ExitStack() as listening:
+            readers = [listening.enter_context(side.events(notify)) for side in plane.sides()]
             told = {turn.key for turn in _turns(plane)}
             yield b"\n"  # the headers go out now: the reader knows that it listens
             while not stopping.is_set():
@@ -57,8 +61,9 @@ async def _follow(plane: Plane, wanted: frozenset[str], stopping: asyncio.Event)
                 except TimeoutError:
                     yield b"\n"
                 arrived.clear()
-                events, lost = reader.take()
-                if lost:
+                taken = [reader.take() for reader in readers]
+                events = [event for some, _ in taken for event in some]
+                if lost := sum(count for _, count in taken):
                     yield _encode({"kind": "lost", "events": lost}) + b"\n"
                 now = _turns(plane)
                 if lines := _lines(plane, [*events, *(turn for turn in now if turn.key not in told)], wanted):
@@ -69,8 +74,7 @@ async def _follow(plane: Plane, wanted: frozenset[str], stopping: asyncio.Event)
 
 
 def _turns(plane: Plane) -> list[Turn]:
-    report = plane.exchange.report()
-    return [turn for attack in report.attacks for turn in turns(attack)] if report else []
+    return [turn for report in plane.reports() for attack in report.attacks for turn in turns(attack)]
 
 
 def _lines(plane: Plane, events: Iterable[Event | Turn], wanted: frozenset[str]) -> bytes:

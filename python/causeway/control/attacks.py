@@ -26,11 +26,11 @@ class Chronicle:
         self._trouble: str | None = None
 
     def keep(self, plane: Plane) -> None:
-        """Write what the newest report says anew. A database that fails is said once, and tried again."""
-        report = plane.exchange.report()
-        if report is None or plane.database is None or plane.unavailable:
+        """Write what the newest reports say anew. A database that fails is said once, and tried again."""
+        reports = plane.reports()
+        if not reports or plane.database is None or plane.unavailable:
             return
-        told = {attack.id: attack for attack in report.attacks}
+        told = {attack.id: attack for report in reports for attack in report.attacks}
         try:
             if self._kept is None:  # what went on when the last process ended may have ended without it
                 with plane.database.read() as connection:

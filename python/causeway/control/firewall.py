@@ -5,6 +5,7 @@ The edge reads and checks them, so what was accepted is what holds. Content is s
 
 from __future__ import annotations
 
+import logging
 import secrets
 
 from sqlalchemy import Connection
@@ -13,9 +14,11 @@ from causeway.control.plane import NewRules, Plane, now, told
 from causeway.exchange.bus import EdgeRefused
 from causeway.model.access_rule import GeoDatabase, List, Target
 from causeway.model.problem import Code, Problem
-from causeway.model.report import BlobReport, Explanation
+from causeway.model.report import BlobReport, Explanation, RuleHits
 from causeway.store import access_rules as stored_rules
 from causeway.store import firewall_lists as stored
+
+log = logging.getLogger(__name__)
 
 MOST_LISTS = 100
 
@@ -113,6 +116,17 @@ def delete_database(plane: Plane, target: Target) -> None:
         return NewRules()  # limits by AS number hold for nobody now
 
     plane.change(write)
+
+
+def rule_hits(plane: Plane) -> list[RuleHits]:
+    """Of every edge that answers."""
+    found = []
+    for side in plane.sides():
+        try:
+            found += side.rule_hits()
+        except EdgeRefused as error:
+            log.info("hits of rules are told without an edge: %s", error)
+    return found
 
 
 def explain(plane: Plane, address: str, port: int | None) -> list[tuple[str, int, Explanation | None]]:

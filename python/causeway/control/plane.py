@@ -22,7 +22,7 @@ from causeway.model.claims import Claims
 from causeway.model.limit import Of
 from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Code, Problem, Side
-from causeway.model.report import ApplyReport
+from causeway.model.report import ApplyReport, Report
 from causeway.model.snapshot import Settings, encode_application, encode_firewall, encode_snapshot
 from causeway.store import access_rules, firewall_lists, sequences, switches
 from causeway.store import applications as stored
@@ -131,6 +131,16 @@ class Plane:
         with self._changing:
             if self.out_of_step:
                 self._settle()
+
+    def sides(self) -> list[ControlSide]:
+        """Of every edge that can be asked now, this machine's first."""
+        remote = [edge for edge in self.fleet.exchange.edges() if not edge.is_silent] if self.fleet else []
+        return [self.exchange, *remote]
+
+    def reports(self) -> list[Report]:
+        """The newest of every edge, those that are silent too."""
+        remote = [edge.report() for edge in self.fleet.exchange.edges()] if self.fleet else []
+        return [report for report in (self.exchange.report(), *remote) if report]
 
     def state(self) -> State:
         """Waits for a change that is being made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -85,9 +86,9 @@ def _mitigation(report: Report) -> dict[str, object]:
 
 
 def application_states(plane: Plane) -> list[dict[str, object]]:
-    """Each application with its listeners and counters, as the edge has them now."""
+    """Each application with its listeners on this machine's edge, and the counters of all edges."""
     report = plane.exchange.fresh_report()
-    counters = {str(seen["id"]): seen for seen in report.applications} if report else {}
+    counters = _counters(plane.reports())
     carriers = {(seen.application, seen.address): seen for seen in report.carriers} if report else {}
     refused: dict[tuple[str, str], list[Listener]] = {}
     for listener in report.refused if report else ():
@@ -107,10 +108,20 @@ def application_states(plane: Plane) -> list[dict[str, object]]:
             ],
             "unserved": piece.unserved,
             "notice": notice_of(plane, piece.application),
-            "counters": {name: n for name, n in counters.get(piece.application.id, {}).items() if name != "id"},
+            "counters": counters.get(piece.application.id, {}),
         }
         for piece in list(plane.pieces.values())
     ]
+
+
+def _counters(reports: list[Report]) -> dict[str, dict[str, int]]:
+    """By application: of all edges together, since each has started."""
+    sums: dict[str, Counter[str]] = {}
+    for report in reports:
+        for seen in report.applications:
+            of = sums.setdefault(str(seen["id"]), Counter())
+            of.update({name: int(value) for name, value in seen.items() if name != "id"})
+    return {application: dict(of) for application, of in sums.items()}
 
 
 def notice_of(plane: Plane, application: Application) -> str | None:
