@@ -186,6 +186,13 @@ def test_the_firewall_and_its_lists_hold_on_every_edge(network: Network) -> None
     rules = "/api/v1/firewall/rules"
     eventually(lambda: network.control.result("GET", rules)[0]["x_causeway"]["hits"] >= 2, 5)
 
+    lost = network.edges[0]
+    lost.stop()
+    lost.forget()
+    lost.start(ready=None)
+    eventually(lambda: is_cut(lost.address, port), 15)
+    eventually(lambda: not network.states()["fra-1"]["remote"]["trouble"], 10)
+
 
 def test_events_counters_and_hits_are_of_all_edges(network: Network) -> None:
     origin, port = start_echo(network.programs), free_port()

@@ -1,6 +1,7 @@
 """An edge without control of its own: `causeway edge`, on an address of this machine."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ class Outpost:
     def kill(self) -> None:
         assert self.program
         self.program.stop(signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Its disk is lost."""
+        shutil.rmtree(self._data_dir)
 
     def upgrade(self) -> None:
         """Another process takes over, as with SIGHUP."""

@@ -44,7 +44,6 @@ class Fleet:
         self._woken = threading.Event()
         self._is_over = False
         self._standings: dict[str, Standing] = {}
-        self._provided: dict[str, set[str]] = {}  # digests that an edge has
         self.exchange = connect(self._woken.set)
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
@@ -105,16 +104,14 @@ class Fleet:
         """Lists and databases first: a snapshot that names one which the edge does not have is refused."""
         if not state.firewalls and not state.asn:
             return
-        has = self._provided.setdefault(edge.name, set())
+        named = b"".join(state.firewalls) + (state.asn or "").encode()
         with self._plane.reading() as connection:
-            digests = {found.digest for found in firewall_lists.every(connection)}
-            digests |= {found.digest for found in firewall_lists.databases(connection)}
-            for digest in digests - has:
-                found = firewall_lists.content(connection, digest)
-                if found and not edge.has_blob(digest):
-                    kind, content = found
-                    edge.put_blob(kind, content, overlaps=True, private=True)
-                has.add(digest)
+            known = {found.digest for found in firewall_lists.every(connection)}
+            known |= {found.digest for found in firewall_lists.databases(connection)}
+            for digest in (digest for digest in known if digest.encode() in named):
+                content = firewall_lists.content(connection, digest)
+                if content and not edge.has_blob(digest):
+                    edge.put_blob(*content, overlaps=True, private=True)
 
 
 def _snapshot(state: State, site: Site, version: int) -> bytes:

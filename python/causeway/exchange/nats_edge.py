@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.js.errors import KeyNotFoundError, NotFoundError
 
 from causeway.exchange import words
@@ -70,6 +69,7 @@ class NatsEdge:
     async def _tell(self, report: Report) -> None:
         packed = words.pack(self._told(report))
         if len(packed) > self._link.most_bytes:  # rather no events than no report
+            log.warning("%d bytes of events are more than the exchange takes: not told", len(bytes(report.events)))
             packed = words.pack(self._told(msgspec.structs.replace(report, events=msgspec.Raw(b"[]"))))
         if len(packed) > self._link.most_bytes:
             log.error("the report of this edge has %d bytes, more than the exchange takes: not told", len(packed))
@@ -97,7 +97,7 @@ class NatsEdge:
             if self._link.is_up:
                 try:
                     await self._catch_up()
-                except (NatsError, OSError, TimeoutError) as error:
+                except Exception as error:  # whatever it is, the next look may go well
                     log.warning("exchange: %s: %s", type(error).__name__, error)
 
     async def _on_new_snapshot(self, _: Msg) -> None:
