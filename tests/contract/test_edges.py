@@ -222,6 +222,21 @@ def is_cut(address: str, port: int) -> bool:
         return True
 
 
+def test_each_edge_is_a_line_and_says_what_is_the_matter(network: Network) -> None:
+    def shown() -> str:
+        done = subprocess.run(
+            [CAUSEWAY, "edges"], capture_output=True, text=True, timeout=30,
+            env=environment({"CAUSEWAY_URL": network.control.url, "CAUSEWAY_API_TOKEN": network.control.token}),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    eventually(lambda: shown().count("serving") == 3)
+    network.edges[1].stop()
+    eventually(lambda: "silent for" in shown().split("ams-1")[1].splitlines()[0], 15)
+    assert FIRST in shown()
+
+
 def commands(page: Path) -> list[str]:
     """The blocks of shell of a page, for this machine: its addresses, free ports, in the directory they are run in."""
     blocks = [part.split("```")[0] for part in page.read_text().split("```sh\n")[1:]]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from causeway import __version__
-from causeway.cli import apps, attacks, bench, firewall, lab, machine, status, tail, tokens, upgrade, zones
+from causeway.cli import apps, attacks, bench, edges, firewall, lab, machine, status, tail, tokens, upgrade, zones
 from causeway.cli.command import Group
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.registered_commands += [
     *machine.app.registered_commands,
     *upgrade.app.registered_commands,
     *status.app.registered_commands,
+    *edges.app.registered_commands,
     *tail.app.registered_commands,
     *firewall.alone.registered_commands,
     *attacks.alone.registered_commands,

@@ -1,0 +1,30 @@
+"""What a line of `causeway edges` says of an edge."""
+
+from typing import Any
+
+import pytest
+
+from causeway.cli.edges import state_text
+
+
+def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote: Any) -> Any:
+    told = {"is_silent": False, "silent_s": 0.4, "trouble": None, **remote}
+    known: dict[str, Any] = {"version": version, "is_draining": is_draining, "refused": [{}] * refused}
+    return known | ({"remote": told} if remote else {})
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        (edge(), "serving"),
+        (edge(refused=1), "serving, 1 listener refused"),
+        (edge(refused=2), "serving, 2 listeners refused"),
+        (edge(version=6, trouble=None), "behind"),
+        (edge(version=9, trouble=None), "serving"),
+        (edge(version=6, trouble="it has no memory left"), "behind: it has no memory left"),
+        (edge(is_draining=True, trouble="x"), "draining"),
+        (edge(is_draining=True, is_silent=True, silent_s=75.0), "silent for 1 min 15 s"),
+    ],
+)
+def test_the_most_pressing_is_said(told: Any, state: str) -> None:
+    assert state_text(told, 7) == state
