@@ -156,6 +156,7 @@ class RemoteStatus(TypedDict):
     software: str
     is_silent: bool
     silent_s: float  # since its last report
+    is_drained: bool  # it serves nobody, as it was told
     trouble: str | None
 
 
@@ -515,6 +516,9 @@ class Client:
 
     def mitigation(self) -> Mitigation:
         return cast(Mitigation, self._request("GET", "/api/v1/mitigation"))
+
+    def drain_edge(self, name: str, *, is_drained: bool) -> None:
+        self._request("PUT", f"/api/v1/edges/{quote(name, safe='')}", body={"drained": is_drained})
 
     def switch_mitigation(self, *, is_on: bool) -> Mitigation:
         return cast(Mitigation, self._request("PUT", "/api/v1/mitigation", body={"enabled": is_on}))

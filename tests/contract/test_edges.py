@@ -237,6 +237,33 @@ def test_each_edge_is_a_line_and_says_what_is_the_matter(network: Network) -> No
     assert FIRST in shown()
 
 
+def test_a_drained_edge_serves_nobody_new_until_that_is_undone_also_after_a_restart_of_control(
+    network: Network,
+) -> None:
+    origin, port = start_echo(network.programs), free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: network.served(port))
+    drained, other = network.edges
+    with socket.create_connection((drained.address, port), timeout=5) as held:
+        assert echoes(held)
+        network.control.result("PUT", "/api/v1/edges/fra-1", {"drained": True})
+        eventually(lambda: not is_open(drained.address, port), WITHIN_S)
+        assert echoes(held), "it may end by itself"
+        assert ask(port, other.address) == b"hello"
+        assert network.states()["fra-1"]["remote"]["is_drained"] is True
+        network.control.restart()
+        eventually(lambda: len(network.states()) == 3)
+        assert not is_open(drained.address, port)
+        network.control.result("PUT", "/api/v1/edges/fra-1", {"drained": False})
+        eventually(lambda: network.served(port), 5)
+        reset(held)
+    answer = network.control.http.put("/api/v1/edges/nowhere", json={"drained": True})
+    assert answer.status_code == 404
+    assert "those that have reported are ams-1, fra-1" in answer.json()["errors"][0]["message"]
+    answer = network.control.http.put("/api/v1/edges/fra-1", json={"drained": "yes"})
+    assert answer.status_code == 400
+
+
 def commands(page: Path) -> list[str]:
     """The blocks of shell of a page, for this machine: its addresses, free ports, in the directory they are run in."""
     blocks = [part.split("```")[0] for part in page.read_text().split("```sh\n")[1:]]

@@ -318,6 +318,22 @@ TOKEN_BODY: dict[str, Any] = {
         },
     }
 }
+EDGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["drained"],
+                    "additionalProperties": False,
+                    "properties": {"drained": {"type": "boolean"}},
+                },
+                "examples": {"out of service": {"value": {"drained": True}}},
+            }
+        },
+    }
+}
 TAIL_QUERY: dict[str, Any] = {
     "parameters": [
         query("follow", {"type": "boolean", "default": False}, "go on with new events as they come"),

@@ -10,11 +10,12 @@ from causeway import __version__
 from causeway.api.auth import may_read, may_write
 from causeway.api.body import JsonBody
 from causeway.api.envelope import Json, answer
-from causeway.api.examples import APPLICATIONS_QUERY, TOKEN_BODY
+from causeway.api.examples import APPLICATIONS_QUERY, EDGE_BODY, TOKEN_BODY
 from causeway.api.query import values
 from causeway.api.reach import KeyringOf, PlaneOf, check_ids
+from causeway.control import edges
 from causeway.control.queries import application_states, edge_states, notices, readiness
-from causeway.model.document.reading import as_choice, as_object, as_text, refuse_unknown
+from causeway.model.document.reading import as_choice, as_object, as_text, invalid, refuse_unknown, shown
 from causeway.model.timestamps import rfc3339
 from causeway.model.zone import Scope, Token
 
@@ -37,6 +38,22 @@ def status(request: Request, plane: PlaneOf) -> Json:
             "notices": notices(plane),
         }
     )
+
+
+@router.put(
+    "/edges/{name}",
+    summary="Take an edge of another machine out of service, or back into it",
+    dependencies=[Depends(may_write)],
+    openapi_extra=EDGE_BODY,
+)
+def put_edge(plane: PlaneOf, name: str, body: JsonBody) -> Json:
+    fields = as_object(body, "")
+    refuse_unknown(fields, ("drained",), "")
+    is_drained = fields.get("drained")
+    if not isinstance(is_drained, bool):
+        raise invalid("/drained", f"/drained must be true or false, not {shown(is_drained)}")
+    edges.drain(plane, name, is_drained=is_drained)
+    return answer({"name": name, "drained": is_drained})
 
 
 @router.get(

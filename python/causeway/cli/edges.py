@@ -1,13 +1,13 @@
-"""`causeway edges`: each edge in a line, and whether it serves the newest state."""
+"""`causeway edges` and `causeway drain`: each edge in a line, whether it serves the newest state or nobody."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from causeway.cli.command import GroupedCommand
-from causeway.cli.render import Format, Output, bytes_text, duration_text, print_json, print_table
+from causeway.cli.render import Format, Output, bytes_text, duration_text, hint, print_json, print_table, say
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
@@ -31,6 +31,21 @@ def edges(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile 
     )
 
 
+@app.command(cls=GroupedCommand)
+def drain(
+    name: Annotated[str, typer.Argument(metavar="EDGE", help="As causeway edges calls it.", show_default=False)],
+    undo: Annotated[bool, typer.Option("--undo", help="Have it serve again.")] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Take an edge of another machine out of service: its connections end as those of a deleted application do."""
+    with connect(url, token_file) as client:
+        client.drain_edge(name, is_drained=not undo)
+    say(f"edge {name} serves again" if undo else f"edge {name} serves nobody any more", style="green")
+    if not undo:
+        hint(f"undo:  causeway drain {name} --undo")
+
+
 def _row(edge: EdgeStatus, newest: int) -> tuple[str, ...]:
     totals, remote = edge["totals"], edge.get("remote")
     return (
@@ -51,6 +66,8 @@ def state_text(edge: EdgeStatus, newest: int) -> str:
         return f"silent for {duration_text(remote['silent_s'])}"
     if edge["is_draining"]:
         return "draining"
+    if remote and remote["is_drained"] and not remote["trouble"]:
+        return "drained"
     if remote and remote["trouble"]:
         return f"behind: {remote['trouble']}"
     if edge["version"] < newest:

@@ -33,6 +33,7 @@ class Standing:
     of: int
     site: Site
     version: int
+    is_drained: bool = False
     trouble: str | None = None  # why the edge does not serve it, as the edge or the exchange say
 
 
@@ -84,21 +85,22 @@ class Fleet:
         before, told, report = self._standings.get(edge.name), edge.told, edge.report()
         if self._is_over or told is None or report is None:
             return
-        if before and (before.of, before.site) == (state.version, told.site):
+        is_drained = edge.name in state.drained
+        if before and (before.of, before.site, before.is_drained) == (state.version, told.site, is_drained):
             is_there = before.trouble is None and report.version >= before.version
             if is_there or edge.is_silent:  # who is silent has it left for it, or is heard of again
                 return
         version, trouble = max(state.version, report.version), None  # it takes no older one; control's database may be
         try:
             self._provide(edge, state)
-            edge.deliver(_snapshot(state, told.site, version))
+            edge.deliver(_snapshot(state, told.site, version, is_drained))
         except (EdgeRefused, Unreadable, Problem) as error:
             trouble = str(error)
         if trouble and (before is None or before.trouble != trouble):
             log.warning("edge %s does not serve snapshot %d: %s", edge.name, version, trouble)
         elif not trouble and (before is None or before.trouble):
             log.info("edge %s serves snapshot %d", edge.name, version)
-        self._standings[edge.name] = Standing(state.version, told.site, version, trouble)
+        self._standings[edge.name] = Standing(state.version, told.site, version, is_drained, trouble)
 
     def _provide(self, edge: RemoteEdge, state: State) -> None:
         """Lists and databases first: a snapshot that names one which the edge does not have is refused."""
@@ -114,12 +116,12 @@ class Fleet:
                     edge.put_blob(*content, overlaps=True, private=True)
 
 
-def _snapshot(state: State, site: Site, version: int) -> bytes:
-    """All applications that have an address there: what this machine's edge serves, at that one's addresses."""
+def _snapshot(state: State, site: Site, version: int, is_drained: bool) -> bytes:
+    """All applications that have an address there, at that edge's addresses; of one that is drained, none."""
     addresses, encoded = site.addresses(), []
     for piece in state.pieces:
         own = piece.application.edge_addresses(addresses)
-        if own and not piece.unserved:
+        if own and not piece.unserved and not is_drained:
             encoded.append(encode_application(piece.application, own))
     settings = replace(site.terms(), mitigation=state.mitigates)
     return encode_snapshot(version, settings, encoded, state.firewalls, state.asn)

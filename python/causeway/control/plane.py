@@ -24,7 +24,7 @@ from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport, Report
 from causeway.model.snapshot import Settings, encode_application, encode_firewall, encode_snapshot
-from causeway.store import access_rules, firewall_lists, sequences, switches
+from causeway.store import access_rules, edges, firewall_lists, sequences, switches
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
 
@@ -70,6 +70,12 @@ class Switched(NamedTuple):
     is_on: bool
 
 
+class Drained(NamedTuple):
+    """Which edges of other machines serve nobody was changed; this machine's does not hear of it."""
+
+    edges: frozenset[str]
+
+
 class State(NamedTuple):
     """What this machine's edge serves, all of one moment."""
 
@@ -78,6 +84,7 @@ class State(NamedTuple):
     firewalls: tuple[bytes, ...]
     asn: str | None
     mitigates: bool
+    drained: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -98,6 +105,7 @@ class Plane:
     asn: str | None = None  # digest of the database by which applications are limited
     claims: Claims = field(default_factory=Claims)
     mitigates: bool = True
+    drained: frozenset[str] = frozenset()  # edges of other machines
     version: int = 0
     next_expiry: datetime | None = None  # of a rule
     fleet: Fleet | None = None  # edges of other machines
@@ -119,6 +127,7 @@ class Plane:
                 self.asn = self._asn(connection, self.pieces)
                 self.next_expiry = access_rules.next_expiry(connection)
                 self.mitigates = switches.is_mitigation_on(connection)
+                self.drained = edges.drained(connection)
             self._settle()
             with database.write() as connection:
                 sequences.set_snapshot_version(connection, self.version)
@@ -146,7 +155,7 @@ class Plane:
         """Waits for a change that is being made."""
         with self._changing:
             pieces, firewalls = tuple(self.pieces.values()), tuple(self.firewalls.values())
-            return State(self.version, pieces, firewalls, self.asn, self.mitigates)
+            return State(self.version, pieces, firewalls, self.asn, self.mitigates, self.drained)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -165,7 +174,7 @@ class Plane:
         piece = self.pieces.get(application_id)
         return (piece.application.extension.name or piece.application.dns.name) if piece else None
 
-    def change(self, write: Callable[[Connection], Edit | NewRules | Switched | None]) -> None:
+    def change(self, write: Callable[[Connection], Edit | NewRules | Switched | Drained | None]) -> None:
         """Change one application, the rules of the firewall or the switch of mitigation, everywhere or nowhere.
 
         `write` changes the rows and answers what became of the application, or nothing if nothing changed.
@@ -188,6 +197,7 @@ class Plane:
                     asn = self._asn(connection, after)
                     next_expiry = access_rules.next_expiry(connection)
                     mitigates = edit.is_on if isinstance(edit, Switched) else self.mitigates
+                    drained = edit.edges if isinstance(edit, Drained) else self.drained
                     if isinstance(edit, Edit):
                         _refuse_if_not_running(self._deliver(after, firewalls, asn, mitigates), edit.application_id)
                     elif (firewalls, asn, mitigates) != (self.firewalls, self.asn, self.mitigates):
@@ -199,7 +209,7 @@ class Plane:
                     self._settle()
                 raise
             self.pieces, self.firewalls, self.next_expiry = after, firewalls, next_expiry
-            self.asn, self.mitigates = asn, mitigates
+            self.asn, self.mitigates, self.drained = asn, mitigates, drained
         self.on_change()
 
     def _take_up(self, everything: Iterable[Application]) -> None:

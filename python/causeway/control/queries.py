@@ -45,6 +45,7 @@ def _remote_edges(plane: Plane) -> list[dict[str, object]]:
             "software": told.software,
             "is_silent": edge.is_silent,
             "silent_s": round(edge.silent_s, 1),
+            "is_drained": edge.name in plane.drained,
             "trouble": standing.trouble if standing else None,
         }
         found.append({**_edge(edge.name, report), "remote": remote})

@@ -127,6 +127,13 @@ switches = Table(
     Column("name", String(32), primary_key=True),
     Column("is_on", Integer, nullable=False),
 )
+# Edges of other machines of which anything is said; the others are not drained.
+edges = Table(
+    "edges",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("is_drained", Integer, nullable=False),
+)
 # Attacks that edges have told of; no end: it goes on. `body` is all that is known of it.
 attacks = Table(
     "attacks",

@@ -8,7 +8,7 @@ from causeway.cli.edges import state_text
 
 
 def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote: Any) -> Any:
-    told = {"is_silent": False, "silent_s": 0.4, "trouble": None, **remote}
+    told = {"is_silent": False, "silent_s": 0.4, "trouble": None, "is_drained": False, **remote}
     known: dict[str, Any] = {"version": version, "is_draining": is_draining, "refused": [{}] * refused}
     return known | ({"remote": told} if remote else {})
 
@@ -23,6 +23,8 @@ def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote
         (edge(version=9, trouble=None), "serving"),
         (edge(version=6, trouble="it has no memory left"), "behind: it has no memory left"),
         (edge(is_draining=True, trouble="x"), "draining"),
+        (edge(is_drained=True), "drained"),
+        (edge(is_drained=True, trouble="it does not answer"), "behind: it does not answer"),
         (edge(is_draining=True, is_silent=True, silent_s=75.0), "silent for 1 min 15 s"),
     ],
 )
