@@ -123,8 +123,8 @@ def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> Exch
         parser.error("--join makes this an edge of another machine's control, --exchange is for control: give one")
     if bool(read.join) != bool(read.name):
         parser.error("--join and --name belong together: an edge is called by its name, control has none")
-    if read.name and not _EDGE_NAME.fullmatch(read.name):
-        parser.error(f"--name {read.name}: 1 to 32 of a-z, 0-9 and inner hyphens, such as fra-1")
+    if read.name and (not _EDGE_NAME.fullmatch(read.name) or read.name == "local"):
+        parser.error(f"--name {read.name}: 1 to 32 of a-z, 0-9 and inner hyphens, such as fra-1; not local")
     parts = urlsplit(url)
     if parts.username or parts.password:  # which stay out of what we say
         parser.error("a URL with a user or password is seen by everybody on this machine: use --exchange-token-file")

@@ -316,6 +316,7 @@ def test_status_shows_every_edge_to_people(network: Network) -> None:
     [
         (("--join", "nats://192.0.2.1:4222", "--name", "fra-1"), "is not encrypted"),
         (("--join", "nats://127.0.0.1:4222", "--name", "Frankfurt!"), "such as fra-1"),
+        (("--join", "nats://127.0.0.1:4222", "--name", "local"), "not local"),
         (("--join", "http://127.0.0.1:4222", "--name", "fra-1"), "is not like tls://"),
         (("--join", "nats://me:secret@127.0.0.1:4222", "--name", "fra-1"), "--exchange-token-file"),
     ],

@@ -14,6 +14,7 @@ from causeway.control import attacks, mitigation
 from causeway.control.plane import Plane
 from causeway.model.document.attack import show_attack, show_attack_whole, show_hold, show_rule_state
 from causeway.model.document.reading import as_object, invalid, refuse_unknown, shown
+from causeway.model.report import Report
 from causeway.store.attacks import AttackFilter, page
 
 router = APIRouter(prefix="/api/v1", tags=["Attacks"])
@@ -64,10 +65,14 @@ def get_attack(plane: PlaneOf, attack_id: str) -> Json:
 
 
 def _state(plane: Plane) -> dict[str, object]:
-    report = plane.exchange.fresh_report()
+    plane.exchange.fresh_report()
+    return {"enabled": plane.mitigates, "edges": [_edge(name, report) for name, report in plane.reports().items()]}
+
+
+def _edge(name: str, report: Report) -> dict[str, object]:
     state = mitigation.state_of(report)
-    edge = {
-        "name": "local",
+    return {
+        "name": name,
         "is_enabled": state.is_enabled,
         "is_attached": state.is_attached,
         "missing": state.missing,
@@ -75,4 +80,3 @@ def _state(plane: Plane) -> dict[str, object]:
         "holds": [show_hold(hold) for hold in state.holds],
         "refused": state.refused,
     }
-    return {"enabled": plane.mitigates, "edges": [edge] if report else []}

@@ -74,7 +74,7 @@ async def _follow(plane: Plane, wanted: frozenset[str], stopping: asyncio.Event)
 
 
 def _turns(plane: Plane) -> list[Turn]:
-    return [turn for report in plane.reports() for attack in report.attacks for turn in turns(attack)]
+    return [turn for report in plane.reports().values() for attack in report.attacks for turn in turns(attack)]
 
 
 def _lines(plane: Plane, events: Iterable[Event | Turn], wanted: frozenset[str]) -> bytes:

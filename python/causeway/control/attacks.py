@@ -27,7 +27,7 @@ class Chronicle:
 
     def keep(self, plane: Plane) -> None:
         """Write what the newest reports say anew. A database that fails is said once, and tried again."""
-        reports = plane.reports()
+        reports = plane.reports().values()
         if not reports or plane.database is None or plane.unavailable:
             return
         told = {attack.id: attack for report in reports for attack in report.attacks}

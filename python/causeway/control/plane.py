@@ -146,10 +146,10 @@ class Plane:
         remote = [edge for edge in self.fleet.exchange.edges() if not edge.is_silent] if self.fleet else []
         return [self.exchange, *remote]
 
-    def reports(self) -> list[Report]:
-        """The newest of every edge, those that are silent too."""
-        remote = [edge.report() for edge in self.fleet.exchange.edges()] if self.fleet else []
-        return [report for report in (self.exchange.report(), *remote) if report]
+    def reports(self) -> dict[str, Report]:
+        """The newest of every edge by name, those that are silent too; this machine's is called local, and first."""
+        remote = [(edge.name, edge.report()) for edge in self.fleet.exchange.edges()] if self.fleet else []
+        return {name: report for name, report in (("local", self.exchange.report()), *remote) if report}
 
     def state(self) -> State:
         """Waits for a change that is being made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -89,7 +89,7 @@ def _mitigation(report: Report) -> dict[str, object]:
 def application_states(plane: Plane) -> list[dict[str, object]]:
     """Each application with its listeners on this machine's edge, and the counters of all edges."""
     report = plane.exchange.fresh_report()
-    counters = _counters(plane.reports())
+    counters = _counters(plane.reports().values())
     carriers = {(seen.application, seen.address): seen for seen in report.carriers} if report else {}
     refused: dict[tuple[str, str], list[Listener]] = {}
     for listener in report.refused if report else ():
@@ -115,7 +115,7 @@ def application_states(plane: Plane) -> list[dict[str, object]]:
     ]
 
 
-def _counters(reports: list[Report]) -> dict[str, dict[str, int]]:
+def _counters(reports: Iterable[Report]) -> dict[str, dict[str, int]]:
     """By application: of all edges together, since each has started."""
     sums: dict[str, Counter[str]] = {}
     for report in reports:

@@ -34,8 +34,8 @@ class Unreadable(Exception):
 
 
 def is_name(text: str) -> bool:
-    """Whether an edge may be called so: 1 to 32 of a-z, 0-9 and inner hyphens."""
-    return bool(_NAME.fullmatch(text))
+    """Whether an edge may be called so: 1 to 32 of a-z, 0-9 and inner hyphens, and not as control calls its own."""
+    return bool(_NAME.fullmatch(text)) and text != "local"
 
 
 def report_subject(name: str) -> str:
