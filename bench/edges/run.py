@@ -73,12 +73,13 @@ def main() -> int:
     parser.add_argument("--edges", type=int, default=20)
     parser.add_argument("--followers", type=int, default=150)
     parser.add_argument("--changes", type=int, default=50)
+    parser.add_argument("--applications", type=int, default=200, help="that every snapshot has from the beginning")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="causeway-bench-") as folder:
         programs = Programs(Path(folder))
         try:
-            figures = measured(programs, Path(folder), options.edges, options.followers, options.changes)
+            figures = measured(programs, Path(folder), options)
         finally:
             programs.end()
     print(json.dumps({"format": 1, "machine": facts(), "figures": figures}, indent=2))
@@ -87,13 +88,18 @@ def main() -> int:
         and figures["joined_s"] <= JOIN_GOAL_S
         and figures["followed_everywhere_p99_s"] <= FOLLOWING_GOAL_S
         and figures["control_mb"] <= CONTROL_GOAL_MB
+        and figures["consumers"] == 0
     )
     return 1 if options.check and not is_kept else 0
 
 
-def measured(programs: Programs, folder: Path, edges: int, followers: int, changes: int) -> dict[str, float]:
+def measured(programs: Programs, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    edges, followers, changes = options.edges, options.followers, options.changes
     nats = NatsServer(programs, folder / "nats").start()
     control = Running(programs, folder / "control", "--exchange", nats.url, "--workers", "1").start()
+
+    for _ in range(options.applications):
+        control.create_application(f"tcp/{free_port()}", "tcp://127.0.0.1:9")
 
     def outpost(number: int) -> Outpost:
         return Outpost(programs, folder / f"edge-{number}", nats.url, f"edge-{number}", f"127.0.1.{number + 1}")
@@ -112,6 +118,7 @@ def measured(programs: Programs, folder: Path, edges: int, followers: int, chang
     say("they are gone; followers come")
     followed_s = following(control, Where(nats.url), followers, changes)
     figures = {
+        "applications": options.applications,
         "edges": edges,
         "served_everywhere_p50_s": statistics.median(took_s),
         "served_everywhere_p99_s": at(took_s, 0.99),

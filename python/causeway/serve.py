@@ -19,7 +19,7 @@ from causeway.model.snapshot import socket_text
 from causeway.supervise.line import Birth, Line
 
 if TYPE_CHECKING:
-    from causeway.edge.agent import Agent, Engine
+    from causeway.edge.agent import Agent
     from causeway.exchange.bus import EdgeSide
     from causeway.exchange.nats_edge import NatsEdge
     from causeway.serving import Serving
@@ -75,44 +75,42 @@ def _serve(birth: Birth, line: Line, arguments: Sequence[str] | None) -> None:
     serving.close()
 
 
-def _begin(line: Line, start: Callable[[], Engine], side: Callable[[], _Side]) -> tuple[Agent, _Side]:
-    """The engine first: it serves while the rest is imported."""
+def _come_up(
+    settings: Settings, line: Line, link: socket.socket | None, side: Callable[[], _Side], prepare: Callable[[], None]
+) -> tuple[Agent, _Side]:
+    """Bring the engine up, which serves at once, and `prepare` what is slow after it; in the other order with `link`,
+    the predecessor's end, so that taking over what it has is quick.
+    """
     from causeway.edge.agent import Agent
-    from causeway.edge.engine import pulse
+    from causeway.edge.engine import pulse, start_engine, take_over
     from causeway.edge.mitigation import Mitigation
 
-    engine = start()
+    if link:
+        prepare()
+        line.say("prepared")
+    engine = take_over(settings, link) if link else start_engine(settings)
     pulse(engine, line)
     exchange = side()
     agent = Agent(engine, exchange, Mitigation(engine))
     agent.start()
+    if link:
+        _await_control(link)
+    else:
+        prepare()
     return agent, exchange
 
 
-def _take_over(line: Line, settings: Settings, link: socket.socket, side: Callable[[], _Side]) -> tuple[Agent, _Side]:
-    """Everything slow is done: ask the predecessor for what it has."""
-    from causeway.edge.engine import take_over
-
-    line.say("prepared")
-    begun = _begin(line, lambda: take_over(settings, link), side)
-    _await_control(link)
-    return begun
-
-
 def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket.socket | None) -> Serving:
-    from causeway.edge.engine import start_engine
     from causeway.exchange.local import LocalExchange
     from causeway.premises import root_token
 
     token = root_token(settings.data_dir / "token", settings.given_token)
-    begun = None if link else _begin(line, lambda: start_engine(settings), LocalExchange)
+    agent, exchange = _come_up(settings, line, link, LocalExchange, _import_house)
 
-    # Only now: these take more than a second to import, and a first edge is serving already.
     from causeway.control.plane import Plane
     from causeway.control.tokens import Keyring
     from causeway.house import House, site
 
-    agent, exchange = begun or _take_over(line, settings, _given(link), LocalExchange)
     plane = Plane(site(settings, port), exchange)
     house = House(settings, plane, Keyring(token), agent, line)
     house.open_control()
@@ -121,20 +119,27 @@ def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket
     return house
 
 
-def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: socket.socket | None) -> Serving:
-    from causeway.edge.engine import start_engine
+def _import_house() -> None:
+    """More than a second's worth."""
+    import causeway.house  # noqa: F401
 
-    begun = None if link else _begin(line, lambda: start_engine(settings), lambda: _nats_edge(settings, port))
+
+def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: socket.socket | None) -> Serving:
+    agent, exchange = _come_up(settings, line, link, lambda: _nats_edge(settings, port), _import_outpost)
 
     from causeway.outpost import Outpost
 
-    agent, exchange = begun or _take_over(line, settings, _given(link), lambda: _nats_edge(settings, port))
     if birth.is_first:
         assert settings.exchange
         print(f"Edge       {settings.exchange.edge_name}, {', '.join(str(at) for at in settings.edge_addresses)}")
         print(f"Control    over {settings.exchange.url}")
         print(f"Health     http://{socket_text(settings.api_host, port)}/readyz", flush=True)
     return Outpost(settings, agent, exchange, line)
+
+
+def _import_outpost() -> None:
+    import causeway.exchange.nats_edge
+    import causeway.outpost  # noqa: F401
 
 
 def _nats_edge(settings: Settings, port: int) -> NatsEdge:
@@ -147,11 +152,6 @@ def _nats_edge(settings: Settings, port: int) -> NatsEdge:
     assert told and told.edge_name
     site = Site.of(settings.edge_addresses, terms)
     return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site)
-
-
-def _given(link: socket.socket | None) -> socket.socket:
-    assert link is not None
-    return link
 
 
 def _await_control(link: socket.socket) -> None:

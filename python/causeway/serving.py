@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -53,33 +54,33 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Serving:
+class Serving(ABC):
     """The process around an agent. Those who come from it say what is served, and what else goes on meanwhile."""
 
     def __init__(self, settings: Settings, agent: Agent, line: Line) -> None:
         self._settings, self._agent, self._line = settings, agent, line
         self._stops: list[asyncio.Task[None]] = []
 
+    @abstractmethod
     def app(self, stopping: asyncio.Event) -> Any:
         """The ASGI application; `stopping` is set when answers that never end have to."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def keep(self) -> None:
         """What goes on for as long as HTTP is served."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_no_more(self, why: str) -> None:
         """Refuse changes from now on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what the next process needs."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def trouble(self) -> str | None:
         """Why it serves less than it should, for who starts it."""
-        raise NotImplementedError
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve the API until a signal has drained the edge, or until another process serves."""

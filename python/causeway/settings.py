@@ -12,12 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from causeway.model.application import Address, Network
+from causeway.model.edge import is_edge_name
 from causeway.model.origin_policy import parse_network
 
 TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
-_EDGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _MOST_WORKERS = 256
 DISPATCH = FAST_PATH = GUARD = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
@@ -75,6 +75,8 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
     """
     parser = _parser()
     read = parser.parse_args(arguments)
+    if read.join:
+        parser.prog = "causeway edge"
     if not 0 <= read.workers <= _MOST_WORKERS:
         parser.error(f"--workers {read.workers}: 0 (one per core) to {_MOST_WORKERS}")
     if not 0 <= read.drain_s <= _MOST_DRAIN_S:
@@ -115,7 +117,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
 def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> ExchangeSettings | None:
     url = read.join or read.exchange
     if not url:
-        for flag in ("name", "exchange_token_file", "exchange_ca"):
+        for flag in ("name", "exchange_token_file", "exchange_ca", "exchange_plain"):
             if getattr(read, flag):
                 parser.error(f"--{flag.replace('_', '-')} is for --exchange or --join, and neither is given")
         return None
@@ -123,7 +125,7 @@ def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> Exch
         parser.error("--join makes this an edge of another machine's control, --exchange is for control: give one")
     if bool(read.join) != bool(read.name):
         parser.error("--join and --name belong together: an edge is called by its name, control has none")
-    if read.name and (not _EDGE_NAME.fullmatch(read.name) or read.name == "local"):
+    if read.name and not is_edge_name(read.name):
         parser.error(f"--name {read.name}: 1 to 32 of a-z, 0-9 and inner hyphens, such as fra-1; not local")
     parts = urlsplit(url)
     if parts.username or parts.password:  # which stay out of what we say
@@ -136,11 +138,20 @@ def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> Exch
             f"{url} is not encrypted, and who speaks there tells edges what to do: use tls://, or --exchange-plain "
             "where the network between is private"
         )
+    if read.exchange_ca and not read.exchange_ca.is_file():
+        told = f"--exchange-ca {read.exchange_ca} is no file: give the certificate of nats-server, or of who signed it"
+        raise StartError(told, status=2)
+    return ExchangeSettings(url, read.name, _exchange_token(read.exchange_token_file), read.exchange_ca)
+
+
+def _exchange_token(file: Path | None) -> str | None:
     try:
-        token = read.exchange_token_file.read_text().strip() if read.exchange_token_file else None
+        token = file.read_text().strip() if file else None
     except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"--exchange-token-file {read.exchange_token_file} cannot be read: {error}") from error
-    return ExchangeSettings(url, read.name, token, read.exchange_ca)
+        raise StartError(f"--exchange-token-file {file} cannot be read: {error}", status=2) from error
+    if token == "":
+        raise StartError(f"--exchange-token-file {file} is empty: put the token of nats-server there", status=2)
+    return token
 
 
 def is_token(text: str) -> bool:

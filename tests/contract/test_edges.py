@@ -85,7 +85,7 @@ def test_a_new_edge_serves_within_five_seconds_of_joining(network: Network) -> N
     late = network.edge("lhr-1", "127.0.0.4").start()
     eventually(lambda: ask(port, late.address) == b"hello")
     assert time.monotonic() - began_s < 5
-    assert "edge lhr-1 serves snapshot" in network.control.output
+    eventually(lambda: "edge lhr-1 serves snapshot" in network.control.output)
 
 
 def test_edges_go_on_and_restart_while_control_and_exchange_are_gone_and_are_current_again_after(
@@ -319,13 +319,23 @@ def test_status_shows_every_edge_to_people(network: Network) -> None:
         (("--join", "nats://127.0.0.1:4222", "--name", "local"), "not local"),
         (("--join", "http://127.0.0.1:4222", "--name", "fra-1"), "is not like tls://"),
         (("--join", "nats://me:secret@127.0.0.1:4222", "--name", "fra-1"), "--exchange-token-file"),
+        (("--join", "nats://127.0.0.1:4222", "--name", "fra-1", "--exchange-token-file", "/dev/null"), "is empty"),
+        (("--join", "nats://127.0.0.1:4222", "--name", "fra-1", "--exchange-token-file", "/nowhere"), "cannot be read"),
+        (("--join", "tls://127.0.0.1:4222", "--name", "fra-1", "--exchange-ca", "/nowhere"), "is no file"),
     ],
 )
 def test_a_way_to_control_that_is_none_is_refused_at_the_start(flags: tuple[str, ...], why: str) -> None:
     done = subprocess.run([CAUSEWAY, "edge", *flags], capture_output=True, text=True, timeout=30, env=environment())
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert why in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_flags_of_the_exchange_are_refused_where_there_is_none() -> None:
+    for flags in (("--exchange-plain",), ("--exchange-ca", "x"), ("--exchange-token-file", "x")):
+        done = subprocess.run([CAUSEWAY, "up", *flags], capture_output=True, text=True, timeout=30, env=environment())
+        assert done.returncode == 2
+        assert f"{flags[0]} is for --exchange or --join" in done.stderr
 
 
 def test_a_token_lets_in_and_a_wrong_one_does_not(programs: Programs, tmp_path: Path) -> None:

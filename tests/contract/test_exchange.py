@@ -297,6 +297,21 @@ def test_no_consumer_is_left_over_however_often_an_edge_comes_and_goes(server: N
         over.close()
 
 
+def test_lists_do_not_fill_the_disk_of_the_exchange(server: NatsServer) -> None:
+    """Each replaced list is another object: they go by themselves when every edge has had the time to take them."""
+    over = OverNats(server, "fra-1")
+    try:
+        store = eventually(lambda: over._control._link.wait(_blobs(over), 5))
+        assert store == 3_600
+    finally:
+        over.close()
+
+
+async def _blobs(over: OverNats) -> float:
+    jetstream = over._control._link.client().jetstream()
+    return (await jetstream.stream_info(f"OBJ_{words.BLOBS}")).config.max_age or 0.0
+
+
 async def _consumers(over: OverNats) -> int:
     jetstream = over._control._link.client().jetstream()
     return (await jetstream.stream_info(f"KV_{words.SNAPSHOTS}")).state.consumer_count

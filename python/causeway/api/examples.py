@@ -227,6 +227,19 @@ def query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
+def switch_body(name: str, examples: dict[str, bool]) -> dict[str, Any]:
+    """A body that is one boolean, with examples by what they mean."""
+    schema = {
+        "type": "object",
+        "required": [name],
+        "additionalProperties": False,
+        "properties": {name: {"type": "boolean"}},
+    }
+    shown = {meaning: {"value": {name: is_on}} for meaning, is_on in examples.items()}
+    content = {"application/json": {"schema": schema, "examples": shown}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 DRY_RUN = query(
     "dry_run",
     {"type": "boolean", "default": False},
@@ -318,22 +331,7 @@ TOKEN_BODY: dict[str, Any] = {
         },
     }
 }
-EDGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["drained"],
-                    "additionalProperties": False,
-                    "properties": {"drained": {"type": "boolean"}},
-                },
-                "examples": {"out of service": {"value": {"drained": True}}},
-            }
-        },
-    }
-}
+EDGE_BODY = switch_body("drained", {"out of service": True})
 TAIL_QUERY: dict[str, Any] = {
     "parameters": [
         query("follow", {"type": "boolean", "default": False}, "go on with new events as they come"),

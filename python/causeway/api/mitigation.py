@@ -13,7 +13,7 @@ from causeway.api.reach import PlaneOf, check_ids
 from causeway.control import attacks, mitigation
 from causeway.control.plane import Plane
 from causeway.model.document.attack import show_attack, show_attack_whole, show_hold, show_rule_state
-from causeway.model.document.reading import as_object, invalid, refuse_unknown, shown
+from causeway.model.document.reading import as_switch
 from causeway.model.report import Report
 from causeway.store.attacks import AttackFilter, page
 
@@ -34,12 +34,7 @@ def get_mitigation(plane: PlaneOf) -> Json:
     openapi_extra=SWITCH_BODY,
 )
 def put_mitigation(plane: PlaneOf, body: JsonBody) -> Json:
-    fields = as_object(body, "")
-    refuse_unknown(fields, ("enabled",), "")
-    is_on = fields.get("enabled")
-    if not isinstance(is_on, bool):
-        raise invalid("/enabled", f"/enabled must be true or false, not {shown(is_on)}")
-    mitigation.switch(plane, is_on=is_on)
+    mitigation.switch(plane, is_on=as_switch(body, "enabled"))
     return answer(_state(plane))
 
 

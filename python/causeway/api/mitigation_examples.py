@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from causeway.api.examples import PAGING, query
+from causeway.api.examples import PAGING, query, switch_body
 
-SWITCH_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["enabled"],
-                    "additionalProperties": False,
-                    "properties": {"enabled": {"type": "boolean"}},
-                },
-                "examples": {"everything automatic ends": {"value": {"enabled": False}}},
-            }
-        },
-    }
-}
+SWITCH_BODY = switch_body("enabled", {"everything automatic ends": False})
 ATTACKS_QUERY: dict[str, Any] = {
     "parameters": [
         *PAGING,

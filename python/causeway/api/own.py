@@ -15,7 +15,7 @@ from causeway.api.query import values
 from causeway.api.reach import KeyringOf, PlaneOf, check_ids
 from causeway.control import edges
 from causeway.control.queries import application_states, edge_states, notices, readiness
-from causeway.model.document.reading import as_choice, as_object, as_text, invalid, refuse_unknown, shown
+from causeway.model.document.reading import as_choice, as_object, as_switch, as_text, refuse_unknown
 from causeway.model.timestamps import rfc3339
 from causeway.model.zone import Scope, Token
 
@@ -47,11 +47,7 @@ def status(request: Request, plane: PlaneOf) -> Json:
     openapi_extra=EDGE_BODY,
 )
 def put_edge(plane: PlaneOf, name: str, body: JsonBody) -> Json:
-    fields = as_object(body, "")
-    refuse_unknown(fields, ("drained",), "")
-    is_drained = fields.get("drained")
-    if not isinstance(is_drained, bool):
-        raise invalid("/drained", f"/drained must be true or false, not {shown(is_drained)}")
+    is_drained = as_switch(body, "drained")
     edges.drain(plane, name, is_drained=is_drained)
     return answer({"name": name, "drained": is_drained})
 

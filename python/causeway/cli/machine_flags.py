@@ -10,19 +10,7 @@ from typing import Annotated
 import typer
 
 
-class Dispatch(StrEnum):
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-class FastPath(StrEnum):
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-class GuardMode(StrEnum):
+class Mode(StrEnum):
     AUTO = "auto"
     ON = "on"
     OFF = "off"
@@ -49,11 +37,11 @@ Workers = Annotated[
     typer.Option("--workers", min=0, metavar="N", help="Engine threads. Default: 0, one per core."),
 ]
 DispatchMode = Annotated[
-    Dispatch | None,
+    Mode | None,
     typer.Option("--dispatch", help="Serve port ranges from one socket, in the kernel. Default: auto."),
 ]
 FastPathMode = Annotated[
-    FastPath | None,
+    Mode | None,
     typer.Option("--fast-path", help="Carry plain flows in the kernel. Default: auto."),
 ]
 FastPathFlows = Annotated[
@@ -67,7 +55,7 @@ FastPathFlows = Annotated[
     ),
 ]
 Guarding = Annotated[
-    GuardMode | None,
+    Mode | None,
     typer.Option("--guard", help="Judge packets before the stack sees them (XDP). Default: auto, on demand."),
 ]
 DrainS = Annotated[

@@ -20,7 +20,7 @@ def drain(plane: Plane, name: str, *, is_drained: bool) -> None:
     known = {edge.name for edge in plane.fleet.exchange.edges()} if plane.fleet else set()
     if name not in known | plane.drained:
         told = f"those that have reported are {', '.join(sorted(known))}" if known else "none has reported here yet"
-        raise Problem(Code.NOT_FOUND, f"there is no edge {name} on another machine: {told}")
+        raise Problem(Code.NOT_FOUND, f"there is no edge {name[:64]!r} on another machine: {told}")
 
     def write(connection: Connection) -> Drained | None:
         if (name in edges.drained(connection)) is is_drained:

@@ -17,7 +17,7 @@ from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.nats_control import NatsControl, RemoteEdge
 from causeway.exchange.words import Site, Unreadable
 from causeway.model.problem import Problem
-from causeway.model.snapshot import encode_application, encode_snapshot
+from causeway.model.snapshot import at_addresses, encode_snapshot
 from causeway.store import firewall_lists
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,6 @@ def _snapshot(state: State, site: Site, version: int, is_drained: bool) -> bytes
     for piece in state.pieces:
         own = piece.application.edge_addresses(addresses)
         if own and not piece.unserved and not is_drained:
-            encoded.append(encode_application(piece.application, own))
+            encoded.append(at_addresses(piece.encoded, own))
     settings = replace(site.terms(), mitigation=state.mitigates)
     return encode_snapshot(version, settings, encoded, state.firewalls, state.asn)

@@ -19,6 +19,7 @@ from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.access_rule import Target, compile_rules
 from causeway.model.application import Address, Application
 from causeway.model.claims import Claims
+from causeway.model.edge import LOCAL
 from causeway.model.limit import Of
 from causeway.model.origin_policy import OriginPolicy
 from causeway.model.problem import Code, Problem, Side
@@ -149,7 +150,7 @@ class Plane:
     def reports(self) -> dict[str, Report]:
         """The newest of every edge by name, those that are silent too; this machine's is called local, and first."""
         remote = [(edge.name, edge.report()) for edge in self.fleet.exchange.edges()] if self.fleet else []
-        return {name: report for name, report in (("local", self.exchange.report()), *remote) if report}
+        return {name: report for name, report in ((LOCAL, self.exchange.report()), *remote) if report}
 
     def state(self) -> State:
         """Waits for a change that is being made."""

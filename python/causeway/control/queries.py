@@ -10,6 +10,7 @@ import msgspec
 from causeway.control.mitigation import state_of
 from causeway.control.plane import Piece, Plane, is_by_asn
 from causeway.model.application import Address, Application
+from causeway.model.edge import LOCAL
 from causeway.model.report import CarriedAt, Listener, PortRange, Reason, Report
 
 
@@ -28,7 +29,7 @@ def readiness(plane: Plane) -> str | None:
 def edge_states(plane: Plane) -> list[dict[str, object]]:
     """Each edge: what it serves and could not, totals, limits."""
     report = plane.exchange.fresh_report()
-    return ([_edge("local", report)] if report else []) + _remote_edges(plane)
+    return ([_edge(LOCAL, report)] if report else []) + _remote_edges(plane)
 
 
 def _remote_edges(plane: Plane) -> list[dict[str, object]]:

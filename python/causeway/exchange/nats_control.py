@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
 from nats.js.errors import BucketNotFoundError, NotFoundError, ObjectNotFoundError
@@ -22,6 +24,7 @@ from causeway.exchange import words
 from causeway.exchange.board import Board, EventReader
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.link import Link, Unreachable, Where
+from causeway.model.edge import is_edge_name
 from causeway.model.report import ApplyReport, BlobReport, Event, Explanation, Report, RuleHits
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ _T = TypeVar("_T")
 ASK_S = 10.0  # to apply a snapshot of thousands of applications
 _PUT_S = 5.0
 _STORE_S = 120.0  # of a database
+_BLOBS_KEPT_S = 3_600  # edges take them within seconds, and who comes later has them put there again
 _LEASE_S, _RENEW_S = 6.0, 2.0  # an edge sends events for so long, and is asked to go on so often
 _SILENT_S = 5.0  # reports come once a second
 _MOST_EDGES = 1_000
@@ -110,23 +114,19 @@ class RemoteEdge:
     @contextmanager
     def events(self, notify: Callable[[], None]) -> Iterator[EventReader]:
         is_over = threading.Event()
-
-        def renew() -> None:
-            while True:
-                try:
-                    self._ask(words.Listen(_LEASE_S), type(None))
-                except EdgeRefused as error:
-                    log.debug("edge %s is not asked for events: %s", self.name, error)
-                if is_over.wait(_RENEW_S):
-                    return
-
         with self._board.reading(notify) as reader:
-            renewing = threading.Thread(target=renew, name=f"listen-{self.name}", daemon=True)
-            renewing.start()
+            self._link.begin(self._keep_listening(is_over))
             try:
                 yield reader
             finally:
                 is_over.set()
+
+    async def _keep_listening(self, is_over: threading.Event) -> None:
+        listen = msgspec.json.encode(words.Listen(_LEASE_S))
+        while not is_over.is_set():
+            with suppress(Unreachable, NatsError):  # who is away is asked again
+                await self._link.client().publish(words.ask_subject(self.name), listen)
+            await asyncio.sleep(_RENEW_S)
 
     def _ask(self, ask: words.Ask, of: type[_T], within_s: float = ASK_S) -> _T:
         try:
@@ -173,12 +173,12 @@ class NatsControl:
         try:
             await jetstream.key_value(words.SNAPSHOTS)
         except (BucketNotFoundError, NotFoundError):
-            told = KeyValueConfig(words.SNAPSHOTS, history=2, storage=StorageType.FILE, direct=True)
-            await jetstream.create_key_value(told)
+            await jetstream.create_key_value(KeyValueConfig(words.SNAPSHOTS, storage=StorageType.FILE, direct=True))
         try:
             await jetstream.object_store(words.BLOBS)
         except (BucketNotFoundError, NotFoundError):
-            await jetstream.create_object_store(words.BLOBS, ObjectStoreConfig(storage=StorageType.FILE))
+            told = ObjectStoreConfig(storage=StorageType.FILE, ttl=_BLOBS_KEPT_S)
+            await jetstream.create_object_store(words.BLOBS, told)
         if not self._is_listening:
             await client.subscribe(words.REPORTS, cb=self._on_report)
             self._is_listening = True
@@ -193,7 +193,7 @@ class NatsControl:
             return
         edge = self._edges.get(name)
         if edge is None:
-            if not words.is_name(name) or len(self._edges) >= _MOST_EDGES:
+            if not is_edge_name(name) or len(self._edges) >= _MOST_EDGES:
                 log.warning("edge %r is not taken up: at most %d, called like fra-1", name, _MOST_EDGES)
                 return
             edge = self._edges[name] = RemoteEdge(name, self._link)

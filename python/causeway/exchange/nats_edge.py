@@ -54,11 +54,6 @@ class NatsEdge:
         return self._link.is_up
 
     @property
-    def revision(self) -> int:
-        """Of the snapshot that was judged last; 0: none came since the start."""
-        return self._revision
-
-    @property
     def has_readers(self) -> bool:
         return time.monotonic() < self._listened_until_s
 
@@ -77,8 +72,7 @@ class NatsEdge:
         await self._link.client().publish(words.report_subject(self._name), packed)
 
     def _told(self, report: Report) -> words.Told:
-        refusal = str(self._outcome) if isinstance(self._outcome, EdgeRefused) else None
-        return words.Told(self._site, msgspec.Raw(msgspec.json.encode(report)), self._revision, refusal)
+        return words.Told(self._site, msgspec.Raw(msgspec.json.encode(report)))
 
     # ---- in the thread of the link ----
 
@@ -143,7 +137,8 @@ class NatsEdge:
         packed = words.pack(answer)
         if len(packed) > self._link.most_bytes:
             packed = words.pack(words.Answer(code="answer_too_large", message=f"it has {len(packed)} bytes"))
-        await message.respond(packed)
+        if message.reply:
+            await message.respond(packed)
 
     async def _find(self, ask: words.Ask) -> object:
         edge = self._present()

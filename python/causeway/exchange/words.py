@@ -6,7 +6,6 @@ permission for each is all that it needs. Whatever comes in is bounded before it
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,16 +25,10 @@ SNAPSHOTS = "causeway_snapshots"  # the bucket of the key-value store: by edge
 BLOBS = "causeway_blobs"  # the bucket of the object store: lists and databases by their SHA-256
 REPORTS = "causeway.up.*.report"
 _T = TypeVar("_T")
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
 class Unreadable(Exception):
     """Somebody sent what no causeway sends; the message says what."""
-
-
-def is_name(text: str) -> bool:
-    """Whether an edge may be called so: 1 to 32 of a-z, 0-9 and inner hyphens, and not as control calls its own."""
-    return bool(_NAME.fullmatch(text)) and text != "local"
 
 
 def report_subject(name: str) -> str:
@@ -105,12 +98,10 @@ def _understood() -> Iterator[None]:
 
 
 class Told(msgspec.Struct, frozen=True):
-    """An edge's report, with what control has to know besides. `revision` is of the snapshot that was judged last."""
+    """An edge's report, with what control has to know besides."""
 
     site: Site
     report: msgspec.Raw
-    revision: int = 0
-    refusal: str | None = None  # of that snapshot: the one before serves
     software: str = __version__
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from causeway.model.document.application import parse_application
 from causeway.model.origin_policy import parse_network
-from causeway.model.snapshot import Settings, encode_application, encode_snapshot
+from causeway.model.snapshot import Settings, at_addresses, encode_application, encode_snapshot
 from causeway.native import Edge, NativeError
 
 VECTORS = Path(__file__).parents[3] / "vectors/snapshots"
@@ -51,6 +51,19 @@ def engine() -> Edge:
     started = Edge.start(b'{"workers":1,"state_dir":null}')
     started.apply(encode_snapshot(1, Settings(), ()))  # what is older than that is stale
     return started
+
+
+@pytest.mark.parametrize("others", [(), ("203.0.113.7",), ("203.0.113.7", "2001:db8::7", "::ffff:192.0.2.1")])
+def test_an_application_at_other_addresses_is_as_if_it_was_encoded_there(others: tuple[str, ...]) -> None:
+    addresses = tuple(ip_address(text) for text in others)
+    documents = [document for case in ACCEPT for document in case["documents"]]
+    assert len(documents) > 10
+    for document in documents:
+        hostile = {**document, "x_causeway": {**document.get("x_causeway", {}), "name": 'a"edge_addresses":["b"],"c'}}
+        for told in (document, hostile):
+            made = parse_application(told, application_id="a" * 32, zone_id="f" * 32, created_on=WHEN, now=WHEN)
+            for at in ((ip_address("192.0.2.1"),), (ip_address("::1"), ip_address("127.0.0.1"))):
+                assert at_addresses(encode_application(made, at), addresses) == encode_application(made, addresses)
 
 
 @pytest.mark.parametrize("case", ACCEPT, ids=[case["case"] for case in ACCEPT])

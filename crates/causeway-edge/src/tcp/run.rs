@@ -56,6 +56,7 @@ impl TcpPlane {
     pub(super) fn on_fault(&mut self, desk: &mut Desk, slot: usize, side: Side, errno: i32) {
         let connection = &mut self.connections[slot];
         if connection.state == State::Open {
+            self.tools.is_short = false; // what it would hold ends with it
             let half = if side == Side::Client { Connection::pump_up } else { Connection::pump_down };
             let _ = half(connection, &mut self.tools, slot);
         }

@@ -58,6 +58,16 @@ def as_bool(value: object, pointer: str) -> bool:
     return value
 
 
+def as_switch(body: object, name: str) -> bool:
+    """A body that is one boolean, and has to say it."""
+    fields = as_object(body, "")
+    refuse_unknown(fields, (name,), "")
+    is_on = fields.get(name)
+    if not isinstance(is_on, bool):
+        raise invalid(f"/{name}", f"/{name} must be true or false, not {shown(is_on)}")
+    return is_on
+
+
 def as_whole(value: object) -> int | None:
     """A whole number, however JSON wrote it (600 or 600.0)."""
     if isinstance(value, bool):
