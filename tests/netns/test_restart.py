@@ -257,8 +257,8 @@ def test_connections_stay_until_the_drain_ends(edge: Running, port: int) -> None
             raise OSError("closed")
         assert time.monotonic() - began_s < 8
     eventually(lambda: not Path(f"/proc/{before}").exists())
+    eventually(lambda: f"process {before} has drained and ended" in edge.output)
     assert "1 flow(s) were cut" in edge.output
-    assert f"process {before} has drained and ended" in edge.output
 
 
 def test_upgrades_do_not_meet(edge: Running) -> None:
