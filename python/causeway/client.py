@@ -520,6 +520,15 @@ class Client:
     def drain_edge(self, name: str, *, is_drained: bool) -> None:
         self._request("PUT", f"/api/v1/edges/{quote(name, safe='')}", body={"drained": is_drained})
 
+    def invite_edge(self, name: str) -> dict[str, str]:
+        """What lets that edge in, once: a secret."""
+        return cast(dict[str, str], self._request("POST", f"/api/v1/edges/{quote(name, safe='')}/invitation"))
+
+    def revoke_edge(self, name: str) -> bool:
+        """Whether nats-server has heard of it."""
+        told = self._request("DELETE", f"/api/v1/edges/{quote(name, safe='')}")
+        return bool(cast(dict[str, object], told)["is_in_force"])
+
     def switch_mitigation(self, *, is_on: bool) -> Mitigation:
         return cast(Mitigation, self._request("PUT", "/api/v1/mitigation", body={"enabled": is_on}))
 

@@ -39,11 +39,22 @@ def _fleet(settings: Settings, plane: Plane) -> Fleet | None:
     told = settings.exchange
     if told is None:
         return None
-    from causeway.control.fleet import Fleet  # these take a moment to import, and most machines are alone
+    from causeway.control.enrolment import Registrar  # these take a moment to import, and most machines are alone
+    from causeway.control.fleet import Fleet
+    from causeway.exchange.authority import Authority
+    from causeway.exchange.identity import NoIdentity
     from causeway.exchange.link import Where
     from causeway.exchange.nats_control import NatsControl
 
-    return Fleet(plane, lambda on_change: NatsControl(Where(told.url, told.token, told.ca), on_change))
+    if not told.certifies:
+        return Fleet(plane, lambda on_change: NatsControl(Where(told.url, told.token, told.ca), on_change))
+    try:
+        authority = Authority(settings.data_dir / "exchange", told.url)
+    except (OSError, NoIdentity) as error:  # this machine's edge serves all the same
+        log.error("there are no edges of other machines until this is mended and control started again: %s", error)
+        return None
+    where, registrar = Where(told.url, identity=authority.control), Registrar(plane, authority)
+    return Fleet(plane, lambda on_change: NatsControl(where, on_change, registrar), authority)
 
 
 class House(Serving):
@@ -76,6 +87,8 @@ class House(Serving):
         try:
             if self._plane.database is None:
                 self._take_up(Database.open(self._settings.data_dir / "causeway.sqlite3"))
+                if self._fleet:
+                    self._fleet.prepare()
             self._plane.settle()
         except Exception as error:  # whatever it is, the edge serves on
             why = f"control is not available: {error}. The edge serves its last good snapshot"

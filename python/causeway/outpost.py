@@ -42,14 +42,15 @@ class Outpost(Serving):
             reason, version = self._readiness()
             told = {"ready": reason is None, "reason": reason, "version": version}
             return 200 if reason is None else 503, {**told, "is_connected": self._exchange.is_connected}
-        where = self._settings.exchange.url if self._settings.exchange else "?"
+        where = self._exchange.url
         return 404, {"reason": f"this is an edge: the API is where its control runs, which is reached over {where}"}
 
     def _readiness(self) -> tuple[str | None, int]:
         report = self._agent.observe()
         if self._why_not or report.is_draining:
             return self._why_not or "the edge is draining", report.version
-        return (None if report.version else "no snapshot has come from control yet"), report.version
+        missing = self._exchange.refusal or "no snapshot has come from control yet"
+        return (None if report.version else missing), report.version
 
     async def keep(self) -> None:
         await asyncio.Event().wait()  # agent and exchange have threads of their own

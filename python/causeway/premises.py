@@ -9,12 +9,16 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from causeway.model.application import Address
 from causeway.model.origin_policy import OriginPolicy
 from causeway.model.snapshot import Settings as SnapshotSettings
 from causeway.model.snapshot import socket_text
 from causeway.settings import TOKEN_VARIABLE, Settings, StartError, is_token
+
+if TYPE_CHECKING:
+    from causeway.exchange.membership import Membership
 
 
 @contextmanager
@@ -86,6 +90,32 @@ def edge_terms(settings: Settings, api_port: int) -> SnapshotSettings:
         resolvers=settings.resolvers,
         source_addresses=settings.source_addresses,
     )
+
+
+def membership(path: Path, join: Path) -> Membership:
+    """Who this edge is: what it was certified as, kept at `path`, or what a later invitation says.
+
+    Raises:
+        StartError: neither can be used.
+    """
+    from causeway.exchange import identity  # most machines are alone
+    from causeway.exchange.membership import Membership
+
+    kept = invited = None
+    try:
+        kept = identity.read(path) if path.exists() else None
+        invited = identity.read(join) if join.exists() or not kept else None
+    except identity.NoIdentity as error:
+        raise StartError(f"{error}: have this edge invited on the control machine, by causeway invite", 2) from error
+    if invited and not invited.invitation:
+        raise StartError(f"{join} is the identity of an edge, which is on one machine alone: use an invitation", 2)
+    if kept and invited and kept.name != invited.name:
+        told = f"{path.parent.parent} is the data of edge {kept.name}, and {join} invites {invited.name}"
+        raise StartError(f"{told}: give each edge a --data-dir of its own", 2)
+    if kept and not (invited and invited.made_unix_s > kept.made_unix_s):
+        return Membership(path, kept)
+    assert invited
+    return Membership(path, invited)
 
 
 def is_local(address: Address) -> bool:

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = Line(socket.socket(fileno=birth.line))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each end of a TLS connection
     try:
         _serve(birth, line, arguments)
     except BaseException as error:
@@ -85,12 +86,14 @@ def _come_up(
     from causeway.edge.engine import pulse, start_engine, take_over
     from causeway.edge.mitigation import Mitigation
 
+    exchange = None
     if link:
         prepare()
+        exchange = side()
         line.say("prepared")
     engine = take_over(settings, link) if link else start_engine(settings)
     pulse(engine, line)
-    exchange = side()
+    exchange = exchange or side()
     agent = Agent(engine, exchange, Mitigation(engine))
     agent.start()
     if link:
@@ -130,9 +133,8 @@ def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: sock
     from causeway.outpost import Outpost
 
     if birth.is_first:
-        assert settings.exchange
-        print(f"Edge       {settings.exchange.edge_name}, {', '.join(str(at) for at in settings.edge_addresses)}")
-        print(f"Control    over {settings.exchange.url}")
+        print(f"Edge       {exchange.name}, {', '.join(str(at) for at in settings.edge_addresses)}")
+        print(f"Control    over {exchange.url}")
         print(f"Health     http://{socket_text(settings.api_host, port)}/readyz", flush=True)
     return Outpost(settings, agent, exchange, line)
 
@@ -146,11 +148,16 @@ def _nats_edge(settings: Settings, port: int) -> NatsEdge:
     from causeway.exchange.link import Where
     from causeway.exchange.nats_edge import NatsEdge
     from causeway.exchange.words import Site
-    from causeway.premises import edge_terms
+    from causeway.premises import edge_terms, membership
 
     told, terms = settings.exchange, edge_terms(settings, port)
-    assert told and told.edge_name
+    assert told
     site = Site.of(settings.edge_addresses, terms)
+    if told.join:
+        member = membership(settings.data_dir / "exchange" / "identity.json", told.join)
+        identity = member.identity()
+        return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member)
+    assert told.edge_name
     return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site)
 
 

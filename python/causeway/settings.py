@@ -34,12 +34,17 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeSettings:
-    """The nats-server where control and edges of other machines meet. With a name this is an edge, else control."""
+    """The nats-server where control and edges of other machines meet. With a name this is an edge, else control.
+
+    `join`: the file of an invitation, by which the rest is known. `certifies`: control says who may be an edge.
+    """
 
     url: str
     edge_name: str | None = None
     token: str | None = None
     ca: Path | None = None
+    join: Path | None = None
+    certifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Settings:
     @property
     def is_outpost(self) -> bool:
         """Whether this is an edge without control of its own."""
-        return self.exchange is not None and self.exchange.edge_name is not None
+        return self.exchange is not None and bool(self.exchange.edge_name or self.exchange.join)
 
 
 def read_settings(arguments: Sequence[str] | None) -> Settings:
@@ -123,6 +128,11 @@ def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> Exch
         return None
     if read.join and read.exchange:
         parser.error("--join makes this an edge of another machine's control, --exchange is for control: give one")
+    if read.join and "://" not in read.join:
+        for flag in ("name", "exchange_token_file", "exchange_ca", "exchange_plain"):
+            if getattr(read, flag):
+                parser.error(f"--{flag.replace('_', '-')} is for --join URL: an invitation says all of that")
+        return ExchangeSettings("", join=Path(read.join).absolute())
     if bool(read.join) != bool(read.name):
         parser.error("--join and --name belong together: an edge is called by its name, control has none")
     if read.name and not is_edge_name(read.name):
@@ -141,7 +151,9 @@ def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> Exch
     if read.exchange_ca and not read.exchange_ca.is_file():
         told = f"--exchange-ca {read.exchange_ca} is no file: give the certificate of nats-server, or of who signed it"
         raise StartError(told, status=2)
-    return ExchangeSettings(url, read.name, _exchange_token(read.exchange_token_file), read.exchange_ca)
+    token = _exchange_token(read.exchange_token_file)
+    certifies = parts.scheme == "tls" and not (read.join or token or read.exchange_ca)
+    return ExchangeSettings(url, read.name, token, read.exchange_ca, certifies=certifies)
 
 
 def _exchange_token(file: Path | None) -> str | None:
@@ -178,8 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")
     add("--resolver", type=_resolver, action="append", default=[], metavar="IP:PORT", help="repeatable")
     add("--exchange", metavar="URL", help="be the control of edges on other machines, over this nats-server")
-    add("--join", metavar="URL", help="be an edge without control of its own, over this nats-server")
-    add("--name", metavar="NAME", help="of this edge, with --join")
+    add("--join", metavar="FILE|URL", help="be an edge of the control that wrote this file, or over this nats-server")
+    add("--name", metavar="NAME", help="of this edge, with --join URL")
     add("--exchange-token-file", type=Path, metavar="FILE", help="the token that nats-server asks for")
     add(
         "--exchange-ca", type=Path, metavar="FILE", help="who vouches for nats-server; default: who this machine trusts"

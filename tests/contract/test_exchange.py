@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 import pytest
-from support.nats import NatsServer
+from support.nats import CertifyingServer, NatsServer, OpenRegistry
 from support.patience import eventually
 from support.program import Programs
 
@@ -16,6 +16,7 @@ from causeway.exchange import words
 from causeway.exchange.bus import ControlSide, Edge, EdgeRefused, EdgeSide
 from causeway.exchange.link import Where
 from causeway.exchange.local import LocalExchange
+from causeway.exchange.membership import Membership
 from causeway.exchange.nats_control import NatsControl
 from causeway.exchange.nats_edge import NatsEdge
 from causeway.model.report import ApplyReport, BlobReport, Explanation, Report, RuleHits, decode_report
@@ -106,10 +107,16 @@ class Local:
 
 class OverNats:
     def __init__(self, server: NatsServer, name: str) -> None:
-        self._where, self._name = Where(server.url), name
-        self._control = NatsControl(self._where, lambda: None)
+        self._where, self._name, self._server = Where(server.url), name, server
+        self.registry: OpenRegistry | None = None
+        where = self._where
+        if isinstance(server, CertifyingServer):
+            self.registry = OpenRegistry(server.authority)
+            where = Where(server.url, identity=server.authority.control)
+        listens = threading.Event()
+        self._control = NatsControl(where, listens.set, self.registry)
         self._control.start()
-        eventually(lambda: self._control.is_connected)
+        assert listens.wait(10)
         self._sides: list[NatsEdge] = []
 
     @property
@@ -117,8 +124,18 @@ class OverNats:
         return self._control.edge(self._name)
 
     def side(self) -> EdgeSide:
-        self._sides.append(NatsEdge(self._where, self._name, SITE))
+        member, where = None, self._where
+        if self.registry:
+            member = self.member(f"{len(self._sides):032x}")
+            where = Where(self._server.url, identity=member.identity)
+        self._sides.append(NatsEdge(where, self._name, SITE, member))
         return self._sides[-1]
+
+    def member(self, invitation: str) -> Membership:
+        """An edge that was invited, and keeps what it gets in a file."""
+        assert self.registry
+        path = self._server.store.parent / f"{invitation}.json"
+        return Membership(path, self.registry.invite(invitation, self._name))
 
     def come(self, edge: Edge, side: EdgeSide) -> None:
         side.attach(edge)
@@ -140,15 +157,15 @@ def _made(kind: str, programs: Programs) -> Iterator[Exchange]:
     if kind == "local":
         yield Local()
         return
-    server = NatsServer(programs, programs.folder / "store").start()
-    exchange = OverNats(server, "fra-1")
+    makes = CertifyingServer if kind == "certified" else NatsServer
+    exchange = OverNats(makes(programs, programs.folder / "store").start(), "fra-1")
     try:
         yield exchange
     finally:
         exchange.close()
 
 
-@pytest.fixture(params=["local", "nats"])
+@pytest.fixture(params=["local", "nats", "certified"])
 def exchange(request: pytest.FixtureRequest, programs: Programs) -> Iterator[Exchange]:
     made: AbstractContextManager[Exchange] = _made(request.param, programs)
     with made as found:
@@ -295,21 +312,6 @@ def test_no_consumer_is_left_over_however_often_an_edge_comes_and_goes(server: N
         assert info == 0
     finally:
         over.close()
-
-
-def test_lists_do_not_fill_the_disk_of_the_exchange(server: NatsServer) -> None:
-    """Each replaced list is another object: they go by themselves when every edge has had the time to take them."""
-    over = OverNats(server, "fra-1")
-    try:
-        store = eventually(lambda: over._control._link.wait(_blobs(over), 5))
-        assert store == 3_600
-    finally:
-        over.close()
-
-
-async def _blobs(over: OverNats) -> float:
-    jetstream = over._control._link.client().jetstream()
-    return (await jetstream.stream_info(f"OBJ_{words.BLOBS}")).config.max_age or 0.0
 
 
 async def _consumers(over: OverNats) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 from fastapi import APIRouter, Depends, Request
 
 from causeway import __version__
@@ -50,6 +51,28 @@ def put_edge(plane: PlaneOf, name: str, body: JsonBody) -> Json:
     is_drained = as_switch(body, "drained")
     edges.drain(plane, name, is_drained=is_drained)
     return answer({"name": name, "drained": is_drained})
+
+
+@router.post(
+    "/edges/{name}/invitation",
+    summary="Invite an edge: what lets one machine in, once, within the hour; shown this once",
+    dependencies=[Depends(may_write)],
+)
+def invite_edge(plane: PlaneOf, name: str) -> Json:
+    from causeway.control import enrolment  # what signs takes a moment to import, and most machines are alone
+
+    return answer(msgspec.to_builtins(enrolment.invite(plane, name)))
+
+
+@router.delete(
+    "/edges/{name}",
+    summary="Have an edge be none any more: its certificates and its invitation are revoked",
+    dependencies=[Depends(may_write)],
+)
+def revoke_edge(plane: PlaneOf, name: str) -> Json:
+    from causeway.control import enrolment
+
+    return answer({"name": name, "is_in_force": enrolment.revoke(plane, name)})
 
 
 @router.get(

@@ -1,12 +1,16 @@
-"""`causeway edges` and `causeway drain`: each edge in a line, whether it serves the newest state or nobody."""
+"""`causeway edges`, `drain`, `invite`, `revoke`: each edge in a line, who serves nobody, and who may be one at all."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from causeway.cli.command import GroupedCommand
+from causeway.cli.problems import Misuse
 from causeway.cli.render import Format, Output, bytes_text, duration_text, hint, print_json, print_table, say
 from causeway.cli.session import TokenFile, Url, connect
 
@@ -44,6 +48,44 @@ def drain(
     say(f"edge {name} serves again" if undo else f"edge {name} serves nobody any more", style="green")
     if not undo:
         hint(f"undo:  causeway drain {name} --undo")
+
+
+@app.command(cls=GroupedCommand)
+def invite(
+    name: Annotated[str, typer.Argument(metavar="EDGE", help="Its name, like fra-1.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it. Default: EDGE.join.")
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Let another machine be an edge: write a file that it joins with, once, within the hour."""
+    with connect(url, token_file) as client:
+        invitation = client.invite_edge(name)
+    path = out or Path(f"{name}.join")
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(invitation, file)
+    except FileExistsError:
+        raise Misuse(f"{path} exists: remove it, or give --out another name") from None
+    except OSError as error:
+        raise Misuse(f"{path} cannot be written: {error.strerror}") from None
+    say(f"wrote {path}, which lets one machine in, within the hour: keep it secret", style="green")
+    hint(f"there:  causeway edge --join {path.name} --edge-ip ADDRESS")
+
+
+@app.command(cls=GroupedCommand)
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="EDGE", help="As causeway edges calls it.", show_default=False)],
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Have an edge be none any more. It hears nothing from now on, and serves what it has until it is stopped."""
+    with connect(url, token_file) as client:
+        is_in_force = client.revoke_edge(name)
+    say(f"edge {name} is revoked", style="green")
+    if not is_in_force:
+        hint("nats-server cannot be reached and hears of it as soon as it can")
 
 
 def _row(edge: EdgeStatus, newest: int) -> tuple[str, ...]:

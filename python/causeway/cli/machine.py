@@ -51,8 +51,15 @@ def up(
 
 @app.command(cls=GroupedCommand)
 def edge(
-    join: Annotated[str, typer.Option("--join", metavar="URL", help="The nats-server that control uses.")],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of this edge, such as fra-1.")],
+    join: Annotated[
+        str,
+        typer.Option(
+            "--join", metavar="FILE|URL", help="What causeway invite wrote; or the nats-server that control uses."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of this edge, such as fra-1, with --join URL.")
+    ] = None,
     data_dir: flags.DataDir = None,
     api: Annotated[
         str | None,

@@ -7,18 +7,21 @@ then. What an edge cannot serve (it has none of an application's addresses) is t
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from causeway.control.plane import Plane, State
+from causeway.exchange.authority import Authority
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.nats_control import NatsControl, RemoteEdge
 from causeway.exchange.words import Site, Unreadable
 from causeway.model.problem import Problem
 from causeway.model.snapshot import at_addresses, encode_snapshot
-from causeway.store import firewall_lists
+from causeway.store import edge_certificates, firewall_lists
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,14 @@ class Standing:
 class Fleet:
     """Those edges, and a thread that keeps them at what the plane says."""
 
-    def __init__(self, plane: Plane, connect: Callable[[Callable[[], None]], NatsControl]) -> None:
-        self._plane = plane
+    def __init__(
+        self,
+        plane: Plane,
+        connect: Callable[[Callable[[], None]], NatsControl],
+        authority: Authority | None = None,
+    ) -> None:
+        """`authority`: where edges are certified here, who does it."""
+        self._plane, self.authority = plane, authority
         self._woken = threading.Event()
         self._is_over = False
         self._standings: dict[str, Standing] = {}
@@ -60,6 +69,27 @@ class Fleet:
 
     def standing(self, name: str) -> Standing | None:
         return self._standings.get(name)
+
+    def prepare(self) -> None:
+        """Write what nats-server starts from; the one that runs is told of those that were revoked by itself."""
+        if self.authority is None:
+            return
+        try:
+            with self._plane.reading() as connection:
+                revoked = edge_certificates.revoked(connection, int(time.time()))
+            path = self.authority.prepare_server(revoked)
+        except (OSError, Problem) as error:
+            log.error("what nats-server starts from could not be written: %s", error)
+        else:
+            log.info("nats-server for other edges: nats-server -c %s", shlex.quote(str(path)))
+
+    def forget(self, name: str) -> None:
+        """Raises Unreachable: nats-server does not know of it yet."""
+        self.prepare()  # what it starts from says it too
+        try:
+            self.exchange.forget(name)
+        finally:
+            self._standings.pop(name, None)
 
     def _run(self) -> None:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fleet") as pool:

@@ -6,12 +6,14 @@ Written for the feature set of nats-server 2.9, with JetStream switched on.
 from __future__ import annotations
 
 import asyncio
+import base64
 import concurrent.futures
 import contextlib
 import logging
 import random
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +24,15 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.kv import KeyValue
 
+from causeway.exchange.identity import Identity
+
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0  # between tries to connect
 _PING_S = 5  # twice unanswered, the connection is taken for dead
 _STOP_S = 2.0
+_RENEW_S = 10.0
 ROOM_BYTES = 4096  # of a message, for its subject and head
 
 
@@ -37,11 +42,16 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """The server, and how to be let in. With tls:// it is verified against `ca`, or the machine's own authorities."""
+    """The server, and how to be let in: with an identity, or by what somebody's own nats-server asks for.
+
+    `identity` is asked for each new connection. With tls:// the server is verified against that identity's authority,
+    else against `ca`, else the machine's own.
+    """
 
     url: str
     token: str | None = None
     ca: Path | None = None
+    identity: Callable[[], Identity] | None = None
 
     def tls(self) -> ssl.SSLContext | None:
         if urlsplit(self.url).scheme != "tls":
@@ -49,26 +59,57 @@ class Where:
         return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
 
 
-class _Client(Client):
+class NatsClient(Client):
     """nats-py goes on in plain text where the server does not ask for TLS: anybody on the way could say so for it.
 
     Of the library's own, and kept by a test: the first words of a server pass here, before any of ours are sent.
     """
 
-    must_be_private = False
+    def __init__(self, where: Where) -> None:
+        super().__init__()
+        self.identity = where.identity() if where.identity else None
+        self._tls = self.identity.tls() if self.identity else where.tls()
+        self._where = where
+
+    async def open(self, **told: Any) -> None:
+        """Raises what nats-py does."""
+        if self.identity:
+            told |= {
+                "user_jwt_cb": self.identity.jwt.encode,
+                "signature_cb": self._sign,
+                "inbox_prefix": self.identity.inbox,
+            }
+            self._auth_configured = True  # which the library concludes from a file of credentials alone
+        await self.connect(self._where.url, token=self._where.token, tls=self._tls, connect_timeout=5, **told)
+
+    def _sign(self, nonce: str) -> bytes:
+        assert self.identity
+        return base64.b64encode(self.identity.private_key().sign(nonce.encode()))
+
+    @property
+    def hint(self) -> str:
+        """What there is to say of a connection that does not come about."""
+        expires = self.identity.expires_unix_s if self.identity else None
+        if not self.identity or expires is None or expires > time.time():
+            return ""
+        return f" (the certificate of {self.identity.name} has expired: causeway invite {self.identity.name})"
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if self.must_be_private and initial_connection and not info.get("tls_required"):
+        if self._tls and initial_connection and not info.get("tls_required"):
             raise NatsError("the server does not offer TLS, and a tls:// URL was given: nothing was said to it")
         await super()._process_info(info, initial_connection)
 
 
 class Link:
-    """`started` is called in the thread of the link, each time that a connection is there: the first and any later."""
+    """`started` is called in the thread of the link, each time that a connection is there: the first and any later.
 
-    def __init__(self, where: Where, name: str, started: Callable[[Client], Awaitable[None]]) -> None:
+    It may be another client than before, which has no subscriptions yet.
+    """
+
+    def __init__(self, where: Where, name: str, started: Callable[[NatsClient], Awaitable[None]]) -> None:
         self._where, self._name, self._started = where, name, started
-        self._client: Client | None = None
+        self._client: NatsClient | None = None
+        self._is_lost = asyncio.Event()  # for good: the server ended it, and the library does not come back
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._thread = threading.Thread(target=self._run, name=f"exchange-{name}", daemon=True)
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -76,6 +117,7 @@ class Link:
         self._why = "it is being made"
         self._is_told = False  # that there is none
         self._buckets: dict[str, KeyValue] = {}
+        self._newest: NatsClient | None = None  # that was tried
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -97,7 +139,7 @@ class Link:
             self._buckets[name] = await client.jetstream().key_value(name)
         return self._buckets[name]
 
-    def client(self) -> Client:
+    def client(self) -> NatsClient:
         """Raises Unreachable."""
         if self._client is None or not self._client.is_connected:
             raise Unreachable(f"there is no connection to {self._where.url}: {self._why}")
@@ -166,64 +208,98 @@ class Link:
     def _run(self) -> None:
         assert self._loop
         asyncio.set_event_loop(self._loop)
-        self.begin(self._connect())
+        self.begin(self._keep_up())
         self._loop.run_forever()
         self._loop.close()
 
-    async def _connect(self) -> None:
+    async def _keep_up(self) -> None:
+        while not self._is_over:
+            self._client = client = await self._connected()
+            if client:
+                await self._begin_with(client)
+            while self._client and not self._client.is_closed:  # which may be another one by now
+                await self._is_lost.wait()
+                self._is_lost.clear()
+
+    async def renew(self) -> None:
+        """Go over to a connection of the identity as it is now; the one before ends when the new one is in use.
+
+        Raises TimeoutError or what nats-py does, and nothing has changed.
+        """
+        async with asyncio.timeout(_RENEW_S):  # the library tries for ever
+            client = await self._opened()
+        before, self._client = self._client, client
+        self._is_lost.set()  # look which one it is
+        await self._begin_with(client)
+        if before and before.is_connected:
+            await before.drain()  # what it was asked it answers
+
+    async def _connected(self) -> NatsClient | None:
         pause_s = _FIRST_PAUSE_S
         while not self._is_over:
             try:
-                client = _Client()
-                client.must_be_private = self._where.tls() is not None
-                await client.connect(
-                    self._where.url,
-                    name=self._name,
-                    token=self._where.token,
-                    tls=self._where.tls(),
-                    connect_timeout=5,
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=random.randint(1, 3),  # noqa: S311 - that not all come at once
-                    ping_interval=_PING_S,
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_reconnected,
-                )
-                self._client = client
-                break
+                return await self._opened()
             except (NatsError, OSError, TimeoutError) as error:
                 self._note(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        await self._on_connected()
+        return None
+
+    async def _opened(self) -> NatsClient:
+        client = NatsClient(self._where)
+
+        async def on_closed() -> None:
+            if self._client is client:
+                self._is_lost.set()
+
+        async def on_error(error: Exception) -> None:
+            if client in (self._client, self._newest):  # what one says that is leaving is of no use
+                self._on_error(error)
+
+        async def on_reconnected() -> None:
+            self.begin(self._begin_with(client))  # the library waits for what it calls
+
+        self._newest = client
+        told = {"error_cb": on_error, "reconnected_cb": on_reconnected, "closed_cb": on_closed}
+        try:
+            await client.open(
+                name=self._name,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=random.randint(1, 3),  # noqa: S311 - that not all come at once
+                ping_interval=_PING_S,
+                disconnected_cb=self._on_disconnected,
+                **told,
+            )
+        except BaseException:
+            await client.close()
+            raise
+        return client
 
     def _note(self, why: str) -> None:
-        self._why = why
+        self._why = why + (self._newest.hint if self._newest else "")
         if not self._is_told and not self._is_over:
-            log.warning("exchange: no connection to %s: %s; it is tried again", self._where.url, why)
+            log.warning("exchange: no connection to %s: %s; it is tried again", self._where.url, self._why)
             self._is_told = True
 
-    async def _on_error(self, error: Exception) -> None:
+    def _on_error(self, error: Exception) -> None:
         if not self.is_up:
             self._note(f"{type(error).__name__}: {error}")
         elif not self._is_over:
             log.warning("exchange: %s: %s", type(error).__name__, error)
 
     async def _on_disconnected(self) -> None:
-        self._note("it was lost")
+        if not self.is_up:  # else another one is in use
+            self._note("it was lost")
 
-    async def _on_reconnected(self) -> None:
-        self.begin(self._on_connected())  # the library waits for what it calls
-
-    async def _on_connected(self) -> None:
+    async def _begin_with(self, client: NatsClient) -> None:
         """Begin anew; until that has worked out, for JetStream may come up later than its server."""
         self._why, self._is_told, self._buckets = "it has ended", False, {}
         log.info("exchange: connected to %s", self._where.url)
         last, pause_s = "", _FIRST_PAUSE_S
-        while self.is_up and not self._is_over:
+        while client is self._client and client.is_connected and not self._is_over:
             try:
-                await self._started(self.client())
+                await self._started(client)
                 return
             except (NatsError, OSError, TimeoutError, Unreachable) as error:
                 if str(error) != last:

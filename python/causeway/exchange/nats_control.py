@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
-from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
-from nats.js.errors import BucketNotFoundError, NotFoundError, ObjectNotFoundError
-from nats.js.object_store import ObjectStore
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import BucketNotFoundError, NotFoundError
 
 from causeway.exchange import words
 from causeway.exchange.board import Board, EventReader
 from causeway.exchange.bus import EdgeRefused
-from causeway.exchange.link import Link, Unreachable, Where
+from causeway.exchange.identity import Identity
+from causeway.exchange.link import Link, NatsClient, Unreachable, Where
+from causeway.exchange.loans import Loans
 from causeway.model.edge import is_edge_name
 from causeway.model.report import ApplyReport, BlobReport, Event, Explanation, Report, RuleHits
 
@@ -32,20 +33,20 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 ASK_S = 10.0  # to apply a snapshot of thousands of applications
 _PUT_S = 5.0
-_STORE_S = 120.0  # of a database
-_BLOBS_KEPT_S = 3_600  # edges take them within seconds, and who comes later has them put there again
+_BLOB_S = 120.0  # to fetch and take in a database
 _LEASE_S, _RENEW_S = 6.0, 2.0  # an edge sends events for so long, and is asked to go on so often
 _SILENT_S = 5.0  # reports come once a second
 _MOST_EDGES = 1_000
+_ACCOUNTS = "$SYS.REQ.CLAIMS.UPDATE"
 
 
 class RemoteEdge:
     """Control's side of the bus (see `bus.ControlSide`) for one edge of another machine."""
 
-    def __init__(self, name: str, link: Link) -> None:
+    def __init__(self, name: str, link: Link, loans: Loans) -> None:
         self.name = name
         self.told: words.Told | None = None
-        self._link, self._board = link, Board()
+        self._link, self._loans, self._board = link, loans, Board()
         self._heard_s = 0.0
 
     @property
@@ -92,12 +93,8 @@ class RemoteEdge:
             return self._board.report
 
     def put_blob(self, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:
-        stored = hashlib.sha256(content).hexdigest()
-        try:
-            self._link.wait(_store(self._link, stored, content), _STORE_S)
-        except Unreachable as error:
-            raise EdgeRefused("exchange_unreachable", f"a list could not be left for {self.name}: {error}") from error
-        return self._ask(words.PutBlob(stored, kind, overlaps, private), BlobReport, _STORE_S)
+        with self._loans.lent(content) as sha256:
+            return self._ask(words.PutBlob(sha256, len(content), kind, overlaps, private), BlobReport, _BLOB_S)
 
     def has_blob(self, digest: str) -> bool:
         return self._ask(words.HasBlob(digest), bool)
@@ -141,14 +138,40 @@ class RemoteEdge:
             raise EdgeRefused("answer_unreadable", f"edge {self.name} answers in other words: {error}") from error
 
 
-class NatsControl:
-    """All edges on the exchange. `on_change` is called, from another thread, when one has come or is another site."""
+class Registry(Protocol):
+    """Who may be an edge here. Called in threads of the exchange's own."""
 
-    def __init__(self, where: Where, on_change: Callable[[], None]) -> None:
+    def enrol(self, invitation: str, request: str) -> words.Granted:
+        """Certify who was invited. Raises NotGranted: never, or (`is_final` not set) not now."""
+
+    def renew(self, name: str, request: str) -> words.Granted:
+        """Certify an edge anew. Raises NotGranted."""
+
+    def account_jwt(self) -> str:
+        """What nats-server has to know of those that were revoked."""
+
+    def system(self) -> Identity:
+        """Who may tell it."""
+
+
+class NotGranted(Exception):
+    def __init__(self, message: str, *, is_final: bool = True) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
+class NatsControl:
+    """All edges on the exchange. `on_change` is called, from another thread, when one has come or is another site.
+
+    `registry`: where nats-server lets in whom control says, and nobody else.
+    """
+
+    def __init__(self, where: Where, on_change: Callable[[], None], registry: Registry | None = None) -> None:
         self._link = Link(where, "control", self._on_connected)
-        self._on_change = on_change
+        self._where, self._on_change, self._registry = where, on_change, registry
+        self._loans = Loans()
         self._edges: dict[str, RemoteEdge] = {}
-        self._is_listening = False
+        self._listens: NatsClient | None = None  # which one has our subscriptions
 
     def start(self) -> None:
         self._link.start()
@@ -166,23 +189,76 @@ class NatsControl:
 
     def edge(self, name: str) -> RemoteEdge:
         """The side for an edge, whether it has reported or not."""
-        return self._edges.get(name) or RemoteEdge(name, self._link)
+        return self._edges.get(name) or RemoteEdge(name, self._link, self._loans)
 
-    async def _on_connected(self, client: Client) -> None:
+    def forget(self, name: str) -> None:
+        """It is no edge any more, and nothing is left for it.
+
+        Raises:
+            Unreachable: nats-server cannot be asked to; it is when control connects again.
+        """
+        try:
+            self._link.wait(self._forget(name), _PUT_S)
+        finally:
+            self._edges.pop(name, None)
+
+    async def _forget(self, name: str) -> None:
+        await self._tell_of_revoked()
+        with suppress(NotFoundError):
+            await (await self._link.bucket(words.SNAPSHOTS)).purge(name)
+
+    async def _tell_of_revoked(self) -> None:
+        """Over a connection of its own: who speaks for edges does not speak for accounts, nor the other way round."""
+        if self._registry is None:
+            return
+        told = await _in_thread(self._registry.account_jwt)
+        client = NatsClient(replace(self._where, identity=self._registry.system))
+        try:
+            await client.open(name="control-accounts", allow_reconnect=False)
+            answer = msgspec.json.decode((await client.request(_ACCOUNTS, told.encode(), timeout=_PUT_S)).data)
+        finally:
+            await client.close()
+        if "error" in answer:
+            raise Unreachable(f"nats-server does not take who was revoked: {answer['error']}")
+
+    async def _on_connected(self, client: NatsClient) -> None:
+        await self._tell_of_revoked()
         jetstream = client.jetstream()
         try:
             await jetstream.key_value(words.SNAPSHOTS)
         except (BucketNotFoundError, NotFoundError):
             await jetstream.create_key_value(KeyValueConfig(words.SNAPSHOTS, storage=StorageType.FILE, direct=True))
-        try:
-            await jetstream.object_store(words.BLOBS)
-        except (BucketNotFoundError, NotFoundError):
-            told = ObjectStoreConfig(storage=StorageType.FILE, ttl=_BLOBS_KEPT_S)
-            await jetstream.create_object_store(words.BLOBS, told)
-        if not self._is_listening:
+        if self._listens is not client:
             await client.subscribe(words.REPORTS, cb=self._on_report)
-            self._is_listening = True
+            await client.subscribe(words.CHUNKS, cb=self._on_chunk)
+            if self._registry:
+                await client.subscribe(words.ENROLMENTS, cb=partial(self._on_enrol, self._registry.enrol))
+                await client.subscribe(words.RENEWALS, cb=partial(self._on_enrol, self._registry.renew))
+            self._listens = client
         self._on_change()
+
+    async def _on_chunk(self, message: Msg) -> None:
+        try:
+            asked = words.read_chunk(message.data)
+        except words.Unreadable as error:
+            log.warning("a question for a list, on %s, cannot be read: %s", message.subject, error)
+            return
+        await message.respond(self._loans.chunk(asked.sha256, asked.offset, self._link.most_bytes))
+
+    async def _on_enrol(self, certify: Callable[[str, str], words.Granted], message: Msg) -> None:
+        """One at a time, and the subject says who asks: nats-server lets nobody else use it."""
+        who = message.subject.split(".")[2]
+        try:
+            granted = await _in_thread(partial(certify, who, words.read_enrol(message.data).request))
+            answer = words.Answer(value=msgspec.Raw(msgspec.json.encode(granted)))
+        except words.Unreadable as error:
+            answer = words.Answer(code=words.REFUSED, message=f"the request cannot be read: {error}")
+        except NotGranted as error:
+            answer = words.Answer(code=words.REFUSED if error.is_final else "later", message=str(error))
+        except Exception as error:  # whatever it is, who asks must hear of it
+            log.exception("a certificate could not be given to %s", who)
+            answer = words.Answer(code="later", message=f"control failed: {type(error).__name__}")
+        await message.respond(words.pack(answer))
 
     async def _on_report(self, message: Msg) -> None:
         name = message.subject.split(".")[2]
@@ -196,7 +272,7 @@ class NatsControl:
             if not is_edge_name(name) or len(self._edges) >= _MOST_EDGES:
                 log.warning("edge %r is not taken up: at most %d, called like fra-1", name, _MOST_EDGES)
                 return
-            edge = self._edges[name] = RemoteEdge(name, self._link)
+            edge = self._edges[name] = RemoteEdge(name, self._link, self._loans)
         before = edge.report()
         has_lost = before is not None and report.version < before.version  # it began anew, on an empty disk
         is_news = edge.told is None or edge.told.site != told.site or edge.is_silent or has_lost
@@ -209,12 +285,8 @@ async def _put(link: Link, name: str, packed: bytes) -> int:
     return await (await link.bucket(words.SNAPSHOTS)).put(name, packed)
 
 
-async def _store(link: Link, stored: str, content: bytes) -> None:
-    store: ObjectStore = await link.client().jetstream().object_store(words.BLOBS)
-    try:
-        await store.get_info(stored)  # content is its own name: another edge has it already
-    except (ObjectNotFoundError, NotFoundError):
-        await store.put(stored, content)
+async def _in_thread(act: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(None, act)
 
 
 async def _question(link: Link, name: str, ask: bytes, within_s: float) -> words.Answer:

@@ -7,6 +7,7 @@ new one is heard by a plain subscription: JetStream has no consumer of ours that
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,29 +15,32 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.errors import KeyNotFoundError, NotFoundError
+from nats.errors import NoRespondersError
+from nats.js.errors import NotFoundError
 
 from causeway.exchange import words
 from causeway.exchange.bus import Edge, EdgeRefused
-from causeway.exchange.link import Link, Where
+from causeway.exchange.link import Link, NatsClient, Unreachable, Where
+from causeway.exchange.membership import Membership, Refused
 from causeway.model.report import ApplyReport, Report
 
 log = logging.getLogger(__name__)
 
 _LOOK_S = 10.0  # a word may be lost: so often it is asked whether there is a newer snapshot
 _MOST_BLOB_BYTES = 1 << 30
+_CHUNK_S = 10.0
 
 
 class NatsEdge:
     """The edge's side of the bus (see `bus.EdgeSide`), for the edge that is called `name`."""
 
-    def __init__(self, where: Where, name: str, site: words.Site) -> None:
-        self._name, self._site = name, site
+    def __init__(self, where: Where, name: str, site: words.Site, membership: Membership | None = None) -> None:
+        self.name, self.url = name, where.url
+        self._site, self._membership = site, membership
         self._link = Link(where, f"edge-{name}", self._on_connected)
         self._edge: Edge | None = None
-        self._is_listening = False
+        self._listens: NatsClient | None = None  # which one has our subscriptions
         self._taking = asyncio.Lock()
         self._revision = 0  # of the snapshot that was judged last
         self._outcome: ApplyReport | EdgeRefused | None = None
@@ -54,6 +58,11 @@ class NatsEdge:
         return self._link.is_up
 
     @property
+    def refusal(self) -> str | None:
+        """Why control does not want this edge."""
+        return self._membership.refusal if self._membership else None
+
+    @property
     def has_readers(self) -> bool:
         return time.monotonic() < self._listened_until_s
 
@@ -62,6 +71,9 @@ class NatsEdge:
             self._link.begin(self._tell(report))
 
     async def _tell(self, report: Report) -> None:
+        client = self._link.client()
+        if client is not self._listens:  # an invitation does not let it speak as an edge
+            return
         packed = words.pack(self._told(report))
         if len(packed) > self._link.most_bytes:  # rather no events than no report
             log.warning("%d bytes of events are more than the exchange takes: not told", len(bytes(report.events)))
@@ -69,29 +81,61 @@ class NatsEdge:
         if len(packed) > self._link.most_bytes:
             log.error("the report of this edge has %d bytes, more than the exchange takes: not told", len(packed))
             return
-        await self._link.client().publish(words.report_subject(self._name), packed)
+        await client.publish(words.report_subject(self.name), packed)
 
     def _told(self, report: Report) -> words.Told:
         return words.Told(self._site, msgspec.Raw(msgspec.json.encode(report)))
 
     # ---- in the thread of the link ----
 
-    async def _on_connected(self, client: Client) -> None:
-        if not self._is_listening:  # later ones find their subscriptions renewed
-            await client.subscribe(words.ask_subject(self._name), cb=self._on_ask)
-            await client.subscribe(words.snapshot_subject(self._name), cb=self._on_new_snapshot)
-            self._link.begin(self._keep_looking())
-            self._is_listening = True
+    async def _on_connected(self, client: NatsClient) -> None:
+        if self._membership and not await self._is_member(client, self._membership):
+            return
+        if self._listens is not client:  # later connections of one find their subscriptions renewed
+            await client.subscribe(words.ask_subject(self.name), cb=self._on_ask)
+            await client.subscribe(words.snapshot_subject(self.name), cb=self._on_new_snapshot)
+            if self._listens is None:
+                self._link.begin(self._keep_looking())
+            self._listens = client
         await self._catch_up()
         await self._in_thread(self._observe)
 
+    async def _is_member(self, client: NatsClient, membership: Membership) -> bool:
+        """Whether that connection is one of the edge as it is known now; if not, there will be another."""
+        try:
+            if membership.is_invited:
+                await membership.certify(client)
+        except Refused as error:
+            membership.refusal = f"control does not let this edge in: {error}"
+            log.error("exchange: %s", membership.refusal)
+            return False
+        if client.identity is membership.identity():
+            return True
+        await self._link.renew()
+        return False
+
+    async def _keep_certified(self, membership: Membership) -> None:
+        if not membership.is_invited and membership.is_renewal_due:
+            try:
+                await membership.certify(self._link.client())
+            except Refused as error:
+                raise Unreachable(f"control does not certify this edge any more: {error}") from error
+            await self._link.renew()
+
     async def _keep_looking(self) -> None:
+        last = ""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self._link.is_up:
-                try:
-                    await self._catch_up()
-                except Exception as error:  # whatever it is, the next look may go well
+            if not self._link.is_up:
+                continue
+            try:
+                await self._catch_up()
+                if self._membership:
+                    await self._keep_certified(self._membership)
+                last = ""
+            except Exception as error:  # whatever it is, the next look may go well
+                if str(error) != last:
+                    last = str(error)
                     log.warning("exchange: %s: %s", type(error).__name__, error)
 
     async def _on_new_snapshot(self, _: Msg) -> None:
@@ -102,22 +146,23 @@ class NatsEdge:
         async with self._taking:
             if wanted and self._revision == wanted:
                 return
-            try:
-                entry = await (await self._link.bucket(words.SNAPSHOTS)).get(self._name)
-            except (NotFoundError, KeyNotFoundError):
+            try:  # by its own name alone, which is all that it may read
+                subject = words.snapshot_subject(self.name)
+                entry = await self._link.client().jetstream().get_last_msg(words.STREAM, subject, direct=True)
+            except (NotFoundError, NoRespondersError):
                 return  # nobody has made one yet
-            if not entry.revision or entry.revision == self._revision or entry.value is None:
+            if not entry.seq or entry.seq == self._revision or not entry.data:
                 return
             try:
-                snapshot = words.unpack(entry.value, words.MOST_SNAPSHOT_BYTES)
+                snapshot = words.unpack(entry.data, words.MOST_SNAPSHOT_BYTES)
                 self._outcome = await self._in_thread(partial(self._present().apply, snapshot))
             except words.Unreadable as error:
                 self._outcome = EdgeRefused("snapshot_unreadable", f"the snapshot cannot be read: {error}")
             except EdgeRefused as error:
                 self._outcome = error
-            self._revision = entry.revision
+            self._revision = entry.seq
             if isinstance(self._outcome, EdgeRefused):
-                log.error("snapshot %d was refused (%s): %s", entry.revision, self._outcome.code, self._outcome)
+                log.error("snapshot %d was refused (%s): %s", entry.seq, self._outcome.code, self._outcome)
             await self._in_thread(self._observe)  # control hears of it in the next report, which is this one
 
     async def _on_ask(self, message: Msg) -> None:
@@ -151,8 +196,8 @@ class NatsEdge:
                 self._listened_until_s = time.monotonic() + min(lease_s, 60.0)
                 edge.wake()
                 return None
-            case words.PutBlob(stored, kind, overlaps, private):
-                content = await self._blob(stored)
+            case words.PutBlob(sha256, size_bytes, kind, overlaps, private):
+                content = await self._blob(sha256, size_bytes)
                 return await self._in_thread(partial(edge.put_blob, kind, content, overlaps=overlaps, private=private))
             case words.HasBlob(digest):
                 return await self._in_thread(partial(edge.has_blob, digest))
@@ -169,16 +214,19 @@ class NatsEdge:
             raise self._outcome or EdgeRefused("snapshot_missing", "no snapshot was judged yet")
         return self._outcome
 
-    async def _blob(self, stored: str) -> bytes:
-        store = await self._link.client().jetstream().object_store(words.BLOBS)
-        try:
-            info = await store.get_info(stored)
-            if (info.size or 0) > _MOST_BLOB_BYTES:
-                raise EdgeRefused("blob_too_large", f"{stored} has {info.size} bytes")
-            content = (await store.get(stored)).data
-        except NotFoundError as error:
-            raise EdgeRefused("blob_missing", f"the exchange has nothing that is called {stored}") from error
-        return content or b""
+    async def _blob(self, sha256: str, size_bytes: int) -> bytes:
+        if size_bytes > _MOST_BLOB_BYTES:
+            raise EdgeRefused("blob_too_large", f"a list has {size_bytes} bytes, at most {_MOST_BLOB_BYTES} are taken")
+        content, subject = bytearray(), words.chunk_subject(self.name)
+        while len(content) < size_bytes:
+            asked = msgspec.json.encode(words.Chunk(sha256, len(content)))
+            chunk = (await self._link.client().request(subject, asked, timeout=_CHUNK_S)).data
+            if not chunk:
+                raise EdgeRefused("blob_missing", "control does not lend that list any more")
+            content += chunk
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise EdgeRefused("blob_damaged", "a list has arrived as another than it was")
+        return bytes(content)
 
     def _observe(self) -> None:
         if self._edge:

@@ -15,15 +15,21 @@ from typing import TypeVar
 import msgspec
 
 from causeway import __version__
+from causeway.exchange.nats_jwt import Rights
 from causeway.model.application import Address
 from causeway.model.report import Report
 from causeway.model.snapshot import Settings
 
 MOST_SNAPSHOT_BYTES = 256 << 20
 MOST_REPORT_BYTES = 64 << 20
+_MOST_ENROL_BYTES = 16 * 1024
 SNAPSHOTS = "causeway_snapshots"  # the bucket of the key-value store: by edge
-BLOBS = "causeway_blobs"  # the bucket of the object store: lists and databases by their SHA-256
+STREAM = f"KV_{SNAPSHOTS}"  # what the bucket is made of
 REPORTS = "causeway.up.*.report"
+CHUNKS = "causeway.up.*.chunk"
+RENEWALS = "causeway.up.*.renew"
+ENROLMENTS = "causeway.enrol.*"
+REFUSED = "refused"  # the code of an answer that will be the same again
 _T = TypeVar("_T")
 
 
@@ -37,6 +43,25 @@ def report_subject(name: str) -> str:
 
 def ask_subject(name: str) -> str:
     return f"causeway.down.{name}.ask"
+
+
+def chunk_subject(name: str) -> str:
+    return f"causeway.up.{name}.chunk"
+
+
+def renew_subject(name: str) -> str:
+    return f"causeway.up.{name}.renew"
+
+
+def enrol_subject(invitation: str) -> str:
+    return f"causeway.enrol.{invitation}"
+
+
+def rights(name: str) -> Rights:
+    """What an edge may do on the exchange: speak and be spoken to as itself, and read its own snapshot."""
+    stored = f"$JS.API.DIRECT.GET.{STREAM}.{snapshot_subject(name)}"
+    heard = (f"causeway.down.{name}.>", snapshot_subject(name), f"causeway.inbox.{name}.>")
+    return Rights((f"causeway.up.{name}.>", stored), heard, answers=True)
 
 
 def snapshot_subject(name: str) -> str:
@@ -122,9 +147,10 @@ class Listen(msgspec.Struct, frozen=True, tag="listen"):
 
 
 class PutBlob(msgspec.Struct, frozen=True, tag="put_blob"):
-    """Take in what is in the object store under this name."""
+    """Take in a list or database of that SHA-256, and fetch it in chunks."""
 
-    stored: str
+    sha256: str
+    size_bytes: int
     kind: str
     overlaps: bool
     private: bool
@@ -147,6 +173,24 @@ class Explain(msgspec.Struct, frozen=True, tag="explain"):
 Ask = Apply | Observe | Listen | PutBlob | HasBlob | AllRuleHits | Explain
 
 
+class Chunk(msgspec.Struct, frozen=True):
+    """From an edge: the bytes from there on, as many as a message takes. They are the answer as it is."""
+
+    sha256: str
+    offset: int
+
+
+class Enrol(msgspec.Struct, frozen=True):
+    """From who was invited, or is an edge and wants to stay one: certify this key (PKCS #10, PEM)."""
+
+    request: str
+
+
+class Granted(msgspec.Struct, frozen=True):
+    certificate: str
+    jwt: str
+
+
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A value, or why not, in the words of EdgeRefused."""
 
@@ -157,6 +201,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _ask: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
 _answer = msgspec.json.Decoder(Answer)
+_chunk = msgspec.json.Decoder(Chunk)
+_enrol = msgspec.json.Decoder(Enrol)
 _told = msgspec.json.Decoder(Told)
 
 
@@ -181,6 +227,18 @@ def unpack(data: bytes, most_bytes: int) -> bytes:
 def read_ask(data: bytes) -> Ask:
     """Raises Unreadable."""
     return _read(_ask, data)
+
+
+def read_chunk(data: bytes) -> Chunk:
+    """Raises Unreadable."""
+    return _read(_chunk, data)
+
+
+def read_enrol(data: bytes) -> Enrol:
+    """Raises Unreadable."""
+    if len(data) > _MOST_ENROL_BYTES:
+        raise Unreadable(f"it is larger than {_MOST_ENROL_BYTES} bytes")
+    return _read(_enrol, data)
 
 
 def read_answer(data: bytes) -> Answer:

@@ -128,6 +128,23 @@ switches = Table(
     Column("is_on", Integer, nullable=False),
 )
 # Edges of other machines of which anything is said; the others are not drained.
+edge_invitations = Table(
+    "edge_invitations",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(32), nullable=False),
+    Column("expires_unix_s", Integer, nullable=False),
+    Column("used_by", String(64), nullable=True),
+)
+edge_certificates = Table(
+    "edge_certificates",
+    metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("name", String(32), nullable=False, index=True),
+    Column("public_key", String(64), nullable=False),
+    Column("expires_unix_s", Integer, nullable=False),
+    Column("revoked_unix_s", Integer, nullable=True),
+)
 edges = Table(
     "edges",
     metadata,
