@@ -88,12 +88,21 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)  # a session of its own: the group holds nothing else
         self.process.wait()
         for child in children:  # they have groups of their own, and die with their parent; not at once
-            eventually(lambda child=child: not Path(f"/proc/{child}/exe").is_symlink(), STOP_S)
+            eventually(lambda child=child: _is_over(child), STOP_S, every_s=0.005)
 
     def _children(self) -> list[str]:
         with suppress(OSError):
             return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return []
+
+
+def _is_over(pid: str) -> bool:
+    """Whether nothing of it runs: whoever it belongs to now may take a second to reap it."""
+    process = Path(f"/proc/{pid}")
+    try:
+        return not (process / "exe").exists() and len(list((process / "task").iterdir())) == 1
+    except OSError:
+        return True
 
 
 class Programs:
