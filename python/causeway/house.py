@@ -66,7 +66,6 @@ class House(Serving):
         self._fleet = _fleet(settings, plane)
         if self._fleet:
             plane.fleet = self._fleet
-            self._fleet.start()
 
     def app(self, stopping: asyncio.Event) -> Any:
         return build(self._plane, self._keyring, stopping)
@@ -88,7 +87,7 @@ class House(Serving):
             if self._plane.database is None:
                 self._take_up(Database.open(self._settings.data_dir / "causeway.sqlite3"))
                 if self._fleet:
-                    self._fleet.prepare()
+                    self._fleet.start()
             self._plane.settle()
         except Exception as error:  # whatever it is, the edge serves on
             why = f"control is not available: {error}. The edge serves its last good snapshot"

@@ -44,7 +44,9 @@ class Network:
 def network(programs: Programs, tmp_path: Path, make_edge: Callable[..., Running]) -> Iterator[Network]:
     made = Network(programs, tmp_path, make_edge)
     for edge in made.edges:
-        edge.start()
+        edge.start(ready=None)
+    for edge in made.edges:
+        edge.await_readiness(200)
     yield made
 
 

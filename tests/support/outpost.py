@@ -17,21 +17,26 @@ from support.program import Program, Programs
 class Outpost:
     """Started, stopped, killed and started again on the same data."""
 
-    def __init__(self, programs: Programs, data_dir: Path, url: str, name: str, address: str, *flags: str) -> None:
-        self._programs, self._data_dir = programs, data_dir
-        self.url, self.name, self.address, self._flags = url, name, address, flags
+    def __init__(self, programs: Programs, data_dir: Path, join: str, name: str, address: str, *flags: str) -> None:
+        """`join`: a URL, or the file of an invitation."""
+        self._programs, self.data_dir = programs, data_dir
+        self.join, self.name, self.address, self._flags = join, name, address, flags
         self.health_port = free_port()
         self.program: Program | None = None
 
     def start(self, ready: int | None = 200) -> "Outpost":
         """Wait until /readyz answers `ready`; None: wait for nothing."""
+        named = ("--name", self.name) if "://" in self.join else ()
         self.program = self._programs.start(
-            CAUSEWAY, "edge", "--data-dir", self._data_dir, "--api", f"127.0.0.1:{self.health_port}", "--join",
-            self.url, "--name", self.name, "--edge-ip", self.address, "--workers", "1", *self._flags,
+            CAUSEWAY, "edge", "--data-dir", self.data_dir, "--api", f"127.0.0.1:{self.health_port}", "--join",
+            self.join, *named, "--edge-ip", self.address, "--workers", "1", *self._flags,
         )  # fmt: skip
         if ready is not None:
-            eventually(lambda: self.readiness().status_code == ready, 15)
+            self.await_readiness(ready)
         return self
+
+    def await_readiness(self, status: int) -> None:
+        eventually(lambda: self.readiness().status_code == status, 15)
 
     @property
     def output(self) -> str:
@@ -54,7 +59,7 @@ class Outpost:
 
     def forget(self) -> None:
         """Its disk is lost."""
-        shutil.rmtree(self._data_dir)
+        shutil.rmtree(self.data_dir)
 
     def upgrade(self) -> None:
         """Another process takes over, as with SIGHUP."""

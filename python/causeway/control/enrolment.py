@@ -65,8 +65,11 @@ class Registrar:
         return Granted(certified.certificate, certified.jwt)
 
     def account_jwt(self) -> str:
-        with self.plane.reading() as connection:
-            return self.authority.account_jwt(stored.revoked(connection, int(time.time())))
+        try:
+            with self.plane.reading() as connection:
+                return self.authority.account_jwt(stored.revoked(connection, int(time.time())))
+        except Problem as error:
+            raise Unreachable(error.message) from error
 
     def system(self) -> Identity:
         return self.authority.system()

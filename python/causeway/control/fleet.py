@@ -58,6 +58,8 @@ class Fleet:
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self) -> None:
+        """Once the plane has its database."""
+        self.prepare()
         self._plane.on_change = self._woken.set
         self.exchange.start()
         self._thread.start()

@@ -29,10 +29,10 @@ from causeway.exchange.identity import Identity
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0  # between tries to connect
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 3.0  # between tries to connect, of which not all come at once
+_LOOK_S = 1.0  # whether the connection is still one, whatever the library says of it or does not
 _PING_S = 5  # twice unanswered, the connection is taken for dead
 _STOP_S = 2.0
-_RENEW_S = 10.0
 ROOM_BYTES = 4096  # of a message, for its subject and head
 
 
@@ -85,6 +85,21 @@ class NatsClient(Client):
     def _sign(self, nonce: str) -> bytes:
         assert self.identity
         return base64.b64encode(self.identity.private_key().sign(nonce.encode()))
+
+    async def end(self) -> None:
+        """What it was asked it answers first."""
+        try:
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    await (self.drain() if self.is_connected else self.close())
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Leave no socket open, whatever the library thinks of it."""
+        for name in ("_io_writer", "_bare_io_writer"):
+            if writer := getattr(self._transport, name, None):
+                writer.transport.abort()
 
     @property
     def hint(self) -> str:
@@ -199,11 +214,16 @@ class Link:
 
     async def _close(self) -> None:
         if self._client:
-            await self._client.close()
+            with contextlib.suppress(NatsError, OSError):
+                await self._client.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for client in (self._client, self._newest):
+            if client:
+                client.abandon()
+        await asyncio.sleep(0)  # for sockets to be closed
 
     def _run(self) -> None:
         assert self._loop
@@ -217,22 +237,25 @@ class Link:
             self._client = client = await self._connected()
             if client:
                 await self._begin_with(client)
-            while self._client and not self._client.is_closed:  # which may be another one by now
-                await self._is_lost.wait()
+            while self._client and self._client.is_connected:  # which may be another one by now
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_lost.wait(), _LOOK_S)
                 self._is_lost.clear()
+            if self._client:
+                self.begin(self._client.end())
+                await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S))  # noqa: S311
 
     async def renew(self) -> None:
         """Go over to a connection of the identity as it is now; the one before ends when the new one is in use.
 
         Raises TimeoutError or what nats-py does, and nothing has changed.
         """
-        async with asyncio.timeout(_RENEW_S):  # the library tries for ever
-            client = await self._opened()
+        client = await self._opened()
         before, self._client = self._client, client
         self._is_lost.set()  # look which one it is
         await self._begin_with(client)
-        if before and before.is_connected:
-            await before.drain()  # what it was asked it answers
+        if before:
+            await before.end()
 
     async def _connected(self) -> NatsClient | None:
         pause_s = _FIRST_PAUSE_S
@@ -248,31 +271,27 @@ class Link:
     async def _opened(self) -> NatsClient:
         client = NatsClient(self._where)
 
-        async def on_closed() -> None:
-            if self._client is client:
+        async def on_lost() -> None:
+            if client is self._client:
+                self._note("it was lost")
                 self._is_lost.set()
 
         async def on_error(error: Exception) -> None:
             if client in (self._client, self._newest):  # what one says that is leaving is of no use
                 self._on_error(error)
 
-        async def on_reconnected() -> None:
-            self.begin(self._begin_with(client))  # the library waits for what it calls
-
         self._newest = client
-        told = {"error_cb": on_error, "reconnected_cb": on_reconnected, "closed_cb": on_closed}
-        try:
+        try:  # its own way to connect again keeps the identity that it had, and may hang on an old connection
             await client.open(
                 name=self._name,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=random.randint(1, 3),  # noqa: S311 - that not all come at once
+                allow_reconnect=False,
                 ping_interval=_PING_S,
-                disconnected_cb=self._on_disconnected,
-                **told,
+                error_cb=on_error,
+                disconnected_cb=on_lost,
+                closed_cb=on_lost,
             )
         except BaseException:
-            await client.close()
+            await client.end()
             raise
         return client
 
@@ -287,10 +306,6 @@ class Link:
             self._note(f"{type(error).__name__}: {error}")
         elif not self._is_over:
             log.warning("exchange: %s: %s", type(error).__name__, error)
-
-    async def _on_disconnected(self) -> None:
-        if not self.is_up:  # else another one is in use
-            self._note("it was lost")
 
     async def _begin_with(self, client: NatsClient) -> None:
         """Begin anew; until that has worked out, for JetStream may come up later than its server."""

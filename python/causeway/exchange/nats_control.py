@@ -148,7 +148,7 @@ class Registry(Protocol):
         """Certify an edge anew. Raises NotGranted."""
 
     def account_jwt(self) -> str:
-        """What nats-server has to know of those that were revoked."""
+        """What nats-server has to know of those that were revoked. Raises Unreachable: it is not known now."""
 
     def system(self) -> Identity:
         """Who may tell it."""
