@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from support.echo import ask, echoes, reset, start_echo
 from support.edge import CAUSEWAY, Running
@@ -17,7 +16,7 @@ from support.nats import NatsServer
 from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
-from support.program import Program, Programs, environment, need, run
+from support.program import Programs, environment, need, run
 
 WITHIN_S = 1.0  # of an answer of the API, everywhere
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
@@ -264,42 +263,6 @@ def test_a_drained_edge_serves_nobody_new_until_that_is_undone_also_after_a_rest
     assert "those that have reported are ams-1, fra-1" in answer.json()["errors"][0]["message"]
     answer = network.control.http.put("/api/v1/edges/fra-1", json={"drained": "yes"})
     assert answer.status_code == 400
-
-
-def commands(page: Path) -> list[str]:
-    """The blocks of shell of a page, for this machine: its addresses, free ports, in the directory they are run in."""
-    blocks = [part.split("```")[0] for part in page.read_text().split("```sh\n")[1:]]
-    exchange = free_port()
-    for name, here in {
-        "DNS:control.example.net": "IP:127.0.0.1",
-        "control.example.net:4222": f"127.0.0.1:{exchange}",
-        "port: 4222": f"port: {exchange}",
-        "/var/lib/nats": "jetstream",
-        "203.0.113.7": FIRST,
-    }.items():
-        assert any(name in block for block in blocks), f"{page} says {name} no more"
-        blocks = [block.replace(name, here) for block in blocks]
-    return [block.replace("\\\n", " ") for block in blocks]
-
-
-def test_the_commands_of_the_page_work_as_they_are_written(programs: Programs, tmp_path: Path) -> None:
-    need("openssl", "nats-server", "bash")
-    exchange, up, join = commands(Path(__file__).parents[2] / "docs/edges.md")[:3]
-    prepare, serve = exchange.rstrip().rsplit("\n", 1)
-    run("bash", "-ec", prepare, cwd=tmp_path)
-    assert serve.startswith("nats-server ")
-    programs.start(*serve.split(), cwd=tmp_path)
-    control, edge = free_port(), free_port()
-
-    def start(command: str, port: int, data: str) -> Program:
-        flags = ["--api", f"127.0.0.1:{port}", "--data-dir", data, "--workers", "1"]
-        return programs.start(CAUSEWAY, *command.split()[1:], *flags, cwd=tmp_path)
-
-    start(up, control, "control")
-    joined = start(join, edge, "edge")
-    eventually(lambda: " serves, version " in joined.output, 20)
-    ready = eventually(lambda: httpx.get(f"http://127.0.0.1:{edge}/readyz", trust_env=False).json()["ready"], 10)
-    assert ready is True
 
 
 def test_status_shows_every_edge_to_people(network: Network) -> None:
