@@ -75,6 +75,9 @@ class House(Serving):
         if self._fleet:
             self._fleet.stop()
 
+    def hand_on(self) -> None:
+        """Reports of this process stay in it, and its control has stopped."""
+
     @property
     def trouble(self) -> str | None:
         return self._plane.unavailable

@@ -56,7 +56,9 @@ class Outpost(Serving):
         await asyncio.Event().wait()  # agent and exchange have threads of their own
 
     def take_no_more(self, why: str) -> None:
-        self._why_not = why
+        self._why_not = why  # and the engine refuses snapshots; control goes on hearing how it drains
+
+    def hand_on(self) -> None:
         self._exchange.stop()
 
     def close(self) -> None:

@@ -74,6 +74,10 @@ class Serving(ABC):
         """Refuse changes from now on."""
 
     @abstractmethod
+    def hand_on(self) -> None:
+        """Say nothing more: another process speaks for this edge."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of what the next process needs."""
 
@@ -146,6 +150,7 @@ class Serving(ABC):
             log.error("handing over failed (%s): %s; this process serves on", error.code, error)
             return
         self.take_no_more("a new causeway process takes over: try again in a moment")
+        self.hand_on()
         self._line.say("handed_over")
         log.info("handed over in %.0f ms, %d UDP session(s) with it", (time.monotonic() - began_s) * 1000, moved)
         end_api(link)

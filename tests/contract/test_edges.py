@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -263,6 +264,23 @@ def test_a_drained_edge_serves_nobody_new_until_that_is_undone_also_after_a_rest
     assert "those that have reported are ams-1, fra-1" in answer.json()["errors"][0]["message"]
     answer = network.control.http.put("/api/v1/edges/fra-1", json={"drained": "yes"})
     assert answer.status_code == 400
+
+
+def test_an_edge_that_is_stopped_is_seen_draining_until_it_ends(network: Network) -> None:
+    port = free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(network.programs)}")
+    eventually(lambda: network.served(port))
+    edge = network.edges[0]
+    assert edge.program
+    with socket.create_connection((edge.address, port), timeout=5) as held:
+        assert echoes(held)
+        edge.program.send(signal.SIGTERM)
+        before = eventually(lambda: (state := network.states()["fra-1"])["is_draining"] and state)
+        state = eventually(lambda: (now := network.states()["fra-1"])["uptime_s"] > before["uptime_s"] + 3 and now, 10)
+        assert state["remote"]["is_silent"] is False and state["totals"]["connections_open"] == 1
+        assert echoes(held)
+        reset(held)
+    assert edge.program.wait() == 0
 
 
 def test_status_shows_every_edge_to_people(network: Network) -> None:
