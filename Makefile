@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -49,6 +49,9 @@ bench-docs: setup bench-deps ## measure at length and refresh the tables of the 
 	@$(BIN)/python bench/run.py --workers 2 --contestants direct,causeway --markdown docs/performance.md $(ARGS)
 	@$(BIN)/python bench/run.py --syscalls --markdown docs/performance.md
 	@$(BIN)/python bench/run.py --profile --markdown docs/performance.md
+
+bench-outage: setup test-deps ## ten minutes of edges without control and nats-server, and fifty restarts of it
+	@$(BIN)/python bench/edges/outage.py $(ARGS)
 
 instructions: setup test-deps ## count instructions of a unit of work anew and keep them
 	@$(BIN)/python bench/instructions.py --write

@@ -51,6 +51,8 @@ class Scripted:
         self.blobs: list[tuple[str, bytes, bool, bool]] = []
         self.refusal: EdgeRefused | None = None
         self.woken = threading.Event()
+        self.asked, self.answers = threading.Event(), threading.Event()
+        self.answers.set()
 
     def apply(self, snapshot: bytes) -> ApplyReport:
         if self.refusal:
@@ -76,6 +78,8 @@ class Scripted:
         return bool(self.blobs) and digest == "d" * 64
 
     def rule_hits(self) -> list[RuleHits]:
+        self.asked.set()
+        self.answers.wait(20)
         return [RuleHits("r" * 32, 3, 4)]
 
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
@@ -295,6 +299,34 @@ def test_both_sides_go_on_when_the_server_was_gone(server: NatsServer) -> None:
         server.start()
         eventually(lambda: takes(over.control, b"after"), 20)
         assert edge.snapshots[0] == b"before" and edge.snapshots[-1] == b"after"
+    finally:
+        over.close()
+
+
+def test_who_waits_for_an_edge_hears_at_once_that_the_server_is_gone(server: NatsServer) -> None:
+    over = OverNats(server, "fra-1")
+    try:
+        side = over.side()
+        edge = Scripted(side)
+        over.come(edge, side)
+        edge.answers.clear()
+        edge.asked.clear()
+        told: list[EdgeRefused] = []
+
+        def ask() -> None:
+            with pytest.raises(EdgeRefused) as refused:
+                over.control.rule_hits()
+            told.append(refused.value)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert edge.asked.wait(5)
+        server.kill()
+        asking.join(4)  # and not after the 10 s that an answer may take
+        is_told = bool(told)
+        edge.answers.set()
+        asking.join()
+        assert is_told and told[0].code == "edge_silent"
     finally:
         over.close()
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
+from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 from nats.js.kv import KeyValue
 
@@ -87,7 +88,9 @@ class NatsClient(Client):
         return base64.b64encode(self.identity.private_key().sign(nonce.encode()))
 
     async def end(self) -> None:
-        """What it was asked it answers first."""
+        """What it was asked it answers first, if it can."""
+        if not self.is_connected:
+            self._fail_questions()
         try:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 async with asyncio.timeout(_STOP_S):
@@ -96,10 +99,16 @@ class NatsClient(Client):
             self.abandon()
 
     def abandon(self) -> None:
-        """Leave no socket open, whatever the library thinks of it."""
+        """Leave no socket open, and nobody who waits, whatever the library thinks of it."""
+        self._fail_questions()
         for name in ("_io_writer", "_bare_io_writer"):
             if writer := getattr(self._transport, name, None):
                 writer.transport.abort()
+
+    def _fail_questions(self) -> None:
+        for answer in list(self._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(ConnectionClosedError())
 
     @property
     def hint(self) -> str:
