@@ -283,6 +283,47 @@ def test_an_edge_that_is_stopped_is_seen_draining_until_it_ends(network: Network
     assert edge.program.wait() == 0
 
 
+def pinned(name: str, port: int, address: str, origin: int) -> dict[str, Any]:
+    """An application on one address alone, as the API takes it."""
+    return {
+        "protocol": f"tcp/{port}",
+        "dns": {"type": "ADDRESS", "name": f"{name}.example.net"},
+        "origin_direct": [f"tcp://127.0.0.1:{origin}"],
+        "edge_ips": {"type": "static", "ips": [address]},
+    }
+
+
+def test_an_application_of_one_edge_alone_is_served_there_and_nowhere_else(network: Network) -> None:
+    control, (fra, ams) = network.control, network.edges
+    origin, port, later = start_echo(network.programs), free_port(), free_port()
+    eventually(lambda: len(network.states()) == 3)
+    made = control.result("POST", control.applications, pinned("fra", port, FIRST, origin))
+    eventually(lambda: ask(port, fra.address) == b"hello", WITHIN_S)
+    assert not is_open(ams.address, port) and not is_open("127.0.0.1", port)
+    [seen] = [one for one in control.result("GET", "/api/v1/applications") if one["id"] == made["id"]]
+    assert [(one["address"], one["state"]) for one in seen["listeners"]] == [(FIRST, "running")]
+    assert seen["unserved"] is None
+
+    control.result("POST", control.applications, pinned("ams", port, SECOND, origin))
+    eventually(lambda: ask(port, ams.address) == b"hello", WITHIN_S)
+    everywhere = {"dns": {"type": "CNAME", "name": "late.example.net"}, "edge_ips": {"type": "dynamic"}}
+    for code, body in (
+        (13002, pinned("late", port, FIRST, origin)),
+        (13002, pinned("late", port, FIRST, origin) | everywhere),
+        (11019, pinned("late", later, "192.0.2.9", origin)),
+    ):
+        answer = control.http.post(control.applications, json=body)
+        assert [error["code"] for error in answer.json()["errors"]] == [code], answer.text
+
+    control.restart()
+    control.result("PUT", f"{control.applications}/{made['id']}", pinned("fra", later, FIRST, origin))
+    eventually(lambda: ask(later, fra.address) == b"hello", 10)
+    eventually(lambda: not is_open(fra.address, port))
+    control.delete_application(made["id"])
+    eventually(lambda: not is_open(fra.address, later), 5)
+    assert ask(port, ams.address) == b"hello"
+
+
 def test_status_shows_every_edge_to_people(network: Network) -> None:
     eventually(lambda: len(network.states()) == 3)
     done = subprocess.run(

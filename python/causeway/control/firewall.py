@@ -138,7 +138,7 @@ def explain(plane: Plane, address: str, port: int | None) -> list[tuple[str, int
     for piece in list(plane.pieces.values()):
         ports = piece.application.edge_ports
         at = ports.first if port is None else port
-        if not piece.unserved and ports.first <= at <= ports.last:
+        if piece.addresses and not piece.unserved and ports.first <= at <= ports.last:
             asked.append((piece.application.id, at))
     with told():
         return [(id_, at, plane.exchange.explain(id_, address, at)) for id_, at in asked]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from causeway.control.plane import Plane, State
@@ -19,6 +20,7 @@ from causeway.exchange.authority import Authority
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.nats_control import NatsControl, RemoteEdge
 from causeway.exchange.words import Site, Unreadable
+from causeway.model.application import Address
 from causeway.model.problem import Problem
 from causeway.model.snapshot import at_addresses, encode_snapshot
 from causeway.store import edge_certificates, firewall_lists
@@ -102,11 +104,20 @@ class Fleet:
                 edges = self.exchange.edges()
                 try:
                     if self._plane.database is not None:
+                        self._learn_addresses(edges)
                         state = self._plane.state()
                         list(pool.map(lambda edge: self._follow(edge, state), edges))  # noqa: B023 - all are waited for
                 except Exception:  # whatever it is, the next round may go well
                     log.exception("edges of other machines could not be brought to the newest state")
                 self._woken.wait(_AGAIN_S if any(self._has_trouble(edge) for edge in edges) else None)
+
+    def _learn_addresses(self, edges: list[RemoteEdge]) -> None:
+        found: set[Address] = set()
+        for edge in edges:
+            with suppress(Unreadable):  # told when it is to be served
+                found.update(edge.told.site.addresses() if edge.told else ())
+        if found != self._plane.elsewhere:
+            self._plane.set_elsewhere(frozenset(found))
 
     def _has_trouble(self, edge: RemoteEdge) -> bool:
         standing = self._standings.get(edge.name)

@@ -46,12 +46,16 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An application and its part of the snapshot, encoded once. `unserved` says why there is none."""
+    """An application and its part of the snapshot, encoded once. `unserved` says why there is none.
+
+    `addresses`: of this machine; none where it is served by edges of other machines alone. `claimed`: of every edge.
+    """
 
     application: Application
     addresses: tuple[Address, ...]
     encoded: bytes
     unserved: str | None = None
+    claimed: tuple[Address, ...] = ()
 
 
 class Edit(NamedTuple):
@@ -107,6 +111,7 @@ class Plane:
     claims: Claims = field(default_factory=Claims)
     mitigates: bool = True
     drained: frozenset[str] = frozenset()  # edges of other machines
+    elsewhere: frozenset[Address] = frozenset()  # what those have reported to have
     version: int = 0
     next_expiry: datetime | None = None  # of a rule
     fleet: Fleet | None = None  # edges of other machines
@@ -213,6 +218,31 @@ class Plane:
             self.asn, self.mitigates, self.drained = asn, mitigates, drained
         self.on_change()
 
+    def set_elsewhere(self, addresses: frozenset[Address]) -> None:
+        """Know these for the addresses of edges of other machines, from now on.
+
+        What is served stays: where two applications want the same port of an edge that came later, the edge refuses
+        one of them and says so.
+        """
+        with self._changing:
+            self.elsewhere, self.claims = addresses, Claims()
+            for key, piece in self.pieces.items():
+                if not piece.unserved:
+                    self.pieces[key] = replace(piece, claimed=self._claim(piece.application))
+
+    def claimed(self, application: Application) -> tuple[Address, ...]:
+        """Where it is to listen, on whichever edge: those that are known, and what it names itself."""
+        if self.fleet and application.edge_ips.is_static:
+            return application.edge_ips.static
+        own = self.site.edge_addresses
+        return application.edge_addresses((*own, *sorted(self.elsewhere - set(own), key=_by_version)))
+
+    def _claim(self, application: Application) -> tuple[Address, ...]:
+        """Of those, what nobody has yet."""
+        free = tuple(at for at in self.claimed(application) if not self.claims.rival(application, (at,)))
+        self.claims.add(application, free)
+        return free
+
     def _take_up(self, everything: Iterable[Application]) -> None:
         """Start the books anew; who came first keeps its ports."""
         self.claims = Claims()
@@ -222,14 +252,14 @@ class Plane:
         self.pieces, self.claims = before, Claims()
         for piece in before.values():
             if not piece.unserved:
-                self.claims.add(piece.application, piece.addresses)
+                self.claims.add(piece.application, piece.claimed)
 
     def _edited(self, edit: Edit) -> dict[str, Piece]:
         """The books after the edit. `_put_back` undoes it."""
         after = dict(self.pieces)
         before = after.get(edit.application_id)
         if before and not before.unserved:
-            self.claims.remove(before.application, before.addresses)
+            self.claims.remove(before.application, before.claimed)
         if edit.application:
             after[edit.application_id] = self._compile(edit.application)
         else:
@@ -242,12 +272,13 @@ class Plane:
     def _compile(self, application: Application) -> Piece:
         """Claim its ports and encode it; or say why it has to wait, after a start with other edge addresses."""
         addresses = application.edge_addresses(self.site.edge_addresses)
-        if not addresses:
+        if not addresses and not (self.fleet and application.edge_ips.is_static):
             return Piece(application, (), b"", "this edge has none of its addresses: start with a fitting --edge-ip")
-        if found := self.claims.rival(application, addresses):
+        wanted = self.claimed(application)
+        if found := self.claims.rival(application, wanted):
             return Piece(application, addresses, b"", f"its port on {found[1]} belongs to application {found[0]}")
-        self.claims.add(application, addresses)
-        return Piece(application, addresses, encode_application(application, addresses))
+        self.claims.add(application, wanted)
+        return Piece(application, addresses, encode_application(application, addresses or wanted), claimed=wanted)
 
     def _firewalls(self, connection: Connection, pieces: dict[str, Piece], *, are_new: bool) -> dict[str, bytes]:
         """Those that served applications name; compiled only where the rules are new."""
@@ -293,7 +324,7 @@ class Plane:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
         report = self.exchange.report()
         self.version = max(self.version, report.version if report else 0) + 1
-        served = (piece.encoded for piece in pieces.values() if not piece.unserved)
+        served = (piece.encoded for piece in pieces.values() if piece.addresses and not piece.unserved)
         settings = replace(self.site.settings, mitigation=mitigates)
         return self.exchange.deliver(encode_snapshot(self.version, settings, served, firewalls.values(), asn))
 
@@ -311,6 +342,10 @@ class Plane:
         if self.database is None or self.unavailable:
             raise Problem(Code.INTERNAL, self.unavailable or "the control plane is starting", side="edge")
         return self.database
+
+
+def _by_version(address: Address) -> tuple[int, int]:
+    return address.version, int(address)
 
 
 def is_by_asn(application: Application) -> bool:

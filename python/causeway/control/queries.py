@@ -88,7 +88,10 @@ def _mitigation(report: Report) -> dict[str, object]:
 
 
 def application_states(plane: Plane) -> list[dict[str, object]]:
-    """Each application with its listeners on this machine's edge, and the counters of all edges."""
+    """Each application with its listeners on this machine's edge, and the counters of all edges.
+
+    One that has no address on this machine: with its listeners on the others.
+    """
     report = plane.exchange.fresh_report()
     counters = _counters(plane.reports().values())
     carriers = {(seen.application, seen.address): seen for seen in report.carriers} if report else {}
@@ -107,13 +110,31 @@ def application_states(plane: Plane) -> list[dict[str, object]]:
                 msgspec.to_builtins(_carried(listener, carriers.get((piece.application.id, str(address)))))
                 for address in piece.addresses
                 for listener in _listeners(piece, address, refused.get((piece.application.id, str(address)), []))
-            ],
+            ]
+            or [msgspec.to_builtins(listener) for listener in _listeners_elsewhere(plane, piece)],
             "unserved": piece.unserved,
             "notice": notice_of(plane, piece.application),
             "counters": counters.get(piece.application.id, {}),
         }
         for piece in list(plane.pieces.values())
     ]
+
+
+def _listeners_elsewhere(plane: Plane, piece: Piece) -> Iterator[Listener]:
+    edges = plane.fleet.exchange.edges() if plane.fleet else []
+    for address in piece.claimed:
+        at = str(address)
+        report = next((edge.report() for edge in edges if edge.told and at in edge.told.site.edge_addresses), None)
+        if report is None:
+            why = Reason("edge_unknown", "operator", f"no edge that has reported here has the address {at}")
+            app, ports = (
+                piece.application,
+                PortRange(piece.application.edge_ports.first, piece.application.edge_ports.last),
+            )
+            yield Listener(app.id, app.transport, at, ports, "refused", why)
+            continue
+        refused = [seen for seen in report.refused if (seen.application, seen.address) == (piece.application.id, at)]
+        yield from _listeners(piece, address, refused)
 
 
 def _counters(reports: Iterable[Report]) -> dict[str, dict[str, int]]:

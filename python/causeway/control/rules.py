@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from causeway.control.plane import Plane
 from causeway.control.zones import zone_in
-from causeway.model.application import Application, DirectOrigin, NamedOrigin
+from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin
 from causeway.model.problem import Code, Problem
 from causeway.store import zones
 
@@ -51,11 +51,12 @@ def _check_edge_addresses(plane: Plane, application: Application) -> None:
     }
     for number, address in enumerate(application.edge_ips.static):
         pointer = f"/edge_ips/ips/{number}"
-        if address not in available:
+        if address not in available and not _is_elsewhere(plane, address):
             known = ", ".join(str(ip) for ip in available)
+            others = "; nor has an edge of another machine reported it" if plane.fleet else ""
             raise Problem(
                 Code.EDGE_IP_NOT_OURS,
-                f"static edge IP {address} is not an address of this edge, which has {known}",
+                f"static edge IP {address} is not an address of this edge, which has {known}{others}",
                 pointer=pointer,
             )
         if other := reserved.get(address):
@@ -64,6 +65,15 @@ def _check_edge_addresses(plane: Plane, application: Application) -> None:
                 f"static edge IP {address} is reserved by another zone (application {other.id}, {other.dns.name})",
                 pointer=pointer,
             )
+
+
+def _is_elsewhere(plane: Plane, address: Address) -> bool:
+    """Whether an edge of another machine has it, or was found to when another application was made."""
+    if plane.fleet is None:
+        return False
+    return address in plane.elsewhere or any(
+        address in piece.application.edge_ips.static for piece in plane.pieces.values()
+    )
 
 
 def _check_origins(plane: Plane, application: Application) -> None:
@@ -82,12 +92,11 @@ def _check_origins(plane: Plane, application: Application) -> None:
 
 
 def _is_itself(plane: Plane, application: Application, origin: DirectOrigin) -> bool:
-    own = application.edge_addresses(plane.site.edge_addresses)
-    return origin.address in own and origin.ports.overlaps(application.edge_ports)
+    return origin.address in plane.claimed(application) and origin.ports.overlaps(application.edge_ports)
 
 
 def _check_ports(plane: Plane, application: Application) -> None:
-    found = plane.claims.rival(application, application.edge_addresses(plane.site.edge_addresses))
+    found = plane.claims.rival(application, plane.claimed(application))
     if found:
         other, address = plane.pieces[found[0]].application, found[1]
         raise Problem(
