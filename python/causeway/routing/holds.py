@@ -1,7 +1,8 @@
 """How long does what a node reported stay true?
 
 Nodes report all their legs at once, some every slice, some every few. Between two reports a reading is only repeated,
-so it is certain until the next report and no guide beyond it. This learns when that is due, for each node.
+so it is certain until the next report and no guide beyond it. This learns when that is due, for each node. Legs that
+change one by one, without a report, are expected to do so as often as they did.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ class Holds:
         self._counts = _Counts(np.zeros((node_count, _OLDEST)), np.zeros((node_count, _OLDEST)))
         self._age = np.ones(node_count, dtype=np.intp)
         self._has_reported = np.zeros(node_count, dtype=np.bool_)
-        self._changed_share = np.zeros(node_count)
+        self._alone = np.zeros(node_count)  # share of its legs that change in a slice without a report
+        self._quiet_slices = np.zeros(node_count)
         self._slices = 0
 
     def observe(self, is_changed: Mask, is_comparable: Mask) -> Mask:
         """Take which legs differ from the slice before, of those that had a path in both; return who has reported."""
         share = is_changed.sum(axis=1) / np.maximum(1, is_comparable.sum(axis=1))
-        self._slices += 1
-        self._changed_share += (share - self._changed_share) / self._slices
         reports: Mask = share > REPORT_SHARE
+        self._slices += 1
+        self._quiet_slices += ~reports
+        self._alone += np.where(reports, 0, (share - self._alone) / np.maximum(1, self._quiet_slices))
         age = np.minimum(self._age, _OLDEST - 1)
         dated = np.flatnonzero(self._has_reported)  # before its first report a node's age is not known
         self._counts.seen[dated, age[dated]] += 1
@@ -60,10 +63,7 @@ class Holds:
         own = (self._counts.replaced + OWN_REPORTS * of_all) / (self._counts.seen + OWN_REPORTS)
         ages = np.minimum(self._age[:, None] + np.arange(horizon), _OLDEST - 1)
         chance = np.take_along_axis(own, ages, axis=1)
-        return np.where(self._has_reported[:, None], chance, self._of_silent(usual)[:, None])
-
-    def _of_silent(self, usual: float) -> NDArray[np.float64]:
-        """Of nodes that have not reported as a whole yet: perhaps their legs change one by one."""
-        if self._slices < _PATIENCE:
-            return np.full(len(self._age), usual)
-        return np.clip(self._changed_share, _LEAST_CHANCE, 1 - _LEAST_CHANCE)
+        silent = usual if self._slices < _PATIENCE else _LEAST_CHANCE
+        by_report = np.where(self._has_reported[:, None], chance, silent)
+        either: NDArray[np.float64] = 1 - (1 - by_report) * (1 - self._alone[:, None])
+        return either
