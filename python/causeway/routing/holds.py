@@ -38,13 +38,14 @@ class Holds:
         self._has_reported = np.zeros(node_count, dtype=np.bool_)
         self._alone = np.zeros(node_count)  # share of its legs that change in a slice without a report
         self._quiet_slices = np.zeros(node_count)
-        self._slices = 0
+        self._slices = self._reports = 0
 
     def observe(self, is_changed: Mask, is_comparable: Mask) -> Mask:
         """Take which legs differ from the slice before, of those that had a path in both; return who has reported."""
         share = is_changed.sum(axis=1) / np.maximum(1, is_comparable.sum(axis=1))
         reports: Mask = share > REPORT_SHARE
         self._slices += 1
+        self._reports += int(reports.sum())
         self._quiet_slices += ~reports
         self._alone += np.where(reports, 0, (share - self._alone) / np.maximum(1, self._quiet_slices))
         age = np.minimum(self._age, _OLDEST - 1)
@@ -58,7 +59,7 @@ class Holds:
     def replaced_next(self, horizon: int) -> NDArray[np.float64]:
         """Return how probably a reading that lived till then is replaced in each of the next slices: [node, slice]."""
         seen, replaced = self._counts.seen.sum(axis=0), self._counts.replaced.sum(axis=0)
-        usual = (replaced.sum() + 1) / (seen.sum() + 2)
+        usual = (self._reports + 1) / (self._slices * len(self._age) + 2)  # one slice may be all there is to learn from
         of_all = (replaced + usual) / (seen + 1)
         own = (self._counts.replaced + OWN_REPORTS * of_all) / (self._counts.seen + OWN_REPORTS)
         ages = np.minimum(self._age[:, None] + np.arange(horizon), _OLDEST - 1)
