@@ -14,7 +14,7 @@ RON_MEMORY, RON_HYSTERESIS = 10, 0.05
 EWMA_WEIGHT, HYSTERESIS, HYSTERESIS_MS = 0.3, 0.10, 5.0
 FAILED = 3.0  # times its training median: these data have slow paths, and none without an answer
 TRIED = 4
-UCB_CANDIDATES, UCB_WIDTH = 5, 0.5
+UCB_CANDIDATES, UCB_WIDTH = 5, 0.5  # standard deviations of the pair's direct path in training
 
 
 def direct(cut: Cut, price_ms: np.ndarray) -> np.ndarray:
@@ -96,9 +96,10 @@ def ucb(cut: Cut, price_ms: np.ndarray) -> np.ndarray:
     arms = np.argsort(learnt, axis=1, kind="stable")[:, : UCB_CANDIDATES + 1]
     known = paths(cut.rtt_ms[: cut.train].mean(axis=0), cut.relay_cost_ms)
     mean, count = np.take_along_axis(known, arms, axis=1), np.ones(arms.shape)
+    spread = cut.rtt_ms[: cut.train].std(axis=0)[:, None]
     chosen = []
     for number, measured in enumerate(cut.judged):
-        width = UCB_WIDTH * price_ms[:, None] * np.sqrt(np.log(number + 2) / count)
+        width = UCB_WIDTH * spread * np.sqrt(np.log(number + 2) / count)
         arm = (mean - width).argmin(axis=1)[:, None]
         taken = np.take_along_axis(arms, arm, axis=1)
         chosen.append(taken[:, 0])
