@@ -29,7 +29,8 @@ def checked(rtt_ms: NDArray[np.generic]) -> Matrix:
         )
     if not 2 <= rtt_ms.shape[1] <= MOST_NODES:
         raise MalformedMesh(f"rtt_ms is of {rtt_ms.shape[1]} nodes; it must be of 2 to {MOST_NODES}")
-    values = rtt_ms.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = rtt_ms.astype(np.float32)  # what is too large for it is no path
     if (values < 0).any():
         worst = np.unravel_index(np.nanargmin(values), values.shape)
         slice_, source, target = (int(index) for index in worst)

@@ -67,6 +67,8 @@ class Router:
     def decide(self, price_ms: Matrix, at_s: float, *, is_first: bool = False) -> None:
         """Move the pairs for which it pays; the first time every pair takes what is best, for nothing."""
         seen = self.outlook()
+        if is_first:
+            self.held = Held.nothing(*self.held.candidate.shape)
         now_best = np.empty_like(self.held.candidate)
         for sources, costs in self._costs(seen):
             now_best[sources] = best(costs)

@@ -37,6 +37,7 @@ VALUES = [  # measured, means
     (0.0, FLOOR_MS),
     (np.nan, np.inf),
     (np.inf, np.inf),
+    (1e300, np.inf),
     (0.01, 0.1),
     (7.0, 7.0),
 ]
