@@ -27,6 +27,7 @@ from causeway.routing.replay import replay  # noqa: E402
 OURS = "causeway"
 REACH = {"volatile": 0.80, "stable": 0.93}  # goals
 SLOWER = 0.01
+DIGITS = 5
 PRICES = {"mesh": price_of_mesh, "pair": price_of_pair}  # one median RTT: of all pairs, or of the pair
 
 
@@ -65,11 +66,13 @@ def measured(cuts: list[Cut]) -> dict:
             oracle = oracle_ms(cut, price_ms)
             for name in (OURS, *RULES):
                 candidate = ours if name == OURS else RULES[name](cut, price_ms)
-                found[price][name][cut.name] = asdict(figures(cut, candidate, price_ms, oracle))
+                kept = asdict(figures(cut, candidate, price_ms, oracle))
+                found[price][name][cut.name] = {key: round(value, DIGITS) for key, value in kept.items()}
     for rules in found.values():
         for by_cut in rules.values():
             by_cut["mean"] = {
-                field.name: float(np.mean([one[field.name] for one in by_cut.values()])) for field in fields(Figures)
+                field.name: round(float(np.mean([one[field.name] for one in by_cut.values()])), DIGITS)
+                for field in fields(Figures)
             }
     return found
 

@@ -16,7 +16,7 @@ from causeway.routing.mesh import Mask, Matrix
 
 DIRECT = 0  # the candidate that is always there
 DAMPING = 0.5  # of the price, added for a path at the moment it was left
-DAMPING_HALF_LIFE_S = 60.0
+DAMPING_HALF_LIFE_S = 60.0  # some reports long, so that two paths that take turns are not followed at each turn
 _NEVER_S = -1e9
 
 Candidates = NDArray[np.int16]  # [from, to]
