@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from causeway import __version__
-from causeway.cli import apps, attacks, bench, edges, firewall, lab, machine, status, tail, tokens, upgrade, zones
+from causeway.cli import (
+    apps,
+    attacks,
+    bench,
+    edges,
+    firewall,
+    lab,
+    machine,
+    routes,
+    status,
+    tail,
+    tokens,
+    upgrade,
+    zones,
+)
 from causeway.cli.command import Group
 
 app = typer.Typer(
@@ -38,6 +52,7 @@ app.add_typer(firewall.geo)
 app.add_typer(attacks.app)
 app.add_typer(tokens.app)
 app.add_typer(lab.app)
+app.add_typer(routes.app)
 
 
 def _version(is_wanted: bool) -> None:

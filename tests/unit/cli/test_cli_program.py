@@ -12,7 +12,7 @@ from causeway import __version__
 
 PROGRAM = [sys.executable, "-c", "from causeway.cli.main import run; run()"]
 HELP_CPU_S = 0.5  # 0.13 s on the machine it was written on; rich or pydantic alone would double that
-HEAVY = ("rich", "httpx", "pydantic", "asyncio")
+HEAVY = ("rich", "httpx", "pydantic", "asyncio", "numpy")
 SERVER_SIDE = ("causeway.control", "causeway.store", "causeway.api", "causeway.native", "causeway._core")
 
 
@@ -39,6 +39,7 @@ COMMANDS = [
     *(f"apps {verb}" for verb in ("create", "list", "show", "update", "delete")),
     *(f"zones {verb}" for verb in ("create", "list", "delete")),
     *(f"lab {verb}" for verb in ("up", "down", "fail", "heal", "link", "shell", "status")),
+    "routes replay",
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
     *(f"firewall {verb}" for verb in ("list", "add", "remove", "import")),
     "geo update",

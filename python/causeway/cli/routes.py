@@ -1,0 +1,170 @@
+"""`causeway routes`: what smart routing makes of recorded measurements. Needs no server.
+
+Reads and writes files; what is decided, and what it came to, is routing's.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from causeway.cli.command import Group, GroupedCommand
+from causeway.cli.problems import Missing, Misuse
+from causeway.cli.render import Format, Output, hint, print_json, print_table, say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from causeway.routing.replay import Outcome
+
+PROGRESS_S = 5.0  # between two lines; shorter work says nothing
+KEY = "rtt_ms"
+
+app = typer.Typer(
+    name="routes",
+    help="See what smart routing makes of measured round-trip times.",
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def routes() -> None:
+    """See what smart routing makes of measured round-trip times."""
+
+
+@app.command(cls=GroupedCommand)
+def replay(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.npz", help=f"With the array {KEY}: [slice, from, to], milliseconds.")
+    ],
+    train: Annotated[int, typer.Option("--train", metavar="N", help="So many slices only teach; the rest is judged.")],
+    slice_s: Annotated[float, typer.Option("--slice-s", metavar="S", help="Seconds from one slice to the next.")],
+    relay_cost_ms: Annotated[
+        float, typer.Option("--relay-cost-ms", metavar="C", help="What a relay adds to the sum of its two legs.")
+    ],
+    relays: Annotated[
+        int | None,
+        typer.Option("--relays", metavar="K", help="Only K relays, chosen by the first N slices. Default: every node."),
+    ] = None,
+    choices: Annotated[
+        Path | None,
+        typer.Option("--choices", metavar="OUT.npz", help="Write choice[slice, from, to]: -1 direct, or the relay."),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Route by recorded measurements, each slice decided from those before it, and tell what it came to."""
+    _check(slice_s, relay_cost_ms, relays, choices)
+    measured = _read(file)
+
+    from causeway.routing.mesh import MalformedMesh
+    from causeway.routing.replay import replay as run
+
+    try:
+        done = run(measured, train, slice_s, relay_cost_ms, relays, _Progress())
+    except MalformedMesh as error:
+        raise Misuse(f"{file}: {error}") from error
+    if choices:
+        _write(choices, done.choice)
+    if output is Format.JSON:
+        print_json({**asdict(done.outcome), "gain": done.outcome.gain, "choices": str(choices) if choices else None})
+        return
+    _print(done.outcome, slice_s)
+    if choices:
+        say(f"choices  {choices}")
+
+
+class _Progress:
+    """A line now and then while it takes long."""
+
+    def __init__(self) -> None:
+        self._said_s = time.monotonic()
+
+    def __call__(self, done: int, slices: int) -> None:
+        if time.monotonic() - self._said_s >= PROGRESS_S:
+            self._said_s = time.monotonic()
+            hint(f"replay   {done} of {slices} slices")
+
+
+def _print(outcome: Outcome, slice_s: float) -> None:
+    hours = outcome.slices * slice_s / 3600
+    rows = [
+        ("pairs, slices judged, relays", f"{outcome.pairs}, {outcome.slices}, {outcome.relays}"),
+        ("direct, mean", f"{outcome.direct_ms:.1f} ms"),
+        ("chosen, mean", f"{outcome.chosen_ms:.1f} ms"),
+        ("gain", f"{outcome.gain:.1%}"),
+        ("choices that are a relay", f"{outcome.relayed_share:.1%}"),
+        ("switches per pair", f"{outcome.switches_per_pair:.2f} ({outcome.switches_per_pair / hours:.2f} an hour)"),
+        ("a switch was taken to cost, mean", f"{outcome.price_ms:.1f} ms"),
+        ("pairs made more than 5 % slower", f"{outcome.slower_share:.2%}"),
+    ]
+    if outcome.direct_lost_share or outcome.chosen_lost_share:
+        rows += [
+            ("without a path, direct", f"{outcome.direct_lost_share:.3%}"),
+            ("without a path, chosen", f"{outcome.chosen_lost_share:.3%}"),
+        ]
+    print_table(["FIGURE", "VALUE"], rows)
+
+
+def _check(slice_s: float, relay_cost_ms: float, relays: int | None, choices: Path | None) -> None:
+    if not 0 < slice_s < float("inf"):
+        raise Misuse(f"--slice-s {slice_s:g}: slices are some seconds apart, more than 0")
+    if not 0 <= relay_cost_ms < float("inf"):
+        raise Misuse(f"--relay-cost-ms {relay_cost_ms:g}: a relay costs 0 ms or more")
+    if relays is not None and relays < 0:
+        raise Misuse(f"--relays {relays}: how many relays there are, 0 or more")
+    if choices and not choices.parent.is_dir():
+        raise Misuse(f"--choices {choices} cannot be written: there is no directory {choices.parent}")
+
+
+def _read(file: Path) -> NDArray[np.generic]:
+    import zipfile
+
+    import numpy
+
+    try:
+        with file.open("rb") as opened:
+            if not zipfile.is_zipfile(opened):
+                raise Misuse(f"{file} is no .npz file: write one with numpy.savez(FILE, {KEY}=…)")
+            opened.seek(0)
+            arrays = numpy.load(opened, allow_pickle=False)
+            if KEY not in arrays.files:
+                raise Misuse(f"{file} has no array {KEY}; it has {', '.join(arrays.files) or 'none'}")
+            found: NDArray[np.generic] = arrays[KEY]
+            return found
+    except FileNotFoundError:
+        raise Missing(f"{file} does not exist") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise Misuse(f"{file} cannot be read as .npz: {error}") from error
+
+
+def _write(path: Path, choice: NDArray[np.int16]) -> None:
+    """Put the whole file in place at once, or leave what was there."""
+    import numpy
+
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as unfinished:
+            try:
+                numpy.savez_compressed(unfinished, choice=choice)
+                unfinished.close()
+                Path(unfinished.name).chmod(0o666 & ~_umask())
+                Path(unfinished.name).replace(path)
+            except BaseException:
+                Path(unfinished.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise Misuse(f"--choices {path} cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,93 @@
+"""What does each path cost? In ms of round trip, as a mean over the time for which a choice is expected to last.
+
+cost = first leg + second leg + relay + margin. A leg costs its last reading for as long as that holds, and what is
+forecast from then on. Candidate 0 is the direct path, always; candidate k is the k-th relay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causeway.routing.legs import Forecast
+from causeway.routing.mesh import Matrix
+
+HORIZON_SLICES = 16  # nothing that is known now says more about later
+MARGIN_MS = (
+    2.5  # that a relayed path must win by: smaller wins are as often lost again, the best of many is a lucky one
+)
+
+Costs = NDArray[np.float32]  # [from, candidate, to]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """All that is known when a slice ends. Matrices are [from, to]; readings are infinite where there is no path."""
+
+    reading_ms: Matrix
+    forecast: Forecast
+    holds: NDArray[np.float32]  # share of the node's horizon in which its own reading is still true
+    relay_holds: Matrix  # [node, relay]: share of the node's horizon in which the relay's reading is still true
+    lasts_slices: NDArray[np.float32]  # a choice of the node's, until it is expected to be made anew
+    relays: NDArray[np.intp]
+    relay_cost_ms: float
+
+    def first_leg_ms(self) -> Matrix:
+        """A leg from the node that decides, and the whole of a direct path."""
+        mean = self.forecast.mean_ms
+        with np.errstate(invalid="ignore"):
+            cost = self.holds[:, None] * self.reading_ms + (1 - self.holds[:, None]) * mean
+        return _usable(cost, self.reading_ms, mean)
+
+
+def outlook(
+    reading_ms: Matrix,
+    forecast: Forecast,
+    replaced_next: NDArray[np.float64],
+    turnover: float,
+    relays: NDArray[np.intp],
+    relay_cost_ms: float,
+) -> Outlook:
+    """Weigh readings against forecasts; `turnover` is how many choices a report overturns."""
+    still = np.cumprod(1 - replaced_next, axis=1)
+    lasts = np.ones_like(still)
+    lasts[:, 1:] = np.cumprod(1 - turnover * replaced_next[:, :-1], axis=1)
+    length = lasts.sum(axis=1)
+    return Outlook(
+        reading_ms,
+        forecast,
+        ((lasts * still).sum(axis=1) / length).astype(np.float32),
+        (lasts @ still.T / length[:, None]).astype(np.float32),
+        length.astype(np.float32),
+        relays,
+        relay_cost_ms,
+    )
+
+
+def path_costs(seen: Outlook, sources: slice) -> Costs:
+    """Cost of every candidate from some nodes to all; infinite for a loop and for what has no path now."""
+    count, relays = len(seen.reading_ms), seen.relays
+    first_leg = seen.first_leg_ms()[sources]
+    mean = seen.forecast.mean_ms
+    reading, later = seen.reading_ms[relays], mean[relays]
+    readable = np.where(np.isfinite(reading), reading, 0)
+    expected = np.where(np.isfinite(later), later, 0)
+    holds = seen.relay_holds[sources][:, relays, None]
+    costs = np.empty((len(first_leg), 1 + len(relays), count), dtype=np.float32)
+    costs[:, 0] = first_leg
+    relayed = costs[:, 1:]
+    relayed[:] = holds * (readable - expected)[None]
+    relayed += (expected + np.float32(seen.relay_cost_ms + MARGIN_MS))[None]
+    relayed += np.where(np.isfinite(first_leg[:, relays]), first_leg[:, relays], np.inf)[:, :, None]
+    relayed[:, ~(np.isfinite(reading) & np.isfinite(later))] = np.inf
+    place = np.arange(count)
+    for number, relay in enumerate(relays):
+        relayed[:, number, relay] = np.inf
+        relayed[place[sources] == relay, number] = np.inf
+    return costs
+
+
+def _usable(cost: Matrix, reading_ms: Matrix, mean_ms: Matrix) -> Matrix:
+    return np.where(np.isfinite(reading_ms) & np.isfinite(mean_ms), cost, np.float32(np.inf))

@@ -1,0 +1,99 @@
+"""What does a leg cost when its node reports the next time? Learnt from all reports, nothing from one reading.
+
+A round trip is the same loop from either end, so both directions speak for a leg. Levels are means of logarithms,
+which one bad reading moves little. How much more than that a leg costs on average, its tail, is learnt from all legs
+of its two nodes: a leg alone reports too seldom to show it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causeway.routing.mesh import Mask, Matrix, between
+
+FORGETTING = 0.05  # of what is known with each report: levels of days ago fade, a bad hour does not rule
+TAIL_REPORTS = 8.0  # after so many the tail counts half: a few reports show none or one that is far too long
+_MOST_SPREAD = 0.25  # variance of a logarithm; a leg with one outlier is not without any level
+_LEAST_SPREAD_BETWEEN = 1e-3
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of each leg's next report, in ms; infinite where none was ever measured."""
+
+    level_ms: Matrix
+    tail_ms: Matrix
+
+    @property
+    def mean_ms(self) -> Matrix:
+        return self.level_ms + self.tail_ms
+
+
+class Legs:
+    """Fading sums over the reports of every leg."""
+
+    def __init__(self, node_count: int) -> None:
+        self._reports = np.zeros((node_count, node_count))
+        self._sum = np.zeros((node_count, node_count))
+        self._log_sum = np.zeros((node_count, node_count))
+        self._log_square_sum = np.zeros((node_count, node_count))
+        self._pairs = between(node_count)
+
+    def observe(self, rtt_ms: Matrix, is_fresh: Mask) -> None:
+        """Take the readings that are no repetition."""
+        fresh = is_fresh & np.isfinite(rtt_ms) & self._pairs
+        value = np.where(fresh, rtt_ms, 1.0).astype(np.float64)
+        log = np.log(value)
+        kept = np.where(fresh, 1 - FORGETTING, 1.0)
+        self._reports = self._reports * kept + fresh
+        self._sum = self._sum * kept + np.where(fresh, value, 0)
+        self._log_sum = self._log_sum * kept + log
+        self._log_square_sum = self._log_square_sum * kept + log**2
+
+    def forecast(self) -> Forecast:
+        """Say what to expect of each leg."""
+        both = self._reports + self._reports.T
+        seen = (both > 0) & self._pairs
+        count = np.where(seen, both, 1.0)
+        reports = count / 2  # two readings of one loop are not two proofs
+        level = (self._log_sum + self._log_sum.T) / count
+        mean = (self._sum + self._sum.T) / count
+        square = (self._log_square_sum + self._log_square_sum.T) / count
+        several = seen & (reports > 1)
+        spread = np.where(several, (square - level**2) * reports / np.maximum(reports - 1, 0.5), 0)
+        spread = np.clip(spread, 0, _MOST_SPREAD)
+        level = _towards_nodes(level, spread, reports, seen)
+        level_ms = np.exp(level)
+        tail = np.maximum(_of_nodes(np.where(seen, np.maximum(mean - level_ms, 0), 0), seen), 0)
+        tail *= reports / (reports + TAIL_REPORTS)
+        return Forecast(
+            np.where(seen, level_ms, np.inf).astype(np.float32),
+            np.where(seen, tail, 0).astype(np.float32),
+        )
+
+
+def _towards_nodes(level: Floats, spread: Floats, reports: Floats, seen: Mask) -> Floats:
+    """Pull a level towards what its two nodes suggest, by as much as reports differ more than legs do."""
+    if not seen.any():
+        return level
+    suggested = _of_nodes(np.where(seen, level, 0), seen)
+    noise = spread[seen].mean()
+    between_legs = ((level - suggested)[seen] ** 2).mean() - noise * (1 / reports[seen]).mean()
+    worth = noise / max(between_legs, _LEAST_SPREAD_BETWEEN)
+    own: Floats = reports / (reports + worth)
+    return own * level + (1 - own) * suggested
+
+
+def _of_nodes(values: Floats, seen: Mask) -> Floats:
+    """Fit mean + row + column; `values` are 0 where nothing was seen."""
+    rows, columns = seen.sum(axis=1), seen.sum(axis=0)
+    mean = values.sum() / max(1, seen.sum())
+    row = np.where(rows, values.sum(axis=1) / np.maximum(rows, 1), mean)
+    column = np.where(columns, values.sum(axis=0) / np.maximum(columns, 1), mean)
+    fitted: Floats = row[:, None] + column[None, :] - mean
+    return fitted

@@ -1,0 +1,103 @@
+"""Measurements in, a choice for each pair out: the one object that remembers, slice by slice.
+
+A choice depends on what was observed before it and on nothing else: the same observations, the same choices.
+Memory is bounded: candidates are weighed for some nodes at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causeway.routing.costs import HORIZON_SLICES, Costs, Outlook, outlook, path_costs
+from causeway.routing.holds import Holds
+from causeway.routing.legs import Legs
+from causeway.routing.mesh import Matrix, between
+from causeway.routing.switching import DIRECT, Held, best, move
+
+TURNOVER_AT_FIRST, _TURNOVER_REPORTS = 0.5, 4.0  # until reports have shown how many choices they overturn
+_TURNOVER_FADING = 0.97  # a slice
+_MOST_AT_ONCE = 4_000_000  # costs in memory at a time
+
+
+@dataclass(slots=True)
+class _Turnover:
+    """How many of the best paths are others after a report: near 1 in a volatile mesh, near 0 in a stable one."""
+
+    overturned: float = 0.0
+    reports: float = 0.0
+
+    def share(self) -> float:
+        first = TURNOVER_AT_FIRST * _TURNOVER_REPORTS
+        return min(1.0, (self.overturned + first) / (self.reports + _TURNOVER_REPORTS))
+
+    def add(self, overturned: float, reports: float) -> None:
+        self.overturned = _TURNOVER_FADING * self.overturned + overturned
+        self.reports = _TURNOVER_FADING * self.reports + reports
+
+
+class Router:
+    """Of all pairs of a mesh."""
+
+    def __init__(self, node_count: int, relays: NDArray[np.intp], relay_cost_ms: float) -> None:
+        self.relays = relays
+        self._relay_cost_ms = relay_cost_ms
+        self._pairs = between(node_count)
+        self._holds, self._legs, self._turnover = Holds(node_count), Legs(node_count), _Turnover()
+        self._reading: Matrix | None = None
+        self._reported = 0.0
+        self._best: NDArray[np.int16] | None = None
+        self.held = Held.nothing(node_count, node_count)
+
+    def observe(self, rtt_ms: Matrix) -> None:
+        """Take one slice of checked measurements."""
+        if self._reading is None:
+            self._legs.observe(rtt_ms, self._pairs)
+        else:
+            differs = (rtt_ms != self._reading) & self._pairs
+            comparable = np.isfinite(rtt_ms) & np.isfinite(self._reading) & self._pairs
+            reports = self._holds.observe(differs & comparable, comparable)
+            self._legs.observe(rtt_ms, differs | reports[:, None])
+            self._reported = float(reports.mean())
+        self._reading = rtt_ms
+
+    def decide(self, price_ms: Matrix, at_s: float, *, is_first: bool = False) -> None:
+        """Move the pairs for which it pays; the first time every pair takes what is best, for nothing."""
+        seen = self.outlook()
+        if is_first:
+            self.held = Held.nothing(*self.held.candidate.shape)
+        now_best = np.empty_like(self.held.candidate)
+        for sources, costs in self._costs(seen):
+            now_best[sources] = best(costs)
+            held = self.held.part(sources)
+            if is_first:
+                held.candidate[:] = now_best[sources]
+            else:
+                move(held, costs, seen.lasts_slices[sources], price_ms[sources], at_s)
+        np.fill_diagonal(self.held.candidate, DIRECT)
+        if self._best is not None:
+            self._turnover.add(float((now_best != self._best)[self._pairs].mean()), self._reported)
+        self._best = now_best
+
+    def outlook(self) -> Outlook:
+        """What is known now."""
+        assert self._reading is not None, "nothing was observed"
+        replaced = self._holds.replaced_next(HORIZON_SLICES)
+        return outlook(
+            self._reading, self._legs.forecast(), replaced, self._turnover.share(), self.relays, self._relay_cost_ms
+        )
+
+    def choice(self) -> NDArray[np.int16]:
+        """The relay of each pair, -1 for the direct path."""
+        names = np.concatenate([[-1], self.relays]).astype(np.int16)
+        return names[self.held.candidate]
+
+    def _costs(self, seen: Outlook) -> Iterator[tuple[slice, Costs]]:
+        count = len(self.held.candidate)
+        rows = max(1, _MOST_AT_ONCE // ((1 + len(self.relays)) * count))
+        for start in range(0, count, rows):
+            sources = slice(start, min(start + rows, count))
+            yield sources, path_costs(seen, sources)

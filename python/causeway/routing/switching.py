@@ -1,0 +1,74 @@
+"""When is a better path better enough to move to?
+
+Two speeds. Away from a path that has failed: at once, for nothing. To one that is only better: when what it saves
+until the choice is expected to be made anew is more than a switch costs, and more still for a path just left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causeway.routing.costs import Costs
+from causeway.routing.mesh import Mask, Matrix
+
+DIRECT = 0  # the candidate that is always there
+DAMPING = 0.5  # of the price, added for a path at the moment it was left
+DAMPING_HALF_LIFE_S = 60.0  # some reports long, so that two paths that take turns are not followed at each turn
+_NEVER_S = -1e9
+
+Candidates = NDArray[np.int16]  # [from, to]
+
+
+@dataclass(slots=True)
+class Held:
+    """What each pair of some nodes uses, and what it left when."""
+
+    candidate: Candidates
+    left: Candidates
+    left_s: NDArray[np.float64]
+
+    @classmethod
+    def nothing(cls, sources: int, targets: int) -> Held:
+        shape = (sources, targets)
+        direct = np.full(shape, DIRECT, dtype=np.int16)
+        return cls(direct, np.full(shape, -1, dtype=np.int16), np.full(shape, _NEVER_S))
+
+    def part(self, sources: slice) -> Held:
+        """Return a view on the pairs from some nodes."""
+        return Held(self.candidate[sources], self.left[sources], self.left_s[sources])
+
+
+def best(costs: Costs) -> Candidates:
+    """The cheapest candidate of each pair; of equals the direct path, then the first."""
+    cheapest: Candidates = costs.argmin(axis=1).astype(np.int16)
+    return cheapest
+
+
+def of(costs: Costs, candidate: Candidates) -> Matrix:
+    """What each pair's candidate costs."""
+    chosen: Matrix = np.take_along_axis(costs, candidate[:, None, :].astype(np.intp), axis=1)[:, 0]
+    return chosen
+
+
+def needed_ms(held: Held, better: Candidates, price_ms: Matrix, at_s: float) -> NDArray[np.float64]:
+    """What a move must save in all."""
+    fading = np.exp2(-np.maximum(at_s - held.left_s, 0) / DAMPING_HALF_LIFE_S)
+    return price_ms * (1 + DAMPING * np.where(better == held.left, fading, 0))
+
+
+def move(held: Held, costs: Costs, lasts_slices: NDArray[np.float32], price_ms: Matrix, at_s: float) -> Mask:
+    """Move every pair for which it pays, and return which they are."""
+    better = best(costs)
+    now, then = of(costs, held.candidate), of(costs, better)
+    has_failed = np.isinf(now)
+    # Without any path the direct one is as good as another: it needs nobody's help to come back.
+    better = np.where(np.isinf(then), np.int16(DIRECT), better)
+    saved = np.where(has_failed, np.inf, np.where(np.isinf(then), 0, now - np.where(has_failed, 0, then)))
+    moves: Mask = (better != held.candidate) & (saved * lasts_slices[:, None] > needed_ms(held, better, price_ms, at_s))
+    held.left[:] = np.where(moves, held.candidate, held.left)
+    held.left_s[:] = np.where(moves, at_s, held.left_s)
+    held.candidate[:] = np.where(moves, better, held.candidate)
+    return moves
