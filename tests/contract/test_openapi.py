@@ -10,7 +10,6 @@ from causeway.api.examples import APPLICATION
 from causeway.model.document.application import WRITABLE
 from causeway.model.document.extension import FIELDS as EXTENSION_FIELDS
 
-
 WITHOUT_BODY = {"/api/v1/edges/{name}/invitation"}
 
 
