@@ -160,7 +160,19 @@ def test_what_cannot_be_invited_or_revoked_is_refused_with_a_reason(network: Net
     assert "there is no edge 'ams-1', nor was one invited" in network.command("revoke", "ams-1", status=1)
     network.invite("fra-1")
     assert "fra-1.join exists" in network.command("invite", "fra-1", status=2)
-    network.command("revoke", "fra-1")
+    network.outpost(network.folder / "fra-1.join", "fra-1", FIRST).start()  # which is still one
+
+
+def test_commands_answer_programs_too(network: Network) -> None:
+    piped = json.loads(network.command("invite", "fra-1", "--out", "-"))
+    assert (piped["name"], piped["url"]) == ("fra-1", network.url)
+    told = json.loads(network.command("invite", "fra-1", "--out", "f.join", "-o", "json"))
+    assert told == {"name": "fra-1", "file": "f.join"} and (network.folder / "f.join").exists()
+    edge = network.outpost(network.folder / "f.join", "fra-1", FIRST).start()
+    eventually(lambda: "fra-1" in network.command("edges"))
+    assert json.loads(network.command("drain", "fra-1", "-o", "json")) == {"name": "fra-1", "drained": True}
+    assert json.loads(network.command("revoke", "fra-1", "-o", "json")) == {"name": "fra-1", "is_in_force": True}
+    eventually(lambda: edge.told()["is_connected"] is False)
 
 
 def test_control_without_a_network_says_how_to_have_one(edge: Running) -> None:

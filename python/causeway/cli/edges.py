@@ -39,12 +39,16 @@ def edges(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile 
 def drain(
     name: Annotated[str, typer.Argument(metavar="EDGE", help="As causeway edges calls it.", show_default=False)],
     undo: Annotated[bool, typer.Option("--undo", help="Have it serve again.")] = False,
+    output: Output = Format.TABLE,
     url: Url = None,
     token_file: TokenFile = None,
 ) -> None:
     """Take an edge of another machine out of service: its connections end as those of a deleted application do."""
     with connect(url, token_file) as client:
         client.drain_edge(name, is_drained=not undo)
+    if output is Format.JSON:
+        print_json({"name": name, "drained": not undo})
+        return
     say(f"edge {name} serves again" if undo else f"edge {name} serves nobody any more", style="green")
     if not undo:
         hint(f"undo:  causeway drain {name} --undo")
@@ -54,35 +58,58 @@ def drain(
 def invite(
     name: Annotated[str, typer.Argument(metavar="EDGE", help="Its name, like fra-1.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it. Default: EDGE.join.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Where to write it; - for standard output. Default: EDGE.join."),
     ] = None,
+    output: Output = Format.TABLE,
     url: Url = None,
     token_file: TokenFile = None,
 ) -> None:
     """Let another machine be an edge: write a file that it joins with, once, within the hour."""
+    path = out or Path(f"{name}.join")
+    if path.exists():  # before there is a new invitation, which withdraws the one that is in it
+        raise _exists(path)
     with connect(url, token_file) as client:
         invitation = client.invite_edge(name)
-    path = out or Path(f"{name}.join")
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(invitation, file)
-    except FileExistsError:
-        raise Misuse(f"{path} exists: remove it, or give --out another name") from None
-    except OSError as error:
-        raise Misuse(f"{path} cannot be written: {error.strerror}") from None
+    if path == Path("-"):
+        print_json(invitation)
+        return
+    _write_secret(path, json.dumps(invitation))
+    if output is Format.JSON:
+        print_json({"name": name, "file": str(path)})
+        return
     say(f"wrote {path}, which lets one machine in, within the hour: keep it secret", style="green")
     hint(f"there:  causeway edge --join {path.name} --edge-ip ADDRESS")
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """For this user alone, and over nothing that is there."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text + "\n")
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        raise Misuse(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _exists(path: Path) -> Misuse:
+    return Misuse(f"{path} exists: remove it, or give --out another name")
 
 
 @app.command(cls=GroupedCommand)
 def revoke(
     name: Annotated[str, typer.Argument(metavar="EDGE", help="As causeway edges calls it.", show_default=False)],
+    output: Output = Format.TABLE,
     url: Url = None,
     token_file: TokenFile = None,
 ) -> None:
     """Have an edge be none any more. It hears nothing from now on, and serves what it has until it is stopped."""
     with connect(url, token_file) as client:
         is_in_force = client.revoke_edge(name)
+    if output is Format.JSON:
+        print_json({"name": name, "is_in_force": is_in_force})
+        return
     say(f"edge {name} is revoked", style="green")
     if not is_in_force:
         hint("nats-server cannot be reached and hears of it as soon as it can")

@@ -271,7 +271,7 @@ class Link:
         while not self._is_over:
             try:
                 return await self._opened()
-            except (NatsError, OSError, TimeoutError) as error:
+            except Exception as error:  # whatever it is, the next try may go well
                 self._note(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -325,7 +325,7 @@ class Link:
             try:
                 await self._started(client)
                 return
-            except (NatsError, OSError, TimeoutError, Unreachable) as error:
+            except Exception as error:  # whatever it is, the next try may go well
                 if str(error) != last:
                     last = str(error)
                     log.warning("exchange: %s: %s; it is tried again", type(error).__name__, error or "no reason given")
