@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line.say("failed", why=str(error) if told else f"{type(error).__name__}: {error}")
         if told is None:
             raise
-        print(f"causeway up: {error}", file=sys.stderr)
+        from causeway.settings import command
+
+        print(f"{command(arguments)}: {error}", file=sys.stderr)
         return int(told)
     return 0
 

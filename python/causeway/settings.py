@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -80,8 +81,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
     """
     parser = _parser()
     read = parser.parse_args(arguments)
-    if read.join:
-        parser.prog = "causeway edge"
+    parser.prog = command(arguments)
     if not 0 <= read.workers <= _MOST_WORKERS:
         parser.error(f"--workers {read.workers}: 0 (one per core) to {_MOST_WORKERS}")
     if not 0 <= read.drain_s <= _MOST_DRAIN_S:
@@ -164,6 +164,12 @@ def _exchange_token(file: Path | None) -> str | None:
     if token == "":
         raise StartError(f"--exchange-token-file {file} is empty: put the token of nats-server there", status=2)
     return token
+
+
+def command(arguments: Sequence[str] | None) -> str:
+    """What was typed to get here."""
+    is_edge = any(argument.startswith("--join") for argument in (sys.argv[1:] if arguments is None else arguments))
+    return "causeway edge" if is_edge else "causeway up"
 
 
 def is_token(text: str) -> bool:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from causeway.premises import bind_api, data_dir_of_our_own, root_token
-from causeway.settings import StartError, read_settings
+from causeway.settings import StartError, command, read_settings
 from causeway.supervise.keeper import Keeper
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             api = bind_api(settings.api_host, settings.api_port)
             return Keeper(given, settings.data_dir, api, settings.drain_s).run()
     except StartError as error:
-        print(f"causeway up: {error}", file=sys.stderr)
+        print(f"{command(given)}: {error}", file=sys.stderr)
         return error.status
 
 
