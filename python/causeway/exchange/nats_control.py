@@ -222,7 +222,6 @@ class NatsControl:
             raise Unreachable(f"nats-server does not take who was revoked: {answer['error']}")
 
     async def _on_connected(self, client: NatsClient) -> None:
-        await self._tell_of_revoked()
         jetstream = client.jetstream()
         try:
             await jetstream.key_value(words.SNAPSHOTS)
@@ -236,6 +235,7 @@ class NatsControl:
                 await client.subscribe(words.RENEWALS, cb=partial(self._on_enrol, self._registry.renew))
             self._listens = client
         self._on_change()
+        await self._tell_of_revoked()  # last, for all else does without; nats-server has known since it started
 
     async def _on_chunk(self, message: Msg) -> None:
         try:

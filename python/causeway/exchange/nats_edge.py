@@ -91,7 +91,7 @@ class NatsEdge:
     async def _on_connected(self, client: NatsClient) -> None:
         if self._membership and not await self._is_member(client, self._membership):
             return
-        if self._listens is not client:  # later connections of one find their subscriptions renewed
+        if self._listens is not client:  # else it is tried again, and has them
             await client.subscribe(words.ask_subject(self.name), cb=self._on_ask)
             await client.subscribe(words.snapshot_subject(self.name), cb=self._on_new_snapshot)
             if self._listens is None:
