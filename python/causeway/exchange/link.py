@@ -34,6 +34,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 3.0  # between tries to connect, of whic
 _LOOK_S = 1.0  # whether the connection is still one, whatever the library says of it or does not
 _PING_S = 5  # twice unanswered, the connection is taken for dead
 _STOP_S = 2.0
+_LEAVE_S = 1.0  # most answers take a few ms; one that takes longer is asked for again
 ROOM_BYTES = 4096  # of a message, for its subject and head
 
 
@@ -87,14 +88,25 @@ class NatsClient(Client):
         assert self.identity
         return base64.b64encode(self.identity.private_key().sign(nonce.encode()))
 
+    async def leave(self) -> None:
+        """Another one is in use: be asked nothing more, answer what was asked, and end."""
+        try:
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                asked = [one for one in self._subs.values() if not one.subject.startswith(self._inbox_prefix.decode())]
+                for subscription in asked:
+                    await subscription.unsubscribe()
+                await self.flush()
+                await asyncio.sleep(_LEAVE_S if asked else 0)
+            await self.end()
+        finally:
+            self.abandon()
+
     async def end(self) -> None:
-        """What it was asked it answers first, if it can."""
-        if not self.is_connected:
-            self._fail_questions()
+        self._fail_questions()
         try:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 async with asyncio.timeout(_STOP_S):
-                    await (self.drain() if self.is_connected else self.close())
+                    await self.close()
         finally:
             self.abandon()
 
@@ -264,7 +276,7 @@ class Link:
         self._is_lost.set()  # look which one it is
         await self._begin_with(client)
         if before:
-            await before.end()
+            await before.leave()
 
     async def _connected(self) -> NatsClient | None:
         pause_s = _FIRST_PAUSE_S

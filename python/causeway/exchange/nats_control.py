@@ -217,7 +217,7 @@ class NatsControl:
             await client.open(name="control-accounts", allow_reconnect=False)
             answer = msgspec.json.decode((await client.request(_ACCOUNTS, told.encode(), timeout=_PUT_S)).data)
         finally:
-            await client.close()
+            await client.end()
         if "error" in answer:
             raise Unreachable(f"nats-server does not take who was revoked: {answer['error']}")
 
