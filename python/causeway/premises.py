@@ -18,7 +18,7 @@ from causeway.model.snapshot import socket_text
 from causeway.settings import TOKEN_VARIABLE, Settings, StartError, is_token
 
 if TYPE_CHECKING:
-    from causeway.exchange.membership import Membership
+    from causeway.exchange.identity import Identity
 
 
 @contextmanager
@@ -92,14 +92,13 @@ def edge_terms(settings: Settings, api_port: int) -> SnapshotSettings:
     )
 
 
-def membership(path: Path, join: Path) -> Membership:
+def edge_identity(path: Path, join: Path) -> Identity:
     """Who this edge is: what it was certified as, kept at `path`, or what a later invitation says.
 
     Raises:
         StartError: neither can be used.
     """
     from causeway.exchange import identity  # most machines are alone
-    from causeway.exchange.membership import Membership
 
     kept = invited = None
     try:
@@ -113,9 +112,9 @@ def membership(path: Path, join: Path) -> Membership:
         told = f"{path.parent.parent} is the data of edge {kept.name}, and {join} invites {invited.name}"
         raise StartError(f"{told}: give each edge a --data-dir of its own", 2)
     if kept and not (invited and invited.made_unix_s > kept.made_unix_s):
-        return Membership(path, kept)
+        return kept
     assert invited
-    return Membership(path, invited)
+    return invited
 
 
 def is_local(address: Address) -> bool:

@@ -13,14 +13,18 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from causeway.model.snapshot import socket_text
 from causeway.supervise.line import Birth, Line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from causeway.edge.agent import Agent
     from causeway.exchange.bus import EdgeSide
+    from causeway.exchange.identity import Identity
     from causeway.exchange.nats_edge import NatsEdge
     from causeway.serving import Serving
     from causeway.settings import Settings
@@ -130,7 +134,13 @@ def _import_house() -> None:
 
 
 def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: socket.socket | None) -> Serving:
-    agent, exchange = _come_up(settings, line, link, lambda: _nats_edge(settings, port), _import_outpost)
+    from causeway.premises import edge_identity
+
+    assert settings.exchange
+    join, path = settings.exchange.join, settings.data_dir / "exchange" / "identity.json"
+    identity = edge_identity(path, join) if join else None  # first: who cannot start must not have begun to serve
+    makes = partial(_nats_edge, settings, port, path, identity)
+    agent, exchange = _come_up(settings, line, link, makes, _import_outpost)
 
     from causeway.outpost import Outpost
 
@@ -146,20 +156,20 @@ def _import_outpost() -> None:
     import causeway.outpost  # noqa: F401
 
 
-def _nats_edge(settings: Settings, port: int) -> NatsEdge:
+def _nats_edge(settings: Settings, port: int, path: Path, identity: Identity | None) -> NatsEdge:
+    """`identity` is kept at `path`; none where the operator's own nats-server lets in whom it will."""
     from causeway.exchange.link import Where
+    from causeway.exchange.membership import Membership
     from causeway.exchange.nats_edge import NatsEdge
     from causeway.exchange.words import Site
-    from causeway.premises import edge_terms, membership
+    from causeway.premises import edge_terms
 
     told, terms = settings.exchange, edge_terms(settings, port)
-    assert told
     site = Site.of(settings.edge_addresses, terms)
-    if told.join:
-        member = membership(settings.data_dir / "exchange" / "identity.json", told.join)
-        identity = member.identity()
+    if identity:
+        member = Membership(path, identity)
         return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member)
-    assert told.edge_name
+    assert told and told.edge_name
     return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site)
 
 
