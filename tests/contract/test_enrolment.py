@@ -56,7 +56,7 @@ class Network:
         """Whether a new application comes to it."""
         port = free_port()
         self.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(self.programs)}")
-        return bool(eventually(lambda: ask(port, edge.address) == b"hello", 5))
+        return bool(eventually(lambda: ask(port, edge.address) == b"hello", 20))
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class Outpost:
         return self
 
     def await_readiness(self, status: int) -> None:
-        eventually(lambda: self.readiness().status_code == status, 15)
+        eventually(lambda: self.readiness().status_code == status, 30)
 
     @property
     def output(self) -> str:
