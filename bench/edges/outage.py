@@ -40,9 +40,9 @@ class Network:
         self.origin = start_echo(programs)
         self.port = self.application()
 
-    def start_nats(self) -> Program:
+    def start_nats(self, *flags: str) -> Program:
         configuration = self.control.data_dir / "exchange" / "nats.conf"
-        nats = self._programs.start("nats-server", "-c", configuration, "-a", "127.0.0.1")
+        nats = self._programs.start("nats-server", "-c", configuration, "-a", "127.0.0.1", *flags)
         eventually(lambda: "Server is ready" in nats.output)
         return nats
 
@@ -63,18 +63,11 @@ class Network:
         return all(ask(port, edge.address) == b"hello" for edge in self.edges)
 
     def consumers(self) -> int:
-        """Of JetStream, as nats-server itself counts them."""
-        told = httpx.get(f"http://127.0.0.1:{self.monitor_port()}/jsz", trust_env=False).json()
-        return int(told["consumers"])
-
-    def monitor_port(self) -> int:
-        """nats-server is started anew with a port that tells of it."""
-        self.nats.end()
+        """Of JetStream, as nats-server itself counts them: it is started anew with a port that tells of it."""
         port = free_port()
-        configuration = self.control.data_dir / "exchange" / "nats.conf"
-        self.nats = self._programs.start("nats-server", "-c", configuration, "-a", "127.0.0.1", "-m", str(port))
-        eventually(lambda: "Server is ready" in self.nats.output)
-        return port
+        self.nats.end()
+        self.nats = self.start_nats("-m", str(port))
+        return int(httpx.get(f"http://127.0.0.1:{port}/jsz", trust_env=False).json()["consumers"])
 
 
 class Users:

@@ -111,7 +111,7 @@ def edge_identity(path: Path, join: Path) -> Identity:
     if kept and invited and kept.name != invited.name:
         told = f"{path.parent.parent} is the data of edge {kept.name}, and {join} invites {invited.name}"
         raise StartError(f"{told}: give each edge a --data-dir of its own", 2)
-    if kept and not (invited and invited.made_unix_s > kept.made_unix_s):
+    if kept and not (invited and invited.made_unix_s > kept.made_unix_s and not invited.has_expired):
         return kept
     assert invited
     return invited

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from pathlib import Path
 
 import msgspec
@@ -59,6 +60,10 @@ class Identity(msgspec.Struct, frozen=True):
     @property
     def expires_unix_s(self) -> int | None:
         return nats_jwt.life_unix_s(self.jwt)[1]
+
+    @property
+    def has_expired(self) -> bool:
+        return (expires := self.expires_unix_s) is not None and expires <= time.time()
 
     def private_key(self) -> Ed25519PrivateKey:
         key = load_pem_private_key(self.key.encode(), None)

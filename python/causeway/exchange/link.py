@@ -13,7 +13,6 @@ import logging
 import random
 import ssl
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +124,7 @@ class NatsClient(Client):
     @property
     def hint(self) -> str:
         """What there is to say of a connection that does not come about."""
-        expires = self.identity.expires_unix_s if self.identity else None
-        if not self.identity or expires is None or expires > time.time():
+        if self.identity is None or not self.identity.has_expired:
             return ""
         return f" (the certificate of {self.identity.name} has expired: causeway invite {self.identity.name})"
 

@@ -142,7 +142,7 @@ class Registry(Protocol):
     """Who may be an edge here. Called in threads of the exchange's own."""
 
     def enrol(self, invitation: str, request: str) -> words.Granted:
-        """Certify who was invited. Raises NotGranted: never, or (`is_final` not set) not now."""
+        """Certify who was invited. Raises NotGranted."""
 
     def renew(self, name: str, request: str) -> words.Granted:
         """Certify an edge anew. Raises NotGranted."""
@@ -155,9 +155,7 @@ class Registry(Protocol):
 
 
 class NotGranted(Exception):
-    def __init__(self, message: str, *, is_final: bool = True) -> None:
-        super().__init__(message)
-        self.is_final = is_final
+    """Nor will it be when asked again; the message says why. Whatever else is raised may pass."""
 
 
 class NatsControl:
@@ -254,7 +252,7 @@ class NatsControl:
         except words.Unreadable as error:
             answer = words.Answer(code=words.REFUSED, message=f"the request cannot be read: {error}")
         except NotGranted as error:
-            answer = words.Answer(code=words.REFUSED if error.is_final else "later", message=str(error))
+            answer = words.Answer(code=words.REFUSED, message=str(error))
         except Exception as error:  # whatever it is, who asks must hear of it
             log.exception("a certificate could not be given to %s", who)
             answer = words.Answer(code="later", message=f"control failed: {type(error).__name__}")

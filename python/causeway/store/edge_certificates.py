@@ -62,11 +62,11 @@ def live(connection: Connection, name: str, now_unix_s: int) -> int:
     return connection.execute(counted).scalar_one()
 
 
-def revoke(connection: Connection, name: str, now_unix_s: int) -> int:
-    """All that it has, and its invitation; answer how many there were."""
+def revoke(connection: Connection, name: str, now_unix_s: int) -> None:
+    """All that it has, and its invitation."""
     connection.execute(delete(invitations).where(invitations.c.name == name))
     those = (certificates.c.name == name, certificates.c.revoked_unix_s.is_(None))
-    return connection.execute(update(certificates).where(*those).values(revoked_unix_s=now_unix_s)).rowcount
+    connection.execute(update(certificates).where(*those).values(revoked_unix_s=now_unix_s))
 
 
 def revoked(connection: Connection, now_unix_s: int) -> dict[str, int]:
