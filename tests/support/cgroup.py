@@ -1,5 +1,6 @@
 """A cgroup with a memory limit for a program under test, versions 2 and 1; buffers of sockets count."""
 
+import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from support.patience import eventually
+
 _numbers = itertools.count()
+REAPED_S = 20
 
 
 class MemoryGroup:
@@ -59,7 +63,18 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
     try:
         yield MemoryGroup(directory, version, limit_bytes)
     finally:
+        eventually(lambda: _removed(directory), REAPED_S, every_s=0.02)
+
+
+def _removed(directory: Path) -> bool:
+    """Whether the group is gone. The kernel keeps it until whoever inherited its dead processes has reaped them."""
+    try:
         directory.rmdir()
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise
+    return True
 
 
 def _top() -> tuple[Path, int]:
