@@ -56,6 +56,12 @@ class Edge:
     def explain(self, application: str, client: str, port: int) -> bytes:
         """What the rules say of this client; `null` where the application has no firewall."""
 
+    def identify(self, identity: bytes) -> None:
+        """Be this to other edges from the next connection on: JSON of ca, certificate and key, each PEM.
+
+        Raises NativeError if it cannot be used; what it was before stays.
+        """
+
     def guard_look(self, max_samples: int) -> bytes:
         """A Look: what guard, engine and fast path have seen, and samples since the last look."""
 

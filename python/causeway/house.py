@@ -17,6 +17,7 @@ from causeway.control.plane import Plane, Site
 from causeway.control.tokens import Keyring
 from causeway.edge.agent import Agent
 from causeway.model.problem import Problem
+from causeway.model.snapshot import socket_text
 from causeway.premises import edge_terms, origin_policy
 from causeway.serving import Serving
 from causeway.settings import Settings
@@ -32,10 +33,11 @@ _AGAIN_S = 1.0  # between attempts to bring control up, and looks for rules whos
 
 
 def site(settings: Settings, api_port: int) -> Site:
-    return Site(settings.edge_addresses, edge_terms(settings, api_port), origin_policy(settings, api_port))
+    overlay = socket_text(*settings.overlay) if settings.overlay else ""
+    return Site(settings.edge_addresses, edge_terms(settings, api_port), origin_policy(settings, api_port), overlay)
 
 
-def _fleet(settings: Settings, plane: Plane) -> Fleet | None:
+def _fleet(settings: Settings, plane: Plane, agent: Agent) -> Fleet | None:
     told = settings.exchange
     if told is None:
         return None
@@ -54,7 +56,7 @@ def _fleet(settings: Settings, plane: Plane) -> Fleet | None:
         log.error("there are no edges of other machines until this is mended and control started again: %s", error)
         return None
     where, registrar = Where(told.url, identity=authority.control), Registrar(plane, authority)
-    return Fleet(plane, lambda on_change: NatsControl(where, on_change, registrar), authority)
+    return Fleet(plane, lambda on_change: NatsControl(where, on_change, registrar), authority, agent.identify)
 
 
 class House(Serving):
@@ -63,7 +65,7 @@ class House(Serving):
     def __init__(self, settings: Settings, plane: Plane, keyring: Keyring, agent: Agent, line: Line) -> None:
         super().__init__(settings, agent, line)
         self._plane, self._keyring, self._chronicle = plane, keyring, Chronicle()
-        self._fleet = _fleet(settings, plane)
+        self._fleet = _fleet(settings, plane, agent)
         if self._fleet:
             plane.fleet = self._fleet
 

@@ -165,7 +165,7 @@ def _nats_edge(settings: Settings, port: int, path: Path, identity: Identity | N
     from causeway.premises import edge_terms
 
     told, terms = settings.exchange, edge_terms(settings, port)
-    site = Site.of(settings.edge_addresses, terms)
+    site = Site.of(settings.edge_addresses, terms, socket_text(*settings.overlay) if settings.overlay else "")
     if identity:
         member = Membership(path, identity)
         return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member)

@@ -66,6 +66,7 @@ class Settings:
     given_token: str | None
     drain_s: float = 30.0
     exchange: ExchangeSettings | None = None
+    overlay: tuple[Address, int] | None = None  # where other edges come in
 
     @property
     def is_outpost(self) -> bool:
@@ -116,6 +117,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         given_token=given,
         drain_s=read.drain_s,
         exchange=_exchange(parser, read),
+        overlay=_overlay(parser, read),
     )
 
 
@@ -156,6 +158,23 @@ def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> Exch
     return ExchangeSettings(url, read.name, token, read.exchange_ca, certifies=certifies)
 
 
+def _overlay(parser: argparse.ArgumentParser, read: argparse.Namespace) -> tuple[Address, int] | None:
+    if read.overlay is None:
+        return None
+    host, port = read.overlay
+    is_certified = (read.join and "://" not in read.join) or (
+        read.exchange and read.exchange.startswith("tls://") and not (read.exchange_token_file or read.exchange_ca)
+    )
+    if not is_certified:
+        parser.error(
+            "--overlay needs edges that prove who they are: control with --exchange tls://HOST:PORT and no token or CA "
+            "of your own, edges with --join FILE"
+        )
+    if host.is_unspecified or host.is_multicast or not port:
+        parser.error(f"--overlay {host}: other edges connect there: an address of this machine and a port")
+    return host, port
+
+
 def _exchange_token(file: Path | None) -> str | None:
     try:
         token = file.read_text().strip() if file else None
@@ -191,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fast-path", choices=FAST_PATH, default=FAST_PATH[0], help="plain flows carried by the kernel")
     add("--fast-path-flows", type=int, default=131_072, metavar="N", help="room in the kernel; IPv6: a quarter of it")
     add("--guard", choices=GUARD, default=GUARD[0], help="packets judged before the stack sees them (XDP)")
+    add("--overlay", type=_socket, metavar="IP:PORT", help="listen there for other edges; default off")
     add("--drain-s", type=int, default=30, metavar="S", help="how long connections may go on at a stop or an upgrade")
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")

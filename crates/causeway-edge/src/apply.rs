@@ -5,6 +5,7 @@
 
 mod fates;
 mod mitigation;
+mod overlaying;
 mod preparation;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,12 +27,14 @@ use crate::firewall::blobs::{Blob, Blobs};
 use crate::guard::{Ban, Guarding};
 use crate::listen;
 use crate::origin::{OriginSet, Policy};
+use crate::overlay;
 use crate::report::{ListenerReport, ListenerState, Outcome, Reason};
 use crate::resolve::{self, Names};
 use crate::snapshot::{self, Application, Balance, Family, Origins, Protocol, Settings, Snapshot};
 use crate::sockets::Shared;
 use crate::sys;
 use crate::worker::{Place, Step, Worker};
+pub use overlaying::Overlaying;
 use preparation::Preparation;
 
 /// Listeners may take this share of the file descriptors; the rest is for flows.
@@ -67,6 +70,7 @@ pub struct Running {
     most_files: usize,
     /// What another process counted of these applications before this one took over.
     counted_before: HashMap<String, Totals>,
+    pub overlay: Overlaying,
 }
 
 /// A finished change.
@@ -133,6 +137,8 @@ impl Running {
             wanted.insert(id, active);
         }
         let mut change = Preparation::new(workers.len());
+        let spec = snapshot.overlay.as_ref();
+        let exits = self.prepare_overlay(spec, &wanted, &has_changed, (&policy, names.as_ref()), &mut change);
         for (place, sockets) in self.dispatching.take_adopted() {
             change.add_listener(place, &sockets, None);
         }
@@ -184,6 +190,7 @@ impl Running {
         self.sockets.extend(std::mem::take(&mut change.sockets));
         self.sockets.retain(|_, sockets| sockets.strong_count() > 0);
         self.names = names;
+        (self.overlay.running, self.overlay.exits) = exits;
         let mut listeners = change.reports();
         self.guard_and_carry(plan, &mut listeners);
         self.listeners.clone_from(&listeners);
@@ -196,6 +203,9 @@ impl Running {
     pub fn takeover(&mut self, workers: usize) -> Vec<Step> {
         let mut steps = vec![Step::MostFiles(self.most_files)];
         for (place, id) in &self.places {
+            if id == overlay::LISTENER {
+                steps.extend(self.overlay.listen_again(*place, &mut self.sockets, workers));
+            }
             let Some(active) = self.applications.get(id) else { continue };
             let held = self.sockets.get(place).and_then(Weak::upgrade);
             // With no other worker, a thread that has ended took the sockets along.

@@ -25,6 +25,7 @@ use crate::firewall::blobs::Blobs;
 use crate::guard::{self, Guarding};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
+use crate::overlay::identity::Identity;
 use crate::pressure::{PortPressure, PressureGauge};
 use crate::report::{ApplicationReport, ApplyReport, OpenFiles, Outcome, Report};
 use crate::snapshot::{OnDelete, Snapshot};
@@ -312,6 +313,7 @@ impl Edge {
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
             memory: self.strain.report(),
             port_pressure,
+            overlay: state.running.overlay.report(),
             totals: state.running.totals(),
             applications,
             carriers: state.running.carry.carriers(),
@@ -322,6 +324,16 @@ impl Edge {
             rejected_snapshots: state.rejected_snapshots.clone(),
             bans_not_believed: self.bans_not_believed.clone(),
         }
+    }
+
+    /// Be this to other edges, from the next connection on. `json`: `ca`, `certificate` and `key`, each PEM.
+    ///
+    /// # Errors
+    /// `Refused`: it goes on as what it was.
+    pub fn identify(&self, json: &[u8]) -> Result<(), EdgeError> {
+        let identity = Identity::read(json)?;
+        self.state().running.overlay.identity.store(Some(Arc::new(identity)));
+        Ok(())
     }
 
     /// Which sources are banned from which applications now, the most recent first: for whoever can refuse them before

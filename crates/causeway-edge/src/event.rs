@@ -74,6 +74,8 @@ pub enum Cause {
     ClientGone,
     SessionEvicted,
     OriginPortUnreachable,
+    PathBroken,
+    PathUnknown,
     Panic,
     WorkerReplaced,
 }
@@ -197,6 +199,18 @@ impl Cause {
             Cause::OriginPortUnreachable => {
                 ("origin_port_unreachable", Disconnect, 447, "the origin answered that the port is closed")
             }
+            Cause::PathBroken => (
+                "path_broken",
+                OriginError,
+                523,
+                "an edge on the way to the origin cannot be reached, or does not take flows of this one",
+            ),
+            Cause::PathUnknown => (
+                "path_unknown",
+                OriginError,
+                523,
+                "the last edge of the path does not serve this application, or not yet",
+            ),
             Cause::WorkerReplaced => (
                 "worker_replaced",
                 Disconnect,
@@ -240,6 +254,8 @@ pub struct Event {
     pub client_rtt_ns: u64,
     pub origin_rtt_ns: u64,
     pub firewall: Matched,
+    /// The same at every edge that the flow goes through; 0: at this one alone.
+    pub trace: u64,
 }
 
 /// What the ends of a ring tell each other beside it.
@@ -381,6 +397,9 @@ pub struct Record {
     pub origin_rtt_ns: u64,
     pub ip_firewall: bool,
     pub client_matched_ip_firewall: Matched,
+    /// Of a flow that goes through several edges: the same at each. 16 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     pub status: u16,
     pub cause: &'static str,
     pub message: String,
@@ -410,6 +429,7 @@ impl Record {
             origin_rtt_ns: event.origin_rtt_ns,
             ip_firewall: event.firewall != Matched::Unknown,
             client_matched_ip_firewall: event.firewall,
+            trace: (event.trace != 0).then(|| format!("{:016x}", event.trace)),
             status,
             cause,
             message,
@@ -438,6 +458,7 @@ mod tests {
             client_rtt_ns: 0,
             origin_rtt_ns: 0,
             firewall: Matched::Unknown,
+            trace: 0,
         }
     }
 

@@ -27,6 +27,7 @@ mod memory;
 mod minecraft;
 mod origin;
 mod outbox;
+mod overlay;
 mod pressure;
 pub mod probe;
 mod pulse;

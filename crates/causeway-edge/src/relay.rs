@@ -4,11 +4,15 @@
 //! `splice(2)`, where bytes never enter user space. An idle relay holds neither buffer nor pipe. Small messages that
 //! are met in one turn of the loop leave together at its end (see `outbox`).
 
+mod tunnel;
+
 use std::io;
 use std::os::fd::RawFd;
 
 use crate::outbox::{Outbox, Sent};
 use crate::sys::{self, Pipe};
+
+pub use tunnel::Leg;
 
 /// One read of a message; also the most that one direction ever holds in user memory.
 pub const BUFFER_BYTES: usize = 64 * 1024;
@@ -67,6 +71,8 @@ pub struct Half {
 #[derive(Debug)]
 pub struct Tools {
     pub buffer: Box<[u8]>,
+    /// Plaintext of one read, where TLS is spoken.
+    pub plain: Vec<u8>,
     /// So far it holds messages of this turn.
     filled: usize,
     pub outbox: Outbox,
@@ -81,6 +87,7 @@ impl Tools {
     pub fn new(may_gather: bool) -> Tools {
         Tools {
             buffer: vec![0; ROOM_BYTES + BUFFER_BYTES].into_boxed_slice(),
+            plain: Vec::new(),
             filled: 0,
             outbox: Outbox::new(may_gather),
             pipes: Vec::new(),

@@ -11,6 +11,7 @@ use crate::detect::Detection;
 use crate::error::Side;
 use crate::event::Record;
 use crate::memory::MemoryReport;
+use crate::overlay::OverlayReport;
 use crate::pressure::PortPressure;
 use crate::snapshot::{Application, Ports, Protocol};
 
@@ -187,6 +188,9 @@ pub struct Report {
     pub memory: Option<MemoryReport>,
     /// Origins towards which half of the source ports or more are in use, the worst first.
     pub port_pressure: Vec<PortPressure>,
+    /// None: this edge speaks to no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayReport>,
     pub totals: Totals,
     pub applications: Vec<ApplicationReport>,
     pub carriers: Vec<CarrierReport>,

@@ -29,6 +29,27 @@ pub struct Snapshot {
     /// Digest of the database that tells AS numbers, for limits by them. Without it nobody's is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<String>,
+    /// Flows to and from other edges; none: this edge speaks to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
+}
+
+/// This edge among others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlay {
+    pub name: String,
+    /// Where it listens for other edges.
+    pub listen: SocketAddr,
+    pub peers: Vec<Peer>,
+}
+
+/// Another edge that may hand flows over, and takes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    pub name: String,
+    pub address: SocketAddr,
 }
 
 /// Which clients are refused. Scopes are in order, the narrowest first.
@@ -276,6 +297,13 @@ pub struct Application {
     pub logins: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minecraft: Option<Minecraft>,
+    /// The ways to its origins from here, the best first: the edges in between. An empty one: this edge connects to the
+    /// origins. No way at all is the same as that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<Vec<String>>,
+    /// Flows that other edges hand over are connected to its origins here.
+    #[serde(default, rename = "exit", skip_serializing_if = "std::ops::Not::not")]
+    pub is_exit: bool,
 }
 
 /// How the edge speaks for a Minecraft server. 0 switches a part off.

@@ -259,6 +259,16 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     check_size(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
 }
 
+/// [`send`] of several pieces, in order.
+pub fn send_pieces(fd: RawFd, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: all zeroes are a valid msghdr, without addresses and control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_ptr().cast_mut().cast(); // IoSlice is an iovec by its documentation; only read
+    message.msg_iovlen = pieces.len().min(libc::UIO_MAXIOV as usize) as _;
+    // SAFETY: the pieces live through the call.
+    check_size(unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) })
+}
+
 /// Pass on a FIN: no more bytes will follow in this direction.
 pub fn shutdown_write(fd: RawFd) {
     // SAFETY: no pointers. ENOTCONN means that the other side is gone already.

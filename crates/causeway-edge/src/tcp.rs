@@ -7,8 +7,10 @@ mod connect;
 mod connection;
 mod evict;
 mod header;
+mod links;
 mod run;
 mod shed;
+mod tunnel;
 mod visit;
 
 use std::io;
@@ -32,6 +34,7 @@ use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
 
 use connection::{Connection, NEVER, Reset, State};
+use links::Links;
 
 /// Connections taken from one listener before others get their turn.
 const ACCEPT_BATCH: usize = 64;
@@ -48,6 +51,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// None: of dispatch, so each connection's own address tells whose it is.
     pub active: Option<Arc<Active>>,
+    /// For other edges.
+    pub is_overlay: bool,
 }
 
 /// A listener at work, with this worker's own socket.
@@ -64,6 +69,7 @@ pub struct TcpPlane {
     pub routes: Arc<Routes>,
     connections: Slab<Connection>,
     tools: Tools,
+    links: Links,
     /// Closed in this turn of the loop; their slots are free after it, so that a stale notice finds nobody.
     closed: Vec<usize>,
     unfinished: Vec<usize>,
@@ -86,6 +92,7 @@ impl TcpPlane {
             routes: Arc::default(),
             connections: Slab::new(),
             tools: Tools::new(may_gather),
+            links: Links::default(),
             closed: Vec::new(),
             unfinished: Vec::new(),
             resolving: Vec::new(),
@@ -169,6 +176,9 @@ impl TcpPlane {
 
     fn admit(&mut self, desk: &mut Desk, slot: usize, client: OwnedFd, address: SocketAddr) {
         let Listening { listener, .. } = &self.listeners[slot];
+        if listener.is_overlay {
+            return self.admit_edge(desk, client, address);
+        }
         let Some((active, edge_address)) = self.owner(listener, client.as_raw_fd()) else {
             return sys::reset_on_close(client.as_raw_fd()); // its port was given up while it waited
         };
@@ -275,7 +285,7 @@ impl TcpPlane {
         if is_paused && connection.state == State::Open {
             self.run(desk, slot); // sets the next pause, or none
         }
-        let Some(connection) = self.connections.get_mut(slot).filter(|c| c.state != State::Closed) else { return };
+        let Some(connection) = self.connections.get(slot).filter(|c| c.state != State::Closed) else { return };
         if connection.due_ms() > desk.now_ms {
             return self.arm(desk, slot);
         }
@@ -285,13 +295,14 @@ impl TcpPlane {
         match connection.state {
             State::Header => self.close(desk, slot, Cause::HeaderTimeout, Reset::Both),
             State::Visiting => self.step(desk, slot),
-            State::Resolving => self.close(desk, slot, Cause::NameFailed, Reset::Both),
+            State::Resolving => self.end_unanswered(desk, slot, Cause::NameFailed),
+            State::Connecting if self.waits_for_link(slot) => self.on_broken_path(desk, slot),
             State::Connecting => {
                 self.note_failure(desk, slot, Cause::ConnectTimeout);
                 self.connect(desk, slot);
             }
             State::Open => {
-                let (cause, reset) = connection.overdue(desk.now_ms);
+                let (cause, reset) = self.connections[slot].overdue(desk.now_ms);
                 self.close(desk, slot, cause, reset);
             }
             State::Closed => {}
@@ -302,6 +313,9 @@ impl TcpPlane {
     pub fn retire(&mut self, desk: &mut Desk, application: Option<u128>, policy: OnDelete, cut_ms: u64) {
         let concerned = |c: &Connection| c.state != State::Closed && application.is_none_or(|id| c.active.id == id);
         let slots: Vec<usize> = self.connections.iter().filter(|(_, c)| concerned(c)).map(|(slot, _)| slot).collect();
+        if application.is_none() {
+            self.close_links(desk);
+        }
         for slot in slots {
             match policy {
                 OnDelete::Close => self.close(desk, slot, Cause::Drained, Reset::Both),
@@ -324,6 +338,11 @@ impl TcpPlane {
             self.connections[slot].active = active.clone(); // the record names the rules that ended it
             self.close(desk, slot, Cause::FirewallCut, Reset::Both);
         }
+    }
+
+    /// The same for a connection to another edge that no flow has.
+    pub fn abandon_link(&mut self, desk: &mut Desk, slot: usize) {
+        self.drop_link(desk, slot);
     }
 
     /// Our own error while this connection was served: it alone pays.
@@ -385,6 +404,7 @@ impl TcpPlane {
         connection.up = Half::default();
         connection.down = Half::default();
         connection.permit = None;
+        connection.tunnel = None;
         self.closed.push(slot);
     }
 
@@ -392,6 +412,7 @@ impl TcpPlane {
         for slot in self.closed.drain(..) {
             self.connections.remove(slot);
         }
+        self.links.free_closed();
     }
 }
 
@@ -431,6 +452,7 @@ fn refuse(desk: &mut Desk, active: &Active, client: OwnedFd, address: SocketAddr
         client_rtt_ns: 0,
         origin_rtt_ns: 0,
         firewall: active.matched(address.ip(), edge.port()),
+        trace: 0,
     });
 }
 

@@ -22,6 +22,8 @@ pub enum Kind {
     Session,
     /// A UDP port that goes away once nobody needs it.
     Port,
+    /// A connection to or from another edge that no flow has yet, or all of them.
+    Link,
 }
 
 #[derive(Debug, Default)]

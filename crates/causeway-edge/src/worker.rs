@@ -22,6 +22,7 @@ use crate::files::{Files, Ledger};
 use crate::guard::Teller;
 use crate::linger::Linger;
 use crate::memory::Strain;
+use crate::overlay::Overlay;
 use crate::pulse::Pulse;
 use crate::relay::Side;
 use crate::routes::Routes;
@@ -60,6 +61,13 @@ pub enum Step {
         sockets: Sockets,
         active: Option<Arc<Active>>,
     },
+    /// For other edges.
+    ListenForEdges {
+        place: Place,
+        sockets: Sockets,
+    },
+    /// What this edge is to others from now on.
+    Overlay(Option<Arc<Overlay>>),
     /// Whose flows of dispatch are from now on.
     Routes(Arc<Routes>),
     Replace {
@@ -126,6 +134,8 @@ pub enum Token {
     Origin = 3,
     UdpListener = 4,
     Session = 5,
+    /// Of another edge, and no flow's yet.
+    Link = 6,
 }
 
 impl Token {
@@ -409,6 +419,7 @@ impl Loop {
             t if t == Token::TcpListener as u64 => self.tcp.on_listener(desk, slot),
             t if t == Token::UdpListener as u64 => self.udp.on_listener(desk, slot),
             t if t == Token::Session as u64 => self.udp.on_session(desk, slot, events),
+            t if t == Token::Link as u64 => self.tcp.on_link(desk, slot, events),
             _ => {}
         }
     }
@@ -418,6 +429,7 @@ impl Loop {
         match token >> 56 {
             t if t == Token::Client as u64 || t == Token::Origin as u64 => self.tcp.abandon(&mut self.desk, slot),
             t if t == Token::Session as u64 => self.udp.abandon(&mut self.desk, slot),
+            t if t == Token::Link as u64 => self.tcp.abandon_link(&mut self.desk, slot),
             _ => {}
         }
     }
@@ -435,6 +447,9 @@ impl Loop {
                         self.contain(Token::Session.at(slot), |it| it.udp.on_timer(&mut it.desk, slot, generation))
                     }
                     Kind::Port => self.udp.on_port_timer(&mut self.desk, slot),
+                    Kind::Link => {
+                        self.contain(Token::Link.at(slot), |it| it.tcp.on_link_timer(&mut it.desk, entry.slot, generation))
+                    }
                 }
             }
         }
@@ -468,11 +483,19 @@ impl Loop {
             Step::Listen { place, sockets, active } => {
                 let address = place.address;
                 let slot = match place.protocol {
-                    Protocol::Tcp => self.tcp.listen(desk, tcp::Listener { sockets, address, active }),
+                    Protocol::Tcp => {
+                        self.tcp.listen(desk, tcp::Listener { sockets, address, active, is_overlay: false })
+                    }
                     Protocol::Udp => self.udp.listen(desk, udp::Listener { sockets, address, active }),
                 };
                 self.places.insert(place, slot.map_err(|error| (place, error))?);
             }
+            Step::ListenForEdges { place, sockets } => {
+                let address = place.address;
+                let slot = self.tcp.listen(desk, tcp::Listener { sockets, address, active: None, is_overlay: true });
+                self.places.insert(place, slot.map_err(|error| (place, error))?);
+            }
+            Step::Overlay(overlay) => self.tcp.set_overlay(desk, overlay),
             Step::Routes(routes) => {
                 self.tcp.routes = routes.clone();
                 self.udp.routes = routes;

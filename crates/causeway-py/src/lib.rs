@@ -122,6 +122,10 @@ impl Edge {
         json(py, &told)
     }
 
+    fn identify(&self, py: Python<'_>, identity: &[u8]) -> PyResult<()> {
+        py.detach(|| self.engine.identify(identity)).map_err(|error| raise(py, error))
+    }
+
     fn guard_look<'py>(&self, py: Python<'py>, max_samples: usize) -> PyResult<Bound<'py, PyBytes>> {
         let look = py.detach(|| self.engine.guard_look(max_samples));
         json(py, &look)

@@ -203,6 +203,13 @@ def _limits(flags: ApplicationFlags) -> list[Body] | None:
     return [] if flags.limits == ["off"] else [limit(text) for text in flags.limits]
 
 
+def _paths(flags: ApplicationFlags) -> list[list[str]] | None:
+    """`direct` alone is what it is without any."""
+    if flags.path is None or flags.path == ["direct"]:
+        return None if flags.path is None else []
+    return [[] if text == "direct" else [name.strip() for name in text.split(",")] for text in flags.path]
+
+
 def _minecraft(flags: ApplicationFlags) -> Body | None:
     cache = flags.minecraft_status_cache
     given = _given(
@@ -238,6 +245,7 @@ def _extensions(flags: ApplicationFlags) -> Body:
         mitigation=flags.mitigation,
         logins=flags.logins,
         limits=_limits(flags),
+        paths=_paths(flags),
         minecraft=_minecraft(flags),
         on_delete=flags.on_delete,
     )

@@ -203,6 +203,15 @@ class ApplicationFlags:
             text="The origin sees the client's own address; it routes back through the edge.",
         ),
     ] = None
+    path: Annotated[
+        list[str] | None,
+        option(
+            "--path",
+            panel="Edge",
+            metavar="EDGE,...",
+            text="Edges to go over, the last connects to the origin (repeatable, best first); direct for none.",
+        ),
+    ] = None
     mitigation: Annotated[
         str | None,
         option(

@@ -58,6 +58,14 @@ Guarding = Annotated[
     Mode | None,
     typer.Option("--guard", help="Judge packets before the stack sees them (XDP). Default: auto, on demand."),
 ]
+Overlay = Annotated[
+    str | None,
+    typer.Option(
+        "--overlay",
+        metavar="IP:PORT",
+        help="Listen there for other edges, so that flows can go from edge to edge. Default: off.",
+    ),
+]
 DrainS = Annotated[
     int | None,
     typer.Option(

@@ -16,11 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from causeway.control.plane import Plane, State
-from causeway.exchange.authority import Authority
+from causeway.exchange.authority import RENEWED_AFTER_S, Authority
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.nats_control import NatsControl, RemoteEdge
 from causeway.exchange.words import Site, Unreadable
 from causeway.model.application import Address
+from causeway.model.edge import LOCAL
+from causeway.model.paths import Peer, encode_overlay, is_exit, on_paths
 from causeway.model.problem import Problem
 from causeway.model.snapshot import at_addresses, encode_snapshot
 from causeway.store import edge_certificates, firewall_lists
@@ -50,12 +52,14 @@ class Fleet:
         plane: Plane,
         connect: Callable[[Callable[[], None]], NatsControl],
         authority: Authority | None = None,
+        identify: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        """`authority`: where edges are certified here, who does it."""
-        self._plane, self.authority = plane, authority
+        """`authority`: where edges are certified here, who does it; `identify`: tells this machine's edge who it is."""
+        self._plane, self.authority, self._identify_own = plane, authority, identify
         self._woken = threading.Event()
         self._is_over = False
         self._standings: dict[str, Standing] = {}
+        self._identified_until_s = 0.0
         self.exchange = connect(self._woken.set)
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
@@ -105,6 +109,7 @@ class Fleet:
                 try:
                     if self._plane.database is not None:
                         self._learn_addresses(edges)
+                        self._learn_peers(edges)
                         state = self._plane.state()
                         list(pool.map(lambda edge: self._follow(edge, state), edges))  # noqa: B023 - all are waited for
                 except Exception:  # whatever it is, the next round may go well
@@ -118,6 +123,24 @@ class Fleet:
                 found.update(edge.told.site.addresses() if edge.told else ())
         if found != self._plane.elsewhere:
             self._plane.set_elsewhere(frozenset(found))
+
+    def _learn_peers(self, edges: list[RemoteEdge]) -> None:
+        """Who speaks to other edges, and that this machine's edge may."""
+        self._identify()
+        found = []
+        for edge in edges:
+            with suppress(Unreadable):
+                if edge.told and (address := edge.told.site.overlay_address()):
+                    found.append(Peer(edge.name, address))
+        own = [peer for peer in self._plane.peers if peer.name == LOCAL]
+        if (*own, *found) != self._plane.peers or bool(own) != bool(self._plane.site.overlay):
+            self._plane.set_peers(tuple(found))
+
+    def _identify(self) -> None:
+        if self.authority is None or not self._plane.site.overlay or time.monotonic() < self._identified_until_s:
+            return
+        self._identify_own(self.authority.local())
+        self._identified_until_s = time.monotonic() + RENEWED_AFTER_S
 
     def _has_trouble(self, edge: RemoteEdge) -> bool:
         standing = self._standings.get(edge.name)
@@ -136,7 +159,7 @@ class Fleet:
         version, trouble = max(state.version, report.version), None  # it takes no older one; control's database may be
         try:
             self._provide(edge, state)
-            edge.deliver(_snapshot(state, told.site, version, is_drained))
+            edge.deliver(_snapshot(state, edge.name, told.site, version, is_drained))
         except (EdgeRefused, Unreadable, Problem) as error:
             trouble = str(error)
         if trouble and (before is None or before.trouble != trouble):
@@ -159,12 +182,16 @@ class Fleet:
                     edge.put_blob(*content, overlaps=True, private=True)
 
 
-def _snapshot(state: State, site: Site, version: int, is_drained: bool) -> bytes:
-    """All applications that have an address there, at that edge's addresses; of one that is drained, none."""
-    addresses, encoded = site.addresses(), []
+def _snapshot(state: State, name: str, site: Site, version: int, is_drained: bool) -> bytes:
+    """All applications that have an address there, at that edge's addresses; of one that is drained, none.
+
+    And those whose flows other edges hand to it.
+    """
+    addresses, listen, encoded = site.addresses(), site.overlay_address(), []
     for piece in state.pieces:
-        own = piece.application.edge_addresses(addresses)
-        if own and not piece.unserved and not is_drained:
-            encoded.append(at_addresses(piece.encoded, own))
+        own, paths = piece.application.edge_addresses(addresses), piece.application.extension.paths
+        if (own or (listen and is_exit(paths, name))) and not piece.unserved and not is_drained:
+            encoded.append(on_paths(at_addresses(piece.encoded, own), paths, name))
     settings = replace(site.terms(), mitigation=state.mitigates)
-    return encode_snapshot(version, settings, encoded, state.firewalls, state.asn)
+    overlay = encode_overlay(name, listen, state.peers) if listen else None
+    return encode_snapshot(version, settings, encoded, state.firewalls, state.asn, overlay)

@@ -22,10 +22,11 @@ from causeway.model.claims import Claims
 from causeway.model.edge import LOCAL
 from causeway.model.limit import Of
 from causeway.model.origin_policy import OriginPolicy
+from causeway.model.paths import Peer, encode_overlay, is_exit, on_paths
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport, Report
-from causeway.model.snapshot import Settings, encode_application, encode_firewall, encode_snapshot
-from causeway.store import access_rules, edges, firewall_lists, sequences, switches
+from causeway.model.snapshot import Settings, at_addresses, encode_application, encode_firewall, encode_snapshot
+from causeway.store import access_rules, edge_certificates, edges, firewall_lists, sequences, switches
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
 
@@ -42,6 +43,7 @@ class Site:
     edge_addresses: tuple[Address, ...]
     settings: Settings
     origins: OriginPolicy
+    overlay: str = ""  # where this machine's edge listens for others, HOST:PORT; nothing: nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class State(NamedTuple):
     asn: str | None
     mitigates: bool
     drained: frozenset[str]
+    peers: tuple[Peer, ...] = ()
 
 
 @dataclass(slots=True)
@@ -112,6 +115,7 @@ class Plane:
     mitigates: bool = True
     drained: frozenset[str] = frozenset()  # edges of other machines
     elsewhere: frozenset[Address] = frozenset()  # what those have reported to have
+    peers: tuple[Peer, ...] = ()  # edges that others hand flows to, this machine's among them
     version: int = 0
     next_expiry: datetime | None = None  # of a rule
     fleet: Fleet | None = None  # edges of other machines
@@ -161,7 +165,7 @@ class Plane:
         """Waits for a change that is being made."""
         with self._changing:
             pieces, firewalls = tuple(self.pieces.values()), tuple(self.firewalls.values())
-            return State(self.version, pieces, firewalls, self.asn, self.mitigates, self.drained)
+            return State(self.version, pieces, firewalls, self.asn, self.mitigates, self.drained, self.peers)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -229,6 +233,28 @@ class Plane:
             for key, piece in self.pieces.items():
                 if not piece.unserved:
                     self.pieces[key] = replace(piece, claimed=self._claim(piece.application))
+
+    def set_peers(self, peers: tuple[Peer, ...]) -> None:
+        """Know these for the edges that flows can go over, from now on; each hears who the others are."""
+        own = (Peer(LOCAL, self.site.overlay),) if self.site.overlay else ()
+        with self._changing:
+            self.peers = (*own, *peers)
+            self._settle()
+            if self.database and not self.unavailable:
+                with told(), self.database.write() as connection:
+                    sequences.set_snapshot_version(connection, self.version)
+        self.on_change()
+
+    def knows_edge(self, name: str) -> bool:
+        """Whether there is an edge of that name, heard of or certified."""
+        if name == LOCAL or any(peer.name == name for peer in self.peers):
+            return True
+        if self.fleet is None:
+            return False
+        if any(edge.name == name for edge in self.fleet.exchange.edges()):
+            return True
+        with self.reading() as connection:
+            return edge_certificates.is_member(connection, name, int(now().timestamp()))
 
     def claimed(self, application: Application) -> tuple[Address, ...]:
         """Where it is to listen, on whichever edge: those that are known, and what it names itself."""
@@ -324,9 +350,18 @@ class Plane:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
         report = self.exchange.report()
         self.version = max(self.version, report.version if report else 0) + 1
-        served = (piece.encoded for piece in pieces.values() if piece.addresses and not piece.unserved)
+        served = (encoded for piece in pieces.values() if (encoded := self._here(piece)))
         settings = replace(self.site.settings, mitigation=mitigates)
-        return self.exchange.deliver(encode_snapshot(self.version, settings, served, firewalls.values(), asn))
+        overlay = encode_overlay(LOCAL, self.site.overlay, self.peers) if self.site.overlay else None
+        return self.exchange.deliver(encode_snapshot(self.version, settings, served, firewalls.values(), asn, overlay))
+
+    def _here(self, piece: Piece) -> bytes | None:
+        """Its part of the snapshot of this machine's edge, if that has one."""
+        paths = piece.application.extension.paths
+        if piece.unserved or not (piece.addresses or (self.site.overlay and is_exit(paths, LOCAL))):
+            return None
+        encoded = piece.encoded if piece.addresses else at_addresses(piece.encoded, ())
+        return on_paths(encoded, paths, LOCAL)
 
     def _settle(self) -> None:
         """Deliver what is stored."""

@@ -70,6 +70,7 @@ def _edge(name: str, report: Report) -> dict[str, object]:
         "mitigation": _mitigation(report),
         "memory": msgspec.to_builtins(report.memory),
         "port_pressure": msgspec.to_builtins(report.port_pressure),
+        "overlay": msgspec.to_builtins(report.overlay),
         "events_lost": report.events_lost,
         "rejected_snapshots": report.rejected_snapshots,
     }

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from causeway.control.plane import Plane
 from causeway.control.zones import zone_in
 from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin
+from causeway.model.paths import edges_in
 from causeway.model.problem import Code, Problem
 from causeway.store import zones
 
@@ -22,6 +23,7 @@ def check(plane: Plane, connection: Connection, application: Application) -> Non
     _check_edge_addresses(plane, application)
     _check_origins(plane, application)
     _check_ports(plane, application)
+    _check_paths(plane, application)
 
 
 def _check_hostname(connection: Connection, application: Application, zone: str) -> None:
@@ -88,6 +90,17 @@ def _check_origins(plane: Plane, application: Application) -> None:
                 Code.ORIGIN_ADDRESS,
                 f"origin {origin.text(application.transport)} is not allowed: {refusal}",
                 pointer=f"/origin_direct/{number}",
+            )
+
+
+def _check_paths(plane: Plane, application: Application) -> None:
+    for name in edges_in(application.extension.paths):
+        if not plane.knows_edge(name):
+            known = ", ".join(peer.name for peer in plane.peers) or "none speaks to others (--overlay) yet"
+            raise Problem(
+                Code.INVALID_VALUE,
+                f"x_causeway.paths: there is no edge {name!r}; edges that flows can go over: {known}",
+                pointer="/x_causeway/paths",
             )
 
 

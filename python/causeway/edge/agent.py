@@ -54,6 +54,7 @@ class Engine(GuardEngine, Protocol):
     def has_blob(self, digest: str) -> bool: ...
     def rule_hits(self) -> bytes: ...
     def explain(self, application: str, client: str, port: int) -> bytes: ...
+    def identify(self, identity: bytes) -> None: ...
 
 
 class EngineFailed(Exception):
@@ -138,6 +139,17 @@ class Agent:
 
     def has_blob(self, digest: str) -> bool:
         return self._engine.has_blob(digest)
+
+    def identify(self, identity: bytes) -> None:
+        """Be this to other edges.
+
+        Raises:
+            EdgeRefused: it cannot be used; the edge goes on as what it was.
+        """
+        try:
+            self._engine.identify(identity)
+        except NativeError as error:
+            raise EdgeRefused(error.code, error.message) from error
 
     def rule_hits(self) -> list[RuleHits]:
         return msgspec.json.decode(self._engine.rule_hits(), type=list[RuleHits])

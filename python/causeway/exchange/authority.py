@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from causeway.exchange import words
+from causeway.exchange import identity, words
 from causeway.exchange.identity import Identity, NoIdentity, new_key, write_whole
 from causeway.exchange.nats_jwt import Kind, Rights, account_jwt, nkey, operator_jwt, user_jwt
+from causeway.model.edge import LOCAL
 
 CERTIFIED_S = 7 * 86_400  # an edge can be without control for so long before it has to be invited again
 RENEWED_AFTER_S = 86_400
@@ -180,6 +181,12 @@ class Authority:
         said = user_jwt(account, key.public_key(), CONTROL, Rights(), int(time.time()))
         return Identity(self.url, CONTROL, self._keys.ca_certificate, text, _pem(certificate), said)
 
+    def local(self) -> bytes:
+        """What this machine's own edge is to others: see `identity.to_edges`. Made anew at each start, and each day."""
+        key, text = new_key()
+        certificate = _certificate(self._ca, self._ca_certificate, key.public_key(), LOCAL, CERTIFIED_S, host=LOCAL)
+        return identity.to_edges(self._keys.ca_certificate, _pem(certificate), text)
+
     def invitation(self, number: str, name: str) -> Identity:
         """One that lets in for `INVITED_S`, to ask for a certificate and for nothing else."""
         key, text = new_key()
@@ -204,7 +211,7 @@ class Authority:
         if not isinstance(key, Ed25519PublicKey) or not is_own:
             raise Unacceptable("the request is not signed with the Ed25519 key that it is for")
         now = int(time.time())
-        certificate = _certificate(self._ca, self._ca_certificate, key, name, CERTIFIED_S)
+        certificate = _certificate(self._ca, self._ca_certificate, key, name, CERTIFIED_S, host=name)
         said = user_jwt(self._account, key, name, words.rights(name), now, now + CERTIFIED_S)
         return Certified(
             _pem(certificate),
@@ -240,7 +247,7 @@ def _certificate(
     host: str | None = None,
     is_authority: bool = False,
 ) -> x509.Certificate:
-    """For a server and a client both: edges will speak to each other."""
+    """For a server and a client both: edges speak to each other, and know each other by `host`, the edge's name."""
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()

@@ -44,6 +44,9 @@ class Edge(Protocol):
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
         """What the rules say of a client; nothing where the application has no firewall."""
 
+    def identify(self, identity: bytes) -> None:
+        """Be this to other edges (see `identity.to_edges`). Raises EdgeRefused: it goes on as what it was."""
+
 
 class Reader(Protocol):
     """One listener's view of the events from the moment it came."""

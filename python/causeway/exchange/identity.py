@@ -65,6 +65,10 @@ class Identity(msgspec.Struct, frozen=True):
     def has_expired(self) -> bool:
         return (expires := self.expires_unix_s) is not None and expires <= time.time()
 
+    def to_edges(self) -> bytes:
+        """The same to other edges, as the engine takes it."""
+        return to_edges(self.ca, self.certificate, self.key)
+
     def private_key(self) -> Ed25519PrivateKey:
         key = load_pem_private_key(self.key.encode(), None)
         if not isinstance(key, Ed25519PrivateKey):
@@ -80,6 +84,11 @@ class Identity(msgspec.Struct, frozen=True):
             file.flush()
             context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
         return context
+
+
+def to_edges(ca: str, certificate: str, key: str) -> bytes:
+    """What an edge shows other edges, all of it PEM: for the engine of this process, and for nobody else."""
+    return msgspec.json.encode({"ca": ca, "certificate": certificate, "key": key})
 
 
 def new_key() -> tuple[Ed25519PrivateKey, str]:

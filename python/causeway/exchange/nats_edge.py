@@ -48,7 +48,18 @@ class NatsEdge:
 
     def attach(self, edge: Edge) -> None:
         self._edge = edge
+        self._identify()
         self._link.start()
+
+    def _identify(self) -> None:
+        """Be to other edges what control has certified."""
+        member = self._membership
+        if member is None or member.is_invited or self._edge is None:
+            return
+        try:
+            self._edge.identify(member.identity().to_edges())
+        except EdgeRefused as error:
+            log.error("no flows go from and to other edges: %s", error)
 
     def stop(self) -> None:
         self._link.stop()
@@ -111,6 +122,7 @@ class NatsEdge:
             return False
         if client.identity is membership.identity():
             return True
+        self._identify()
         await self._link.renew()
         return False
 
@@ -120,6 +132,7 @@ class NatsEdge:
                 await membership.certify(self._link.client())
             except Refused as error:
                 raise Unreachable(f"control does not certify this edge any more: {error}") from error
+            self._identify()
             await self._link.renew()
 
     async def _keep_looking(self) -> None:

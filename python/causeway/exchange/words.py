@@ -18,7 +18,7 @@ from causeway import __version__
 from causeway.exchange.nats_jwt import Rights
 from causeway.model.application import Address
 from causeway.model.report import Report
-from causeway.model.snapshot import Settings
+from causeway.model.snapshot import Settings, socket_text
 
 MOST_SNAPSHOT_BYTES = 256 << 20
 MOST_REPORT_BYTES = 64 << 20
@@ -78,9 +78,10 @@ class Site(msgspec.Struct, frozen=True):
     origin_deny_sockets: list[tuple[str, int]] = []
     allow_loopback_origins: bool = False
     resolvers: list[tuple[str, int]] = []
+    overlay: str = ""  # where it listens for other edges, HOST:PORT; nothing: nowhere
 
     @staticmethod
-    def of(edge_addresses: Iterable[Address], terms: Settings) -> Site:
+    def of(edge_addresses: Iterable[Address], terms: Settings, overlay: str = "") -> Site:
         def sockets(of: Iterable[tuple[Address, int]]) -> list[tuple[str, int]]:
             return [(str(address), port) for address, port in of]
 
@@ -91,12 +92,21 @@ class Site(msgspec.Struct, frozen=True):
             sockets(terms.origin_deny_sockets),
             terms.allow_loopback_origins,
             sockets(terms.resolvers),
+            overlay,
         )
 
     def addresses(self) -> tuple[Address, ...]:
         """Raises Unreadable."""
         with _understood():
             return tuple(ip_address(text) for text in self.edge_addresses)
+
+    def overlay_address(self) -> str:
+        """Where it listens for other edges, nothing where it does not. Raises Unreadable."""
+        if not self.overlay:
+            return ""
+        host, _, port = self.overlay.rpartition(":")
+        with _understood():
+            return socket_text(ip_address(host.removeprefix("[").removesuffix("]")), int(port) % 65_536)
 
     def terms(self) -> Settings:
         """Raises Unreadable."""

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from causeway.model.limit import Limit
 from causeway.model.minecraft import Minecraft
+from causeway.model.paths import Paths
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -171,6 +172,7 @@ class Extension:
     mitigation: Sensitivity = Sensitivity.MEDIUM
     logins: bool | None = None
     minecraft: Minecraft | None = None
+    paths: Paths = ()
     stated: frozenset[str] = frozenset()
 
 

@@ -71,6 +71,7 @@ class Event(msgspec.Struct, frozen=True):
     message: str
     ip_firewall: bool = False
     client_matched_ip_firewall: str = "UNKNOWN"
+    trace: str | None = None  # the same at every edge that the flow goes through; none: at one alone
 
 
 class BlobReport(msgspec.Struct, frozen=True):
@@ -183,6 +184,20 @@ class Guard(msgspec.Struct, frozen=True):
     applications: list[GuardedApplication] = []
 
 
+class Overlay(msgspec.Struct, frozen=True):
+    """What an edge is to others: `missing` says why nothing goes over it, `relayed` counts what others handed over."""
+
+    name: str
+    listen: str
+    peers: int
+    missing: str | None = None
+    relayed: dict[str, int] = {}
+    peers_refused_total: int = 0
+    links_failed_total: int = 0
+    flows_ready_total: int = 0  # found a connection to the next edge that was there already
+    flows_waited_total: int = 0
+
+
 class Detection(msgspec.Struct, frozen=True):
     """An attack of one source on one application; `until_unix_ms`: it is banned, or was."""
 
@@ -222,6 +237,7 @@ class Report(msgspec.Struct, frozen=True):
     bans_not_believed: str | None = None  # why bans that were left on disk were not taken up
     attacks: list[Attack] = []  # the newest last; those that go on among them
     mitigation: MitigationState | None = None
+    overlay: Overlay | None = None  # it speaks to no other edge
 
     @property
     def has_events(self) -> bool:

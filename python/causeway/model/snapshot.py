@@ -145,8 +145,9 @@ def encode_snapshot(
     applications: Iterable[bytes],
     firewalls: Iterable[bytes] = (),
     asn: str | None = None,
+    overlay: bytes | None = None,
 ) -> bytes:
-    """The whole document, keys sorted.
+    """The whole document, keys sorted. `overlay`: what the edge is to others, if it speaks to any.
 
     `firewalls` are those that applications name, `asn` the digest of the database for limits by AS number.
     """
@@ -164,8 +165,9 @@ def encode_snapshot(
     body, walls = b",".join(applications), b",".join(firewalls)
     rules = b'"firewalls":[%s],' % walls if walls else b""
     numbers = b'"asn":%s,' % _encode(asn) if asn else b""
-    form = b'{"applications":[%s],%s%s"format":%d,"settings":%s,"version":%d}'
-    return form % (body, numbers, rules, FORMAT, head, version)
+    others = b'"overlay":%s,' % overlay if overlay else b""
+    form = b'{"applications":[%s],%s%s"format":%d,%s"settings":%s,"version":%d}'
+    return form % (body, numbers, rules, FORMAT, others, head, version)
 
 
 def socket_text(address: Address, port: int) -> str:

@@ -12,6 +12,7 @@ use super::fates::Fates;
 use crate::application::Active;
 use crate::dispatch::{Dispatching, Look, Owners, Verdict};
 use crate::listen;
+use crate::overlay::{self, Overlay};
 use crate::report::{ListenerReport, ListenerState, Reason};
 use crate::routes::Routes;
 use crate::snapshot::{Ports, Protocol};
@@ -123,6 +124,30 @@ impl Preparation {
         for steps in &mut self.steps {
             steps.push(Step::Listen { place, sockets: sockets.clone(), active: active.cloned() });
         }
+    }
+
+    /// The port of the overlay; `sockets`: to be listened to from now on.
+    pub fn settle_overlay(&mut self, place: Place, sockets: Option<&Sockets>, fate: Result<ListenerState, Reason>) {
+        let port = place.address.port();
+        let ports = Ports { first: port, last: port };
+        if let Some(sockets) = sockets {
+            self.sockets.insert(place, Arc::downgrade(sockets));
+            for steps in &mut self.steps {
+                steps.push(Step::ListenForEdges { place, sockets: sockets.clone() });
+            }
+        }
+        let (state, reason) = match fate {
+            Ok(state) => (state, None),
+            Err(reason) => (ListenerState::Refused, Some(reason)),
+        };
+        if reason.is_none() {
+            self.places.insert(place, overlay::LISTENER.into());
+        }
+        self.fates.push(place, ports, overlay::LISTENER, state, reason);
+    }
+
+    pub fn be(&mut self, overlay: Option<&Arc<Overlay>>) {
+        self.steps.iter_mut().for_each(|steps| steps.push(Step::Overlay(overlay.cloned())));
     }
 
     pub fn route(&mut self, routes: &Arc<Routes>) {

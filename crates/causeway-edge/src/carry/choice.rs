@@ -47,6 +47,9 @@ pub fn choose(
     if let Some(Err(reason)) = kept {
         return Err(reason.clone());
     }
+    if !spec.paths.is_empty() {
+        return Err(why("path", "flows that go over other edges are the engine's".into()));
+    }
     if spec.minecraft.is_some() {
         return Err(why("minecraft", "what a Minecraft client says first (minecraft) is read by the engine".into()));
     }

@@ -3,8 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use super::{Application, Balance, Carrier, Limit, Origins, Ports, Protocol, ProxyProtocol, Snapshot};
+use causeway_wire::overlay::{MOST_HOPS, Name, Path};
+
+use super::{Application, Balance, Carrier, Limit, Origins, Overlay, Ports, Protocol, ProxyProtocol, Snapshot};
 use crate::error::EdgeError;
+
+/// Of one application; a flow remembers which it has tried.
+const MOST_PATHS: usize = 8;
 
 const LONGEST_TIMEOUT_MS: u64 = 7 * 24 * 3600 * 1000;
 
@@ -25,6 +30,12 @@ impl Snapshot {
         }
         let mut ids = HashSet::with_capacity(self.applications.len());
         let mut claims = Claims::default();
+        if let Some(overlay) = &self.overlay {
+            let invalid = |(field, reason)| EdgeError::Invalid { field: format!("overlay.{field}"), reason };
+            overlay.check().map_err(invalid)?;
+            let port = overlay.listen.port();
+            let _ = claims.insert(Protocol::Tcp, overlay.listen.ip(), Ports { first: port, last: port }); // the first
+        }
         for (index, application) in self.applications.iter().enumerate() {
             let at = |field: &str| format!("applications[{index}].{field}");
             let invalid = |field: &str, reason: String| EdgeError::Invalid { field: at(field), reason };
@@ -37,7 +48,7 @@ impl Snapshot {
             }
             for address in &application.edge_addresses {
                 if let Err(port) = claims.insert(application.protocol, *address, application.edge_ports) {
-                    let reason = format!("{address} port {port} is claimed by another application");
+                    let reason = format!("{address} port {port} is claimed by another application, or by the overlay");
                     return Err(invalid("edge_ports", reason));
                 }
             }
@@ -69,13 +80,35 @@ impl Claims {
 
 type Broken = (&'static str, String);
 
+impl Overlay {
+    fn check(&self) -> Result<(), Broken> {
+        let mut names = HashSet::with_capacity(self.peers.len() + 1);
+        names.insert(self.name.as_str());
+        if Name::new(self.name.as_bytes()).is_none() {
+            return Err(("name", format!("{:?} is not the name of an edge", self.name)));
+        }
+        if self.listen.port() == 0 {
+            return Err(("listen", "a port is needed".into()));
+        }
+        for peer in &self.peers {
+            if Name::new(peer.name.as_bytes()).is_none() || peer.address.port() == 0 {
+                return Err(("peers", format!("{:?} at {} is not an edge", peer.name, peer.address)));
+            }
+            if !names.insert(&peer.name) {
+                return Err(("peers", format!("{} appears twice", peer.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Application {
     fn check(&self) -> Result<(), Broken> {
         if self.id.len() != 32 || !self.id.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(("id", format!("{:?} is not 32 hexadecimal digits", self.id)));
         }
         check_ports("edge_ports", self.edge_ports)?;
-        if self.edge_addresses.is_empty() {
+        if self.edge_addresses.is_empty() && !self.is_exit {
             return Err(("edge_addresses", "at least one address is needed".into()));
         }
         self.check_origins()?;
@@ -84,7 +117,33 @@ impl Application {
         self.check_balance()?;
         self.check_transparent()?;
         self.check_minecraft()?;
+        self.check_paths()?;
         self.check_timeouts()
+    }
+
+    fn check_paths(&self) -> Result<(), Broken> {
+        let is_path = |path: &Vec<String>| {
+            let names: Option<Vec<Name>> = path.iter().map(|text| Name::new(text.as_bytes())).collect();
+            names.is_some_and(|names| Path::new(&names).is_some())
+        };
+        let leads_elsewhere = self.is_exit || self.paths.iter().any(|path| !path.is_empty());
+        let reason = match self.paths.iter().find(|path| !is_path(path)) {
+            Some(path) => format!("{path:?} is not up to {MOST_HOPS} names of edges, each once"),
+            None if self.paths.len() > MOST_PATHS => {
+                format!("{} paths, at most {MOST_PATHS} are possible", self.paths.len())
+            }
+            None if leads_elsewhere && self.protocol == Protocol::Udp => {
+                "datagrams do not go from edge to edge yet".into()
+            }
+            None if leads_elsewhere && self.minecraft.is_some() => {
+                "an edge that speaks for a Minecraft server connects to it itself".into()
+            }
+            None if leads_elsewhere && (self.transparent || self.carrier == Carrier::Kernel) => {
+                "flows that go from edge to edge are the engine's, not the kernel's".into()
+            }
+            None => return Ok(()),
+        };
+        Err(("paths", reason))
     }
 
     fn check_origins(&self) -> Result<(), Broken> {

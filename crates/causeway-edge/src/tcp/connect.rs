@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use super::connection::{Reset, State};
+use super::connection::State;
 use super::{TcpPlane, counters};
 use crate::application::Active;
 use crate::clock::unix_ms;
@@ -20,6 +20,9 @@ impl TcpPlane {
     /// Try origins in order until one connect is under way.
     pub(super) fn connect(&mut self, desk: &mut Desk, slot: usize) {
         loop {
+            if self.connections[slot].wants_path() && self.go_by_path(desk, slot) {
+                return;
+            }
             let connection = &mut self.connections[slot];
             let active = connection.active.clone();
             let offset = active.offset(connection.edge_address);
@@ -36,8 +39,11 @@ impl TcpPlane {
                         return self.arm(desk, slot);
                     }
                     Choice::Exhausted(cause) => {
-                        let cause = connection.last_failure.unwrap_or(cause);
-                        return self.close(desk, slot, cause, Reset::Both);
+                        let cause = *connection.last_failure.get_or_insert(cause);
+                        if connection.gives_up_direct(desk.now_ms) {
+                            continue;
+                        }
+                        return self.end_unanswered(desk, slot, cause);
                     }
                 };
             connection.origin_address = Some(origin);
@@ -82,6 +88,10 @@ impl TcpPlane {
         }
         desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
         connection.since_ms = desk.now_ms;
+        if connection.tunnel.is_some() {
+            self.tell_connected(slot);
+        }
+        let connection = &mut self.connections[slot];
         if connection.active.proxy_protocol() != ProxyProtocol::Off || !connection.early.is_empty() {
             self.send_header(slot);
         }

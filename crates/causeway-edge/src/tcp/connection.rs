@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use causeway_wire::Endpoints;
 
+use super::tunnel::Tunnel;
 use super::visit::Visit;
 use super::{canonical, counters};
 use crate::application::Active;
 use crate::event::{Cause, Event};
 use crate::limits::Permit;
-use crate::relay::{Fault, Half, Moved, Readiness, Tools};
+use crate::relay::{Fault, Half, Leg, Moved, Readiness, Tools};
 use crate::snapshot::Protocol;
 use crate::sys;
 use crate::worker::{Desk, Token};
@@ -63,6 +64,8 @@ pub struct Connection {
     /// Its room within the limits.
     pub permit: Option<Box<Permit>>,
     pub visit: Option<Box<Visit>>,
+    /// What it has besides where it goes over other edges, or comes from one.
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 // Idle connections are most of what an edge holds.
@@ -130,18 +133,36 @@ impl Connection {
             tuning: Tuning::None,
             permit: None,
             visit: None,
+            tunnel: None,
         }
     }
 
     pub fn pump_up(&mut self, tools: &mut Tools, slot: usize) -> Result<Moved, Fault> {
         let [client, origin] = &mut self.ready;
         let (Some(from), Some(to)) = (&self.client, &self.origin) else { return Ok(Moved::default()) };
+        if let Some(tunnel) = &mut self.tunnel
+            && tunnel.is_enciphered()
+        {
+            let from = Leg { fd: from.as_raw_fd(), ready: client, tls: tunnel.client.as_mut() };
+            let to = Leg { fd: to.as_raw_fd(), ready: origin, tls: tunnel.origin.as_mut() };
+            return self.up.pump_enciphered(from, to, tools);
+        }
         self.up.pump((from.as_raw_fd(), client), (to.as_raw_fd(), origin), tools, Token::Client.at(slot))
     }
 
     pub fn pump_down(&mut self, tools: &mut Tools, slot: usize) -> Result<Moved, Fault> {
         let [client, origin] = &mut self.ready;
         let (Some(from), Some(to)) = (&self.origin, &self.client) else { return Ok(Moved::default()) };
+        if let Some(tunnel) = &mut self.tunnel
+            && tunnel.is_enciphered()
+        {
+            if tunnel.awaits_answer() {
+                return Ok(Moved::default()); // what comes is not for the client
+            }
+            let from = Leg { fd: from.as_raw_fd(), ready: origin, tls: tunnel.origin.as_mut() };
+            let to = Leg { fd: to.as_raw_fd(), ready: client, tls: tunnel.client.as_mut() };
+            return self.down.pump_enciphered(from, to, tools);
+        }
         self.down.pump((from.as_raw_fd(), origin), (to.as_raw_fd(), client), tools, Token::Origin.at(slot))
     }
 
@@ -220,6 +241,7 @@ impl Connection {
                 let half_closed = self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms);
                 let [up, down] = self.blocked_ms.map(|ms| ms.saturating_add(self.active.no_progress_timeout_ms));
                 let paused = self.permit.as_ref().map_or(NEVER, |permit| permit.paused_until_ms);
+                let idle = idle.min(self.tunnel.as_ref().map_or(NEVER, |tunnel| tunnel.answer_due_ms));
                 idle.min(half_closed).min(up).min(down).min(if paused == 0 { NEVER } else { paused })
             }
             State::Closed => NEVER,
@@ -230,7 +252,9 @@ impl Connection {
     /// Which of the timers of an open connection has run out, and how the connection ends for it.
     pub fn overdue(&self, now_ms: u64) -> (Cause, Reset) {
         let no_progress_ms = self.active.no_progress_timeout_ms;
-        if self.blocked_ms.iter().any(|ms| ms.saturating_add(no_progress_ms) <= now_ms) {
+        if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.answer_due_ms <= now_ms) {
+            (Cause::ConnectTimeout, Reset::Both)
+        } else if self.blocked_ms.iter().any(|ms| ms.saturating_add(no_progress_ms) <= now_ms) {
             (Cause::NoProgress, Reset::Both)
         } else if self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms) <= now_ms {
             (Cause::HalfCloseTimeout, Reset::Both)
@@ -251,6 +275,10 @@ impl Connection {
         wait_ms > 0
     }
 
+    fn trace(&self) -> u64 {
+        self.tunnel.as_ref().map_or(0, |tunnel| tunnel.trace)
+    }
+
     /// May the client that a trusted proxy has named come in?
     pub fn admits(&self) -> bool {
         self.active.admits(self.endpoints().source.ip(), self.edge_address.port())
@@ -262,7 +290,7 @@ impl Connection {
             cause,
             protocol: Protocol::Tcp,
             time_ms: 0,
-            application: self.active.id,
+            application: self.tunnel.as_ref().map_or(self.active.id, |tunnel| tunnel.application),
             flow: self.flow,
             client: endpoints.source,
             edge: self.edge_address,
@@ -273,6 +301,7 @@ impl Connection {
             client_rtt_ns: 0,
             origin_rtt_ns,
             firewall: self.active.matched(endpoints.source.ip(), self.edge_address.port()),
+            trace: self.trace(),
         }
     }
 }

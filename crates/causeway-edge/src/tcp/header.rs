@@ -77,7 +77,9 @@ impl TcpPlane {
         };
         first.append(&mut connection.early);
         connection.early = Vec::new();
+        let is_plain = connection.tunnel.as_ref().is_none_or(|tunnel| tunnel.client.is_none());
         if let Some(client) = &connection.client
+            && is_plain
             && let buffer = &mut self.tools.scratch()[..BUFFER_BYTES - 512]
             && let Ok(n) = sys::recv(client.as_raw_fd(), buffer)
             && n > 0

@@ -55,6 +55,14 @@ impl TcpPlane {
     /// A socket has failed. What it sent before is passed on as far as the other side takes it now.
     pub(super) fn on_fault(&mut self, desk: &mut Desk, slot: usize, side: Side, errno: i32) {
         let connection = &mut self.connections[slot];
+        let awaits_answer = connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_answer());
+        if awaits_answer && side == Side::Origin && connection.state == State::Open {
+            // What it has said before may be why.
+            if !self.read_answer(desk, slot) {
+                return;
+            }
+        }
+        let connection = &mut self.connections[slot];
         if connection.state == State::Open {
             self.tools.is_short = false; // what it would hold ends with it
             let half = if side == Side::Client { Connection::pump_up } else { Connection::pump_down };
@@ -75,6 +83,10 @@ impl TcpPlane {
             return self.arm(desk, slot); // what can be read is on note
         }
         self.tools.is_short = desk.strain.is_full();
+        if connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_answer()) && !self.read_answer(desk, slot) {
+            return;
+        }
+        let connection = &mut self.connections[slot];
         let before = connection.up.bytes + connection.down.bytes;
         let up = match Connection::pump_up(connection, &mut self.tools, slot) {
             Ok(moved) => moved,

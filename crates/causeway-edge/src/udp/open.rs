@@ -94,6 +94,7 @@ impl UdpPlane {
             client_rtt_ns: 0,
             origin_rtt_ns: 0,
             firewall: active.matched(ends.source.ip(), ends.destination.port()),
+            trace: 0,
         });
     }
 

@@ -169,6 +169,7 @@ impl Session {
             client_rtt_ns: 0,
             origin_rtt_ns: 0,
             firewall: self.active.matched(self.client.ip(), self.edge.port()),
+            trace: 0,
         }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod net;
+pub mod network;
 pub mod range;
 pub mod udp;
 

@@ -19,6 +19,7 @@ from causeway.model.application import (
 )
 from causeway.model.document.limits import parse_limits, show_limits
 from causeway.model.document.minecraft import parse_minecraft, show_minecraft
+from causeway.model.document.paths import not_on_paths, parse_paths
 from causeway.model.document.reading import (
     Body,
     as_bool,
@@ -64,6 +65,8 @@ def parse_extension(
         raise invalid("/x_causeway/weights", f"x_causeway.weights {why}")
     if extension.transparent and (why := _not_transparent(extension, proxy_protocol)):
         raise invalid("/x_causeway/transparent", f"x_causeway.transparent {why}")
+    if extension.paths and (why := not_on_paths(extension)):
+        raise invalid("/x_causeway/paths", f"x_causeway.paths {why}")
     return extension
 
 
@@ -72,6 +75,8 @@ def show_extension(extension: Extension, transport: Transport) -> Body:
     shown = {name: _shown(getattr(extension, name)) for name in FIELDS if name in extension.stated}
     if "limits" in shown:
         shown["limits"] = show_limits(extension.limits, transport)
+    if "paths" in shown:
+        shown["paths"] = [list(path) for path in extension.paths]
     if extension.minecraft:
         shown["minecraft"] = show_minecraft(extension.minecraft)
     return shown
@@ -100,6 +105,8 @@ def _field(name: str, value: object, transport: Transport) -> object:
             return as_choice(value, pointer, Balance)
         case "weights":
             return tuple(_weight(item, f"{pointer}/{n}") for n, item in enumerate(as_list(value, pointer, most=64)))
+        case "paths":
+            return parse_paths(value, pointer, transport)
         case "transparent" | "logins":
             return as_bool(value, pointer)
         case _:

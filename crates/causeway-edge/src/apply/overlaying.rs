@@ -1,0 +1,110 @@
+//! What this edge is to others, from one snapshot to the next.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwapOption;
+
+use super::preparation::Preparation;
+use super::{Running, compile};
+use crate::application::Active;
+use crate::listen;
+use crate::origin::Policy;
+use crate::overlay::identity::Identity;
+use crate::overlay::{Lasting, Overlay, OverlayReport};
+use crate::report::ListenerState;
+use crate::resolve::Names;
+use crate::snapshot::{self, Application, Protocol};
+use crate::sockets::Shared;
+use crate::worker::{Place, Step};
+
+type Exits = HashMap<String, Arc<Active>>;
+
+#[derive(Debug, Default)]
+pub struct Overlaying {
+    pub running: Option<Arc<Overlay>>,
+    /// What is connected to origins here for other edges: with counters of its own, since whose clients they are counts
+    /// them already, and without rules, since that edge has judged them.
+    pub exits: Exits,
+    pub identity: Arc<ArcSwapOption<Identity>>,
+    lasting: Option<Lasting>,
+}
+
+impl Overlaying {
+    pub fn report(&self) -> Option<OverlayReport> {
+        self.running.as_ref().map(|overlay| overlay.report())
+    }
+
+    /// For a worker that takes the place of another.
+    pub fn listen_again(
+        &self,
+        place: Place,
+        held: &mut HashMap<Place, Weak<Shared>>,
+        workers: usize,
+    ) -> Vec<Step> {
+        let Some(overlay) = &self.running else { return Vec::new() };
+        let sockets = held.get(&place).and_then(Weak::upgrade);
+        let sockets =
+            sockets.or_else(|| listen::bind(place, &overlay.transit, workers).ok().map(Shared::new));
+        let listening = sockets.map(|sockets| {
+            held.insert(place, Arc::downgrade(&sockets));
+            Step::ListenForEdges { place, sockets }
+        });
+        std::iter::once(Step::Overlay(Some(overlay.clone()))).chain(listening).collect()
+    }
+}
+
+impl Running {
+    /// Who others are, where they are heard, and what is connected to origins for them.
+    pub(super) fn prepare_overlay(
+        &mut self,
+        spec: Option<&snapshot::Overlay>,
+        wanted: &HashMap<String, Arc<Active>>,
+        has_changed: &HashSet<String>,
+        (policy, names): (&Arc<Policy>, Option<&Names>),
+        change: &mut Preparation,
+    ) -> (Option<Arc<Overlay>>, Exits) {
+        let Some(spec) = spec else {
+            if self.overlay.running.is_some() {
+                change.be(None);
+            }
+            return (None, Exits::new());
+        };
+        let identity = self.overlay.identity.clone();
+        let lasting = self.overlay.lasting.get_or_insert_with(|| Lasting::new(change.workers, identity)).clone();
+        let mut exits = Exits::new();
+        for (id, active) in wanted.iter().filter(|(_, active)| active.spec.is_exit) {
+            let kept = self.overlay.exits.get(id).filter(|_| !has_changed.contains(id)).cloned();
+            let made = || {
+                let spec = Application { paths: Vec::new(), limits: Vec::new(), ..active.spec.clone() };
+                Arc::new(compile(spec, lasting.counters.clone(), policy.clone(), names))
+            };
+            exits.insert(id.clone(), kept.unwrap_or_else(made));
+        }
+        let is_same = |running: &&Arc<Overlay>| {
+            running.spec == *spec && is_same_exits(&exits, &self.overlay.exits) && !has_changed.iter().any(|id| wanted.contains_key(id))
+        };
+        let running = self.overlay.running.as_ref().filter(is_same).cloned();
+        let overlay = running.unwrap_or_else(|| {
+            let applications = wanted.values().map(|active| &active.spec);
+            let overlay = Overlay::new(spec.clone(), applications, &exits, policy.clone(), lasting);
+            let overlay = Arc::new(overlay);
+            change.be(Some(&overlay));
+            overlay
+        });
+        let place = Place { protocol: Protocol::Tcp, address: spec.listen };
+        if self.places.contains_key(&place) {
+            change.settle_overlay(place, None, Ok(ListenerState::Unchanged));
+        } else {
+            let held = self.sockets.get(&place).and_then(Weak::upgrade);
+            let bound = held.map_or_else(|| listen::bind(place, &overlay.transit, change.workers).map(Shared::new), Ok);
+            let fate = bound.as_ref().map(|_| ListenerState::Running).map_err(Clone::clone);
+            change.settle_overlay(place, bound.as_ref().ok(), fate);
+        }
+        (Some(overlay), exits)
+    }
+}
+
+fn is_same_exits(one: &Exits, other: &Exits) -> bool {
+    one.len() == other.len() && one.iter().all(|(id, active)| other.get(id).is_some_and(|it| Arc::ptr_eq(it, active)))
+}

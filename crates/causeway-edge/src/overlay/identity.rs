@@ -1,0 +1,92 @@
+//! Who this edge is to other edges: a certificate of the network's authority and its key, and who else may be one.
+//!
+//! TLS 1.3 and nothing older. No sessions are resumed: who was revoked has nothing to come back with.
+
+use std::sync::Arc;
+
+use causeway_wire::overlay::Name;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs::cipher_suite};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use serde::Deserialize;
+
+use crate::error::EdgeError;
+
+/// What both sides say they speak; another version would have another name.
+const PROTOCOL: &[u8] = b"causeway-overlay/1";
+
+#[derive(Debug)]
+pub struct Identity {
+    pub client: Arc<ClientConfig>,
+    pub server: Arc<ServerConfig>,
+}
+
+/// As it comes, all of it PEM. Never shown: it holds the key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+impl Identity {
+    /// # Errors
+    /// `Refused`, without a word of what is in it.
+    pub fn read(json: &[u8]) -> Result<Identity, EdgeError> {
+        let refused = |what: &str| EdgeError::Refused(format!("the identity for other edges has {what}"));
+        let told: Told = serde_json::from_slice(json).map_err(|_| refused("not the fields ca, certificate and key"))?;
+        let certificates = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = certificates(&told.certificate).map_err(|_| refused("no certificate"))?;
+        let key = || PrivateKeyDer::from_pem_slice(told.key.as_bytes()).map_err(|_| refused("no key"));
+        let mut roots = RootCertStore::empty();
+        for ca in certificates(&told.ca).map_err(|_| refused("no certificate of an authority"))? {
+            roots.add(ca).map_err(|_| refused("a certificate of an authority that cannot be used"))?;
+        }
+        if chain.is_empty() || roots.is_empty() {
+            return Err(refused("no certificate, of its own or of an authority"));
+        }
+        let (provider, roots) = (Arc::new(provider()), Arc::new(roots));
+        let unfit = |error: rustls::Error| refused(&format!("a certificate or key that cannot be used: {error}"));
+        let mut client = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(unfit)?
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(chain.clone(), key()?)
+            .map_err(unfit)?;
+        client.resumption = Resumption::disabled();
+        client.alpn_protocols = vec![PROTOCOL.to_vec()];
+        let vouched = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .build()
+            .map_err(|error| refused(&format!("an authority that cannot be used: {error}")))?;
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(unfit)?
+            .with_client_cert_verifier(vouched)
+            .with_single_cert(chain, key()?)
+            .map_err(unfit)?;
+        server.send_tls13_tickets = 0;
+        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        Ok(Identity { client: Arc::new(client), server: Arc::new(server) })
+    }
+}
+
+fn provider() -> CryptoProvider {
+    let cipher_suites = vec![
+        cipher_suite::TLS13_AES_128_GCM_SHA256, // the fastest where the processor knows AES
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() }
+}
+
+/// The edge that a certificate is of.
+pub fn name_in(certificate: &CertificateDer<'_>) -> Option<Name> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+    parsed.valid_dns_names().find_map(|name| Name::new(name.as_bytes()))
+}

@@ -1,0 +1,345 @@
+//! Flows over other edges: at the first, which has the client, on the way, and at the last, which has the origin.
+//!
+//! The first tries paths in order until an edge takes the flow; from then on it is committed, since bytes of the client
+//! are gone. What became of it comes back as an answer before the first byte of the origin.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Path, Read};
+
+use super::connection::{Connection, NEVER, Reset, State};
+use super::links::{Arrival, Taken};
+use super::{DESCRIPTORS, TcpPlane, counters};
+use crate::application::Active;
+use crate::clock::unix_ms;
+use crate::event::Cause;
+use crate::overlay::tls::{Got, Tls};
+use crate::overlay::{self, Overlay, Tally};
+use crate::relay::{BUFFER_BYTES, Readiness};
+use crate::sys;
+use crate::worker::{Desk, Token};
+
+/// Longer than the last edge waits for its origin, so that its reason is heard.
+const ANSWER_GRACE_MS: u64 = 2_000;
+
+/// What such a flow has besides.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Where another edge handed it over.
+    pub client: Option<Tls>,
+    /// Where another edge takes it on.
+    pub origin: Option<Tls>,
+    pub application: u128,
+    pub trace: u64,
+    /// How many edges it has been through before this one.
+    number: u8,
+    /// Paths that were tried, and which of them it is on.
+    tried: u8,
+    path: usize,
+    rest: Path,
+    /// Its path is the one without other edges.
+    pub is_direct: bool,
+    /// Begun to be read, until it is whole.
+    answer: Option<Vec<u8>>,
+    pub answer_due_ms: u64,
+}
+
+impl Tunnel {
+    fn new(application: u128, trace: u64) -> Tunnel {
+        Tunnel {
+            client: None,
+            origin: None,
+            application,
+            trace,
+            number: 0,
+            tried: 0,
+            path: 0,
+            rest: Path::default(),
+            is_direct: false,
+            answer: None,
+            answer_due_ms: NEVER,
+        }
+    }
+
+    pub fn is_enciphered(&self) -> bool {
+        self.client.is_some() || self.origin.is_some()
+    }
+
+    pub fn awaits_answer(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Has another edge handed it over?
+    pub fn is_handed_over(&self) -> bool {
+        self.number > 0
+    }
+}
+
+impl Connection {
+    /// Is an edge to be asked for, and not an origin?
+    pub(super) fn wants_path(&self) -> bool {
+        match &self.tunnel {
+            Some(tunnel) if tunnel.is_handed_over() => !tunnel.rest.is_empty(),
+            Some(tunnel) => !tunnel.is_direct,
+            None => !self.active.paths.is_empty(),
+        }
+    }
+
+    /// Its origins do not answer: is there another way that it may try?
+    pub(super) fn gives_up_direct(&mut self, now_ms: u64) -> bool {
+        let Some(tunnel) = self.tunnel.as_mut().filter(|tunnel| tunnel.is_direct) else { return false };
+        tunnel.is_direct = false;
+        self.active.judge_path(tunnel.path, now_ms, true);
+        true
+    }
+}
+
+impl TcpPlane {
+    /// Towards the origins of an application with paths: over the next one that was not tried. False: this edge is to
+    /// connect to the origins itself.
+    pub(super) fn go_by_path(&mut self, desk: &mut Desk, slot: usize) -> bool {
+        loop {
+            let connection = &mut self.connections[slot];
+            let Some(overlay) = self.links.overlay.clone() else {
+                self.close(desk, slot, Cause::PathBroken, Reset::Both);
+                return true;
+            };
+            let trace = overlay.lasting.seed ^ connection.flow;
+            let (active, id) = (connection.active.clone(), connection.active.id);
+            let tunnel = connection.tunnel.get_or_insert_with(|| Box::new(Tunnel::new(id, trace)));
+            let next = if tunnel.is_handed_over() {
+                (std::mem::replace(&mut tunnel.tried, 1) == 0).then_some((0, tunnel.rest))
+            } else {
+                active.choose_path(&mut tunnel.tried, desk.now_ms)
+            };
+            let Some((at, path)) = next else {
+                let cause = connection.last_failure.unwrap_or(Cause::PathBroken);
+                self.end_unanswered(desk, slot, cause);
+                return true;
+            };
+            tunnel.is_direct = path.is_empty();
+            let Some((next, rest)) = path.split() else { return false };
+            (tunnel.path, tunnel.rest) = (at, rest);
+            (connection.state, connection.since_ms) = (State::Connecting, desk.now_ms);
+            connection.origin_address = overlay.peer(&next);
+            let waiting = (slot, connection.generation);
+            match self.take_link(desk, &overlay, next, waiting) {
+                Taken::Ready(fd, tls, ready) => self.send_on(desk, slot, (fd, tls, ready)),
+                Taken::Later => self.arm(desk, slot),
+                Taken::Never => {
+                    self.note_broken_path(desk, slot);
+                    continue;
+                }
+            }
+            return true;
+        }
+    }
+
+    /// The edge that comes next cannot be reached: on to the next path, or to the end.
+    pub(super) fn on_broken_path(&mut self, desk: &mut Desk, slot: usize) {
+        self.note_broken_path(desk, slot);
+        self.connect(desk, slot);
+    }
+
+    pub(super) fn note_broken_path(&mut self, desk: &Desk, slot: usize) {
+        let connection = &mut self.connections[slot];
+        connection.last_failure = Some(Cause::PathBroken);
+        counters(&connection.active, desk).connect_errors_total.add(1);
+        if let Some(tunnel) = connection.tunnel.as_ref().filter(|tunnel| !tunnel.is_handed_over()) {
+            connection.active.judge_path(tunnel.path, desk.now_ms, true);
+        }
+    }
+
+    /// Does it wait for a connection to another edge?
+    pub(super) fn waits_for_link(&self, slot: usize) -> bool {
+        let connection = &self.connections[slot];
+        connection.state == State::Connecting && connection.origin.is_none() && connection.tunnel.is_some()
+    }
+
+    /// An edge has taken it: the header goes first, with what the client has said already.
+    pub(super) fn send_on(&mut self, desk: &mut Desk, slot: usize, (fd, tls, ready): (OwnedFd, Tls, Readiness)) {
+        let connection = &mut self.connections[slot];
+        let endpoints = connection.endpoints();
+        let Some(tunnel) = &mut connection.tunnel else { return };
+        let hop = Hop {
+            endpoints,
+            application: tunnel.application,
+            trace: tunnel.trace,
+            number: tunnel.number + 1,
+            path: tunnel.rest,
+        };
+        let mut header = [0; MAX_HOP];
+        let len = hop.encode(&mut header);
+        let mut first = header[..len].to_vec();
+        first.append(&mut connection.early);
+        connection.early = Vec::new();
+        connection.up.hold(first);
+        tunnel.answer = Some(Vec::new());
+        if !tunnel.is_handed_over() {
+            tunnel.answer_due_ms = desk.now_ms + connection.active.connect_timeout_ms + ANSWER_GRACE_MS;
+        }
+        tunnel.origin = Some(tls);
+        let raw = fd.as_raw_fd();
+        (connection.origin, connection.ready[1]) = (Some(fd), Readiness { watches_writable: true, ..ready });
+        (connection.state, connection.since_ms) = (State::Open, desk.now_ms);
+        connection.tuning = super::connection::Tuning::Done; // its socket has its options
+        let interest = sys::IN | sys::OUT | sys::RDHUP | sys::EDGE;
+        if desk.epoll.modify(raw, interest, Token::Origin.at(slot)).is_err() {
+            return self.close(desk, slot, Cause::OutOfResources, Reset::Both);
+        }
+        self.arm(desk, slot);
+        self.run(desk, slot);
+    }
+
+    /// Read what the last edge says before the origin's first byte. False: the connection has ended.
+    pub(super) fn read_answer(&mut self, desk: &mut Desk, slot: usize) -> bool {
+        let connection = &mut self.connections[slot];
+        let (Some(tunnel), Some(origin)) = (&mut connection.tunnel, &connection.origin) else { return true };
+        let (Some(tls), Some(answer)) = (&mut tunnel.origin, &mut tunnel.answer) else { return true };
+        while connection.ready[1].is_readable || tls.has_heard_end() {
+            let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
+            let got = match tls.read(origin.as_raw_fd(), &mut connection.ready[1], scratch, answer) {
+                Ok(got) => got,
+                Err(_) => return self.answered(desk, slot, Cause::PathBroken),
+            };
+            match Answer::parse(answer) {
+                Ok(Read::Whole { consumed, value }) => {
+                    connection.down.bytes += (answer.len() - consumed) as u64;
+                    if tunnel.number > 0 {
+                        connection.down.hold(std::mem::take(answer)); // who handed it over reads it
+                    } else {
+                        connection.origin_address = value.origin;
+                        connection.down.hold(answer.split_off(consumed));
+                    }
+                    return self.answered(desk, slot, overlay::cause(value.outcome));
+                }
+                Ok(Read::NeedMore) if got != Got::End => {}
+                Ok(Read::NeedMore) | Err(_) => return self.answered(desk, slot, Cause::PathBroken),
+            }
+        }
+        true
+    }
+
+    fn answered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
+        let connection = &mut self.connections[slot];
+        let Some(tunnel) = &mut connection.tunnel else { return true };
+        (tunnel.answer, tunnel.answer_due_ms) = (None, NEVER);
+        if tunnel.is_handed_over() && cause != Cause::Opened {
+            if connection.down.holds_bytes() {
+                return true; // it goes on to who reads it, and the end of the next edge behind it
+            }
+            self.end_unanswered(desk, slot, cause);
+            return false;
+        }
+        let is_broken = matches!(cause, Cause::PathBroken | Cause::PathUnknown);
+        connection.active.judge_path(tunnel.path, desk.now_ms, is_broken);
+        if cause != Cause::Opened {
+            counters(&connection.active, desk).connect_errors_total.add(1);
+            self.close(desk, slot, cause, Reset::Both);
+            return false;
+        }
+        connection.connect_time_ms = unix_ms();
+        desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
+        true
+    }
+
+    /// Another edge hands a flow over.
+    pub(super) fn take_in(&mut self, desk: &mut Desk, overlay: &Arc<Overlay>, arrival: Arrival) {
+        let Arrival { fd, tls, ready, address, hop, early } = arrival;
+        let is_loop = hop.path.names().any(|name| *name == overlay.name);
+        let known = if hop.path.is_empty() { overlay.exits.get(&hop.application) } else { Some(&overlay.transit) };
+        let active: Arc<Active> = known.unwrap_or(&overlay.transit).clone();
+        let mut connection = Connection::new(active.clone(), fd, address, hop.endpoints.destination, desk);
+        self.next_generation = self.next_generation.wrapping_add(1);
+        connection.generation = self.next_generation;
+        connection.ready[0] = ready;
+        connection.told = Some(Box::new(hop.endpoints));
+        connection.up.bytes += early.len() as u64;
+        connection.early = early;
+        let mut tunnel = Tunnel::new(hop.application, hop.trace);
+        (tunnel.client, tunnel.number, tunnel.rest) = (Some(tls), hop.number, hop.path);
+        connection.tunnel = Some(Box::new(tunnel));
+        let counted = counters(&active, desk);
+        counted.connections_total.add(1);
+        counted.connections_open.add(1);
+        desk.files.take(DESCRIPTORS);
+        let raw = connection.client.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let is_unknown = known.is_none();
+        let has_room = desk.files.has_room(0) && !desk.strain.is_full();
+        let slot = self.connections.insert(connection);
+        let interest = sys::IN | sys::RDHUP | sys::EDGE;
+        if desk.epoll.modify(raw, interest, Token::Client.at(slot)).is_err() || !has_room {
+            return self.end_unanswered(desk, slot, Cause::OutOfResources);
+        }
+        if is_unknown || is_loop {
+            return self.end_unanswered(desk, slot, if is_loop { Cause::PathBroken } else { Cause::PathUnknown });
+        }
+        self.connect(desk, slot);
+    }
+
+    /// The last edge has its origin, and says so before the origin's first byte.
+    pub(super) fn tell_connected(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        if connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.client.is_some()) {
+            connection.down.hold(answer(Cause::Opened, connection.origin_address));
+        }
+    }
+
+    /// Nothing came of it: whoever handed it over hears why.
+    pub(super) fn end_unanswered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) {
+        let connection = &mut self.connections[slot];
+        let origin = connection.origin_address;
+        let told = match (&mut connection.tunnel, &connection.client) {
+            (Some(tunnel), Some(client)) => tunnel.client.as_mut().map(|tls| (tls, client.as_raw_fd())),
+            _ => None,
+        };
+        let Some((tls, fd)) = told else { return self.close(desk, slot, cause, Reset::Both) };
+        tls.write(&answer(cause, origin));
+        tls.end();
+        // A socket that has said nothing yet takes as much; if it has failed, nobody listens.
+        let is_told = tls.flush(fd, &mut connection.ready[0]).unwrap_or(false);
+        // What the client has said must not turn this end into an RST, which would overtake the answer.
+        if is_told {
+            sys::shutdown_write(fd);
+            let scratch = self.tools.scratch();
+            while sys::recv(fd, scratch).is_ok_and(|n| n > 0) {}
+        }
+        self.close(desk, slot, cause, if is_told { Reset::None } else { Reset::Both });
+    }
+
+    /// The edge that a waiting flow wants is there, or not.
+    pub(super) fn serve_waiting(&mut self, desk: &mut Desk, name: Name) {
+        while let Some((slot, generation)) = self.links.next_waiting(&name) {
+            let is_waiting = self.connections.get(slot).is_some_and(|c| c.generation == generation);
+            if !is_waiting || !self.waits_for_link(slot) {
+                continue;
+            }
+            match self.take_warm(desk, &name) {
+                Some(taken) => self.send_on(desk, slot, taken),
+                None => return self.links.wait_again(name, (slot, generation)),
+            }
+        }
+    }
+
+    pub(super) fn fail_waiting(&mut self, desk: &mut Desk, name: Name) {
+        for (slot, generation) in self.links.take_waiting(&name) {
+            let is_waiting = self.connections.get(slot).is_some_and(|c| c.generation == generation);
+            if is_waiting && self.waits_for_link(slot) {
+                self.on_broken_path(desk, slot);
+            }
+        }
+    }
+
+    pub(super) fn count_start(overlay: &Overlay, was_ready: bool) {
+        let tally = &overlay.lasting.tally;
+        Tally::count(if was_ready { &tally.ready } else { &tally.waited });
+    }
+}
+
+fn answer(cause: Cause, origin: Option<SocketAddr>) -> Vec<u8> {
+    let mut out = [0; MAX_ANSWER];
+    let len = Answer { outcome: overlay::outcome(cause), origin }.encode(&mut out);
+    out[..len].to_vec()
+}

@@ -1,0 +1,94 @@
+//! Several edges on loopback that know each other, with certificates of one authority.
+
+use std::net::SocketAddr;
+
+use causeway_edge::{ApplyReport, Config, Edge};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use serde_json::{Value, json};
+
+use super::{eventually, free_address, settings};
+
+/// Who vouches for edges.
+pub struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Authority { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    /// What an edge of that name is given.
+    pub fn identity(&self, name: &str) -> Value {
+        let mut params = CertificateParams::new(vec![name.to_string()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        json!({"ca": self.certificate, "certificate": certificate.pem(), "key": key.serialize_pem()})
+    }
+}
+
+pub struct Member {
+    pub name: &'static str,
+    pub edge: Edge,
+    pub at: SocketAddr,
+    version: std::sync::atomic::AtomicU64,
+}
+
+/// Edges of these names that know each other and have nothing to do yet.
+pub fn network(names: &[&'static str]) -> Vec<Member> {
+    let authority = Authority::new();
+    let members: Vec<Member> = names.iter().map(|name| member(name)).collect();
+    for member in &members {
+        member.edge.identify(authority.identity(member.name).to_string().as_bytes()).unwrap();
+        member.apply(&members, &[]);
+    }
+    members
+}
+
+pub fn member(name: &'static str) -> Member {
+    let edge = Edge::start(Config { workers: 1, ..Config::default() }).unwrap();
+    Member { name, edge, at: free_address("127.0.0.1"), version: std::sync::atomic::AtomicU64::new(0) }
+}
+
+impl Member {
+    /// Serve these applications as one of these edges.
+    pub fn apply(&self, all: &[Member], applications: &[Value]) -> ApplyReport {
+        let peers: Vec<(&str, SocketAddr)> = all.iter().map(|member| (member.name, member.at)).collect();
+        self.apply_among(&peers, applications)
+    }
+
+    pub fn apply_among(&self, all: &[(&str, SocketAddr)], applications: &[Value]) -> ApplyReport {
+        let version = self.version.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let others = all.iter().filter(|(name, _)| *name != self.name);
+        let peers: Vec<Value> = others.map(|(name, at)| json!({"name": name, "address": at})).collect();
+        let overlay = json!({"name": self.name, "listen": self.at, "peers": peers});
+        let snapshot = json!({
+            "format": 1, "version": version, "settings": settings(), "applications": applications, "overlay": overlay
+        });
+        self.edge.apply(snapshot.to_string().as_bytes()).unwrap()
+    }
+
+    pub fn report(&self) -> Value {
+        serde_json::to_value(self.edge.observe(0)).unwrap()
+    }
+
+    /// The first record of this cause.
+    pub fn record(&self, cause: &str) -> Value {
+        let mut seen = Vec::new();
+        eventually(cause, || {
+            let report = serde_json::to_value(self.edge.observe(10_000)).unwrap();
+            seen.extend(report["events"].as_array().unwrap().iter().cloned());
+            seen.iter().find(|event| event["cause"] == cause).cloned()
+        })
+    }
+
+    pub fn counted(&self, counter: &str) -> u64 {
+        self.report()["overlay"][counter].as_u64().unwrap()
+    }
+}
