@@ -51,6 +51,8 @@ pub struct Overlay {
     pub spec: snapshot::Overlay,
     pub name: Name,
     peers: HashMap<Name, SocketAddr>,
+    /// Those that get no new flows.
+    drained: HashSet<Name>,
     /// What is connected to origins here, for flows that other edges hand over.
     pub exits: HashMap<u128, Arc<Active>>,
     /// For flows that go on to another edge.
@@ -93,6 +95,7 @@ impl Overlay {
         Overlay {
             name: name(&spec.name).unwrap_or_else(|| unreachable!("checked on arrival")),
             peers: spec.peers.iter().filter_map(|peer| Some((name(&peer.name)?, peer.address))).collect(),
+            drained: spec.peers.iter().filter(|peer| peer.is_drained).filter_map(|peer| name(&peer.name)).collect(),
             exits: exits.values().map(|active| (active.id, active.clone())).collect(),
             transit: Arc::new(Active::new(transit(), OriginSet::addresses(Vec::new()), policy, lasting.counters.clone())),
             next: next.into_iter().collect(),
@@ -104,6 +107,11 @@ impl Overlay {
     /// Where another edge listens; none: it is none of ours.
     pub fn peer(&self, name: &Name) -> Option<SocketAddr> {
         self.peers.get(name).copied()
+    }
+
+    /// May a new flow go that way?
+    pub fn leads_on(&self, path: &Path) -> bool {
+        path.names().all(|name| self.peers.contains_key(name) && !self.drained.contains(name))
     }
 
     pub fn report(&self) -> OverlayReport {

@@ -50,6 +50,9 @@ pub struct Overlay {
 pub struct Peer {
     pub name: String,
     pub address: SocketAddr,
+    /// It keeps what it has and gets no new flows.
+    #[serde(default, rename = "drained", skip_serializing_if = "std::ops::Not::not")]
+    pub is_drained: bool,
 }
 
 /// Which clients are refused. Scopes are in order, the narrowest first.

@@ -156,6 +156,13 @@ APPLICATION: dict[str, Any] = {
                     "default": "medium",
                     "description": "how little it takes for attacks to be held off automatically; off: never",
                 },
+                "paths": {
+                    "type": "array",
+                    "maxItems": 8,
+                    "items": {"type": "array", "maxItems": 3, "items": {"type": "string"}},
+                    "description": "edges that flows go over, the best way first; the last of each connects to the "
+                    "origin, an empty list is direct",
+                },
                 "logins": {
                     "type": "boolean",
                     "description": "clients log in: who tries again and again is banned; default: by the ports",

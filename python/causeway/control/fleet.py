@@ -131,7 +131,8 @@ class Fleet:
         for edge in edges:
             with suppress(Unreadable):
                 if edge.told and (address := edge.told.site.overlay_address()):
-                    found.append(Peer(edge.name, address))
+                    found.append(Peer(edge.name, address, edge.name in self._plane.drained))
+        found.sort(key=lambda peer: peer.name)
         own = [peer for peer in self._plane.peers if peer.name == LOCAL]
         if (*own, *found) != self._plane.peers or bool(own) != bool(self._plane.site.overlay):
             self._plane.set_peers(tuple(found))
@@ -185,12 +186,12 @@ class Fleet:
 def _snapshot(state: State, name: str, site: Site, version: int, is_drained: bool) -> bytes:
     """All applications that have an address there, at that edge's addresses; of one that is drained, none.
 
-    And those whose flows other edges hand to it.
+    And those whose flows other edges hand to it, drained or not: what it has goes on, and no other edge hands it more.
     """
-    addresses, listen, encoded = site.addresses(), site.overlay_address(), []
+    addresses, listen, encoded = () if is_drained else site.addresses(), site.overlay_address(), []
     for piece in state.pieces:
         own, paths = piece.application.edge_addresses(addresses), piece.application.extension.paths
-        if (own or (listen and is_exit(paths, name))) and not piece.unserved and not is_drained:
+        if (own or (listen and is_exit(paths, name))) and not piece.unserved:
             encoded.append(on_paths(at_addresses(piece.encoded, own), paths, name))
     settings = replace(site.terms(), mitigation=state.mitigates)
     overlay = encode_overlay(name, listen, state.peers) if listen else None

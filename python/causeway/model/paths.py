@@ -21,10 +21,11 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another edge: its name, and where it listens for edges, as HOST:PORT."""
+    """Another edge: its name, and where it listens for edges, as HOST:PORT. Drained, it gets no new flows."""
 
     name: str
     address: str
+    is_drained: bool = False
 
 
 def from_edge(paths: Paths, name: str) -> Paths:
@@ -54,5 +55,9 @@ def on_paths(encoded: bytes, paths: Paths, name: str) -> bytes:
 
 def encode_overlay(name: str, listen: str, peers: Iterable[Peer]) -> bytes:
     """`overlay` of a snapshot for the edge `name`, which listens for others at `listen`."""
-    others = [{"name": peer.name, "address": peer.address} for peer in peers if peer.name != name]
+    others = [
+        {"name": peer.name, "address": peer.address, **({"drained": True} if peer.is_drained else {})}
+        for peer in peers
+        if peer.name != name
+    ]
     return _encode({"name": name, "listen": listen, "peers": others})

@@ -125,6 +125,10 @@ impl TcpPlane {
             (connection.state, connection.since_ms) = (State::Connecting, desk.now_ms);
             connection.origin_address = overlay.peer(&next);
             let waiting = (slot, connection.generation);
+            if connection.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_handed_over()) && !overlay.leads_on(&path) {
+                connection.last_failure = Some(Cause::PathBroken);
+                continue;
+            }
             match self.take_link(desk, &overlay, next, waiting) {
                 Taken::Ready(fd, tls, ready) => self.send_on(desk, slot, (fd, tls, ready)),
                 Taken::Later => self.arm(desk, slot),

@@ -1,0 +1,199 @@
+"""Flows over other edges: control, certified edges and a real nats-server, all of it on addresses of this machine."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.echo import ask, echoes, reset, start_echo
+from support.edge import CAUSEWAY, Running
+from support.outpost import Outpost
+from support.patience import eventually
+from support.ports import free_port
+from support.program import Program, Programs, environment, need
+
+LOCAL, FRA, AMS = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+
+
+class Network:
+    """Three edges that speak to each other: control's own, fra-1 and ams-1."""
+
+    def __init__(self, programs: Programs, folder: Path, make_edge: Callable[..., Running]) -> None:
+        need("nats-server")
+        self.programs, self.folder = programs, folder
+        url = f"tls://127.0.0.1:{free_port()}"
+        self.control = make_edge("--exchange", url, "--workers", "1", "--overlay", f"{LOCAL}:{free_port()}").start()
+        configuration = self.control.data_dir / "exchange" / "nats.conf"
+        eventually(configuration.exists)
+        self.nats: Program = programs.start("nats-server", "-c", configuration, "-a", "127.0.0.1")
+        eventually(lambda: "Server is ready" in self.nats.output)
+        self.fra, self.ams = self.edge("fra-1", FRA), self.edge("ams-1", AMS)
+        for edge in (self.fra, self.ams):
+            edge.start(ready=None)
+        assert self.control.applications  # there is a zone
+        eventually(self.is_whole, 30)
+
+    def edge(self, name: str, address: str) -> Outpost:
+        self.command("invite", name)
+        overlay = ("--overlay", f"{address}:{free_port()}")
+        return Outpost(self.programs, self.folder / name, str(self.folder / f"{name}.join"), name, address, *overlay)
+
+    def command(self, *words: str, status: int = 0) -> str:
+        steering = {"CAUSEWAY_URL": self.control.url, "CAUSEWAY_API_TOKEN": self.control.token}
+        done = subprocess.run(
+            [CAUSEWAY, *words], capture_output=True, text=True, timeout=30, cwd=self.folder, env=environment(steering)
+        )
+        told = done.stdout + done.stderr
+        assert done.returncode == status, told
+        return told
+
+    def is_whole(self) -> bool:
+        """Whether each edge has heard of both others, and can show them who it is."""
+        told = [state["overlay"] for state in self.states().values()]
+        return len(told) == 3 and all(one and one["peers"] == 2 and not one["missing"] for one in told)
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        return {edge["name"]: edge for edge in self.control.status()["edges"]}
+
+    def relayed(self) -> dict[str, int]:
+        return {name: state["overlay"]["relayed"]["connections_total"] for name, state in self.states().items()}
+
+    def serve(self, *paths: str, greeting: str = "") -> int:
+        """The port of an application of all edges whose flows go that way, once it is served there."""
+        port, origin = free_port(), start_echo(self.programs, greeting=greeting)
+        ways = [word for path in paths for word in ("--path", path)]
+        self.command(
+            *("apps", "create", "--dns", f"app-{port}.example.com", "--protocol", f"tcp/{port}"),
+            *("--origin", f"127.0.0.1:{origin}", *ways),
+        )
+        eventually(lambda: all(asked(port, at) for at in (LOCAL, FRA, AMS)), 10)
+        return port
+
+
+def asked(port: int, address: str) -> bool:
+    return ask(port, address).endswith(b"hello")
+
+
+@pytest.fixture
+def network(programs: Programs, tmp_path: Path, make_edge: Callable[..., Running]) -> Iterator[Network]:
+    yield Network(programs, tmp_path, make_edge)
+
+
+def test_flows_go_over_the_edges_that_a_path_names_and_each_takes_what_is_left_of_it(network: Network) -> None:
+    port = network.serve("ams-1,fra-1")
+    before = network.relayed()
+    for at, relayed in ((LOCAL, {"ams-1": 1, "fra-1": 1}), (AMS, {"fra-1": 1}), (FRA, {})):
+        assert asked(port, at)
+        after = eventually(lambda before=before: (now := network.relayed()) != before and now, 5) if relayed else before
+        assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == relayed
+        before = after
+
+
+def test_an_edge_that_was_lost_is_gone_round(network: Network) -> None:
+    port = network.serve("ams-1,fra-1", "fra-1", "direct")
+    for edge in (network.ams, network.fra):
+        edge.kill()
+        assert asked(port, LOCAL), f"without {edge.name}"
+
+
+def test_a_drained_edge_keeps_the_flows_it_has_for_others_and_gets_no_more(network: Network) -> None:
+    port = network.serve("fra-1", "direct")
+    with socket.create_connection((LOCAL, port), timeout=5) as held:
+        assert echoes(held)
+        network.command("drain", "fra-1")
+        before = network.relayed()["fra-1"]
+
+        def is_spared() -> bool:
+            nonlocal before
+            assert asked(port, LOCAL), "through the drain, none fails"
+            before, earlier = network.relayed()["fra-1"], before
+            return before == earlier
+
+        eventually(is_spared, 10)
+        assert echoes(held)
+        reset(held)
+
+
+def test_flows_need_neither_control_nor_exchange(network: Network) -> None:
+    port = network.serve("fra-1")
+    with socket.create_connection((AMS, port), timeout=5) as held:
+        assert echoes(held)
+        network.control.kill_all()
+        network.nats.stop()
+        assert echoes(held)
+        assert asked(port, AMS)
+        network.fra.kill()
+        network.fra.start()
+        eventually(lambda: asked(port, AMS), 10)
+        reset(held)
+
+
+def test_an_upgrade_of_an_edge_on_the_way_loses_no_connection(network: Network) -> None:
+    port = network.serve("fra-1")
+    with socket.create_connection((LOCAL, port), timeout=5) as held:
+        assert echoes(held)
+        network.fra.upgrade()
+        eventually(lambda: "handed over in" in network.fra.output, 30)
+        for _ in range(20):
+            assert asked(port, LOCAL)
+        assert echoes(held)
+        reset(held)
+
+
+def test_a_revoked_edge_gets_and_gives_no_flows_any_more(network: Network) -> None:
+    port = network.serve("fra-1", "direct")
+    with socket.create_connection((LOCAL, port), timeout=5) as held:
+        assert echoes(held)
+        network.command("revoke", "fra-1")
+        eventually(lambda: network.states()["local"]["overlay"]["peers"] == 1, 10)
+        held.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            held.recv(1)
+    before = network.relayed()
+    assert asked(port, LOCAL), "the other way"
+    assert network.relayed() == before
+
+
+def test_each_edge_records_a_flow_under_the_same_trace(network: Network) -> None:
+    port = network.serve("ams-1,fra-1")
+    steering = {"CAUSEWAY_URL": network.control.url, "CAUSEWAY_API_TOKEN": network.control.token}
+    tail = network.programs.start(CAUSEWAY, "tail", "-o", "json", extra_environment=steering)
+    eventually(lambda: asked(port, LOCAL) and tail.output.count('"closed"') >= 3, 10, every_s=0.5)
+    records = [json.loads(line) for line in tail.output.splitlines() if '"closed"' in line]
+    traces = [record["trace"] for record in records if record.get("trace")]
+    assert any(traces.count(trace) == 3 for trace in traces)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--path", "lhr-1"), "there is no edge 'lhr-1'"),
+        (("--path", "fra-1,fra-1"), "goes through an edge twice"),
+        (("--path", "Fra-1"), "is not the name of an edge"),
+        (("--path", "fra-1", "--carrier", "kernel"), "are for the engine"),
+        (("--path", "fra-1", "--path", "fra-1"), "has a path twice"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_with_a_reason(
+    make_edge: Callable[..., Running], words: tuple[str, ...], why: str
+) -> None:
+    edge = make_edge().start()
+    steering = {"CAUSEWAY_URL": edge.url, "CAUSEWAY_API_TOKEN": edge.token}
+    command = [
+        CAUSEWAY,
+        "apps",
+        "create",
+        "--dns",
+        "a.example.com",
+        "--protocol",
+        "tcp/2222",
+        "--origin",
+        "127.0.0.1:22",
+    ]
+    assert edge.applications  # there is a zone
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=30, env=environment(steering))
+    assert done.returncode == 1
+    assert why in done.stdout + done.stderr
