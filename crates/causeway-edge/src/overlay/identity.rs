@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use causeway_wire::overlay::Name;
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs;
-use rustls::crypto::{CryptoProvider, aws_lc_rs::cipher_suite};
+use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring::cipher_suite};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -82,7 +82,7 @@ fn provider() -> CryptoProvider {
         cipher_suite::TLS13_AES_256_GCM_SHA384,
         cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
     ];
-    CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() }
+    CryptoProvider { cipher_suites, ..ring::default_provider() }
 }
 
 /// The edge that a certificate is of.

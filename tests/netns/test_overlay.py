@@ -1,0 +1,153 @@
+"""Flows from edge to edge over an emulated WAN: what a start costs, which way is faster, what loss does to bytes."""
+
+import os
+import random
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.among_edges import Edges, Node, edges
+from support.bare_engine import application
+from support.patience import eventually
+from support.program import need
+
+from causeway.lab import Lab
+
+FAR_MS, NEAR_MS = 60, 15
+OVERHEAD_MS = 12  # of processes on a machine that may be busy; what an edge costs by itself is in bench/overlay
+STREAMS = 60
+
+WORLD = """
+[nodes.par]
+kind = "client"
+[nodes.ams]
+kind = "client"
+[nodes.fra]
+kind = "origin"
+programs = ["{python} -m causeway.lab.echo 7"]
+[[links]]
+between = ["par", "fra"]
+rtt_ms = {far}
+[[links]]
+between = ["par", "ams"]
+rtt_ms = {near}
+[[links]]
+between = ["ams", "fra"]
+rtt_ms = {near}
+"""
+
+WAYS = {7001: ("direct", []), 7002: ("over fra", [["fra"]]), 7003: ("over ams and fra", [["ams", "fra"]])}
+
+
+class World:
+    def __init__(self, lab: Lab, made: Edges) -> None:
+        self.lab, self.edges = lab, made
+        self.par, self.ams, self.fra = (Node(lab, name) for name in ("par", "ams", "fra"))
+
+    def serve(self) -> None:
+        def app(number: int, port: int, edge: str, **more: object) -> object:
+            return application(number, "tcp", [edge], port, self.fra.address, 7, **more)
+
+        ways = [(number, port, paths) for number, (port, (_, paths)) in enumerate(WAYS.items(), 1)]
+        exits = [app(number, port, self.fra.address, exit=True) for number, port, paths in ways if paths]
+        self.edges.apply("fra", *exits)
+        self.edges.apply("par", *(app(number, port, self.par.address, paths=paths) for number, port, paths in ways))
+
+    def first_byte_ms(self, port: int) -> float:
+        """From a client beside the first edge: connect, one byte there and back."""
+        with self.lab.inside("par"), socket.create_connection((self.par.address, port), timeout=10) as connection:
+            began = time.monotonic()
+            connection.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            return (time.monotonic() - began) * 1000
+
+    def is_ready(self, port: int) -> bool:
+        return self.first_byte_ms(port) > 0
+
+    def waited(self) -> int:
+        return int(self.edges.overlay("par")["flows_waited_total"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    need("ip", "nsenter")
+    if os.geteuid() or not Path("/dev/net/tun").exists():
+        pytest.skip("a lab needs root and /dev/net/tun")
+    folder = tmp_path_factory.mktemp("overlay")
+    text = WORLD.format(python=sys.executable, far=FAR_MS, near=NEAR_MS)
+    with Lab.up(text, folder / "lab", f"overlay-{os.getpid()}") as lab:
+        nodes = {name: Node(lab, name) for name in ("par", "ams", "fra")}
+        with edges(folder, {name: node.address for name, node in nodes.items()}, dict(nodes)) as made:
+            found = World(lab, made)
+            found.serve()
+            for port in WAYS:
+                eventually(lambda port=port: found.is_ready(port), 20)
+            yield found
+
+
+@pytest.mark.parametrize(
+    ("port", "round_trips_ms"),
+    [
+        (7001, 2 * FAR_MS),  # connect, then ask
+        (7002, FAR_MS),  # the connection was there
+        (7003, 2 * NEAR_MS),  # and the way round is shorter
+    ],
+)
+def test_a_flow_over_edges_starts_without_a_round_trip_more(world: World, port: int, round_trips_ms: float) -> None:
+    took_ms = []
+    for _ in range(7):
+        before = world.waited()
+        ms = world.first_byte_ms(port)
+        if world.waited() == before:  # it found a connection that was ready, which is what this is about
+            took_ms.append(ms)
+        time.sleep(0.15)  # others are made ready behind it
+    assert len(took_ms) >= 3
+    assert round_trips_ms <= statistics.median(took_ms) + 1 <= round_trips_ms + OVERHEAD_MS, took_ms
+
+
+def test_loss_and_cuts_leave_every_byte_right_or_end_the_flow(world: World) -> None:
+    for between in (("par", "ams"), ("ams", "fra")):
+        world.lab.link(*between, loss=0.01)
+    results: list[str] = []
+
+    def stream(number: int) -> None:
+        chance = random.Random(number)
+        sent = chance.randbytes(chance.choice((1, 100, 5_000, 200_000)))
+        try:
+            with world.lab.inside("par"), socket.create_connection((world.par.address, 7003), timeout=30) as connection:
+                writer = threading.Thread(target=_send, args=(connection, sent))
+                writer.start()
+                heard = bytearray()
+                while len(heard) < len(sent) and (part := connection.recv(65_536)):
+                    heard += part
+                writer.join()
+            results.append("whole" if bytes(heard) == sent else "wrong" if not sent.startswith(heard) else "cut short")
+        except OSError:
+            results.append("ended")
+
+    threads = [threading.Thread(target=stream, args=(number,)) for number in range(STREAMS)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        if number == STREAMS // 2:
+            world.lab.fail("ams", "fra")
+            time.sleep(0.5)
+            world.lab.heal("ams", "fra")
+    for thread in threads:
+        thread.join(60)
+    for between in (("par", "ams"), ("ams", "fra")):
+        world.lab.link(*between, loss=0)
+    assert results.count("wrong") == 0
+    assert results.count("cut short") == 0, "an end that looks whole and is not"
+    assert results.count("whole") >= STREAMS * 0.9, results
+
+
+def _send(connection: socket.socket, content: bytes) -> None:
+    try:
+        connection.sendall(content)
+    except OSError:
+        return  # what was read tells
