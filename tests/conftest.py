@@ -4,9 +4,23 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from support.apart import move_to_a_network_of_its_own
 from support.edge import Running
 from support.namespaces import Namespace, Namespaces
 from support.program import Programs
+
+
+@pytest.hookimpl(trylast=True)  # pytest-rerunfailures connects to the process that counts tries before
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # of pytest-xdist: others run beside it
+        move_to_a_network_of_its_own()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, the files that take longest begin first, so that no worker is left with one in the end."""
+    if hasattr(config, "workerinput"):
+        places = {"netns": 0, "contract": 1}
+        items.sort(key=lambda item: places.get(item.path.parent.name, 2))
 
 
 @pytest.fixture
@@ -65,3 +79,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             if isinstance(owner, Programs):
                 report.sections += owner.transcripts()
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each test that needed a second try, with what its programs said at the first (`scripts/test` allows one)."""
+    lost = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])}
+    unlucky = [report for report in terminalreporter.stats.get("rerun", []) if report.nodeid not in lost]
+    for report in unlucky:
+        terminalreporter.section(f"passed only at the second try: {report.nodeid}", "-", yellow=True)
+        for title, said in report.sections:
+            terminalreporter.write_line(f"{title}: {said}")

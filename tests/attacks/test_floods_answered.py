@@ -1,5 +1,7 @@
 """Automatic mitigation on a wire: an edge that nobody has told anything is flooded, and answers by itself.
 
+pytestmark = pytest.mark.alone
+
 In the short form, at 60,000 packets/s; `python tests/attacks/mitigated.py` does the same as hard as the machine can.
 """
 

@@ -1,5 +1,7 @@
 """The bench runs from end to end and says what it found in the shape that later runs are compared by.
 
+pytestmark = pytest.mark.alone
+
 Half a second each: the numbers mean nothing here, the counts of wrong and lost replies do.
 """
 

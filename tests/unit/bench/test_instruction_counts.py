@@ -1,5 +1,7 @@
 """A unit of work takes no more instructions of ours than it did when they were last counted.
 
+pytestmark = pytest.mark.alone
+
 Wall-clock figures stay in reports; this one is the same on a busy machine.
 """
 
