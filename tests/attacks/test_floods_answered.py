@@ -1,7 +1,5 @@
 """Automatic mitigation on a wire: an edge that nobody has told anything is flooded, and answers by itself.
 
-pytestmark = pytest.mark.alone
-
 In the short form, at 60,000 packets/s; `python tests/attacks/mitigated.py` does the same as hard as the machine can.
 """
 
@@ -12,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.carried import need_fast_path
+
+pytestmark = pytest.mark.alone
 
 MITIGATED = Path(__file__).resolve().parent / "mitigated.py"
 RATE_PER_S = 60_000

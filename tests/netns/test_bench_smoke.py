@@ -1,7 +1,5 @@
 """The bench runs from end to end and says what it found in the shape that later runs are compared by.
 
-pytestmark = pytest.mark.alone
-
 Half a second each: the numbers mean nothing here, the counts of wrong and lost replies do.
 """
 
@@ -13,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.alone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTESTANTS = ["direct", "haproxy", "nginx", "causeway"]

@@ -1,12 +1,12 @@
 """A unit of work takes no more instructions of ours than it did when they were last counted.
 
-pytestmark = pytest.mark.alone
-
 Wall-clock figures stay in reports; this one is the same on a busy machine.
 """
 
 import instructions
 import pytest
+
+pytestmark = pytest.mark.alone
 
 MOST_GROWTH, MOST_SHRINKAGE = 1.10, 0.70
 
