@@ -1,4 +1,4 @@
-"""What tests that run side by side would share, each worker of pytest-xdist has for itself: a network, with all its ports.
+"""What tests that run side by side would share, each pytest-xdist worker has for itself: a network, with all its ports.
 
 Without the right to make one, workers share the machine's, and differ in the ports that `ports` gives.
 """
