@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support.apart import move_to_a_network_of_its_own
+from support.apart import Turns, move_to_a_network_of_its_own
 from support.edge import Running
 from support.namespaces import Namespace, Namespaces
 from support.program import Programs
@@ -14,6 +14,21 @@ from support.program import Programs
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # of pytest-xdist: others run beside it
         move_to_a_network_of_its_own()
+        config.pluginmanager.register(InTurn())
+
+
+class InTurn:
+    """The second try of a test waits until nothing runs beside it: the first may have failed because of that."""
+
+    def __init__(self) -> None:
+        self._turns = Turns(Path(__file__), Path(__file__).parent / "support/apart.py")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._turns.begin(is_alone=getattr(item, "execution_count", 1) > 1)  # of pytest-rerunfailures
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._turns.end()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
