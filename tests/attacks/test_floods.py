@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.carried import need_fast_path
 
+pytestmark = pytest.mark.alone
+
 RUN = Path(__file__).resolve().parent / "run.py"
 FLOODS = {
     "causeway": "spoofed-SYN,ACK-of-nothing,random-UDP",

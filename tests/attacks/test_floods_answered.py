@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.carried import need_fast_path
 
+pytestmark = pytest.mark.alone
+
 MITIGATED = Path(__file__).resolve().parent / "mitigated.py"
 RATE_PER_S = 60_000
 # A busy machine may lose a second to something else; a wrong answer loses nearly all of one kind.

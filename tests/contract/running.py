@@ -1,7 +1,6 @@
 """A real server for tests of the outside contract: `causeway.up` with the engine, on loopback, in a folder."""
 
 import os
-import random
 import signal
 import socket
 import socketserver
@@ -16,11 +15,10 @@ from typing import Any
 
 import httpx
 from cloudflare import Cloudflare
+from support.ports import free_port
 
 START_S = 30
 ZONE = "example.net"
-# Below the range from which the kernel hands out ports (32768 up), so that nobody takes one by chance.
-OWN_PORTS = range(22_000, 32_000)
 
 
 def eventually(claim: Callable[[], bool], what: str, within_s: float = START_S) -> None:
@@ -28,17 +26,6 @@ def eventually(claim: Callable[[], bool], what: str, within_s: float = START_S) 
     while not claim():
         assert time.monotonic() < end, f"never came true: {what}"
         time.sleep(0.02)
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    while True:
-        port = random.choice(OWN_PORTS)
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 class Upper(socketserver.StreamRequestHandler):

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.ports import free_port
 
 from causeway.client import Client
 
@@ -43,12 +44,6 @@ def eventually(claim: Callable[[], bool], what: str) -> None:
     while not claim():
         assert time.monotonic() < end, f"never came true: {what}"
         time.sleep(0.05)
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

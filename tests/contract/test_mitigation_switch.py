@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from running import Api, Server, eventually, free_port, upper_origin
 
 SWITCH_S = 1.0
@@ -24,6 +25,7 @@ def is_on(server: Server) -> bool:
     return bool(delivered(server)["settings"].get("mitigation", True))
 
 
+@pytest.mark.alone
 def test_off_is_everywhere_within_a_second_and_stays_through_restarts(alone: Callable[..., Server]) -> None:
     server = alone().start()
     api = server.api()

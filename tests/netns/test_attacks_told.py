@@ -18,6 +18,8 @@ from support.namespaces import Namespaces
 from support.patience import eventually
 from support.program import Programs, environment
 
+pytestmark = pytest.mark.alone
+
 ECHO, HIGH, OFF = 7000, 9801, 9802
 SWITCH_S = 1.0
 FLOOD_PER_S = 30_000  # what is too many SYNs for an application of high sensitivity, and little for this machine

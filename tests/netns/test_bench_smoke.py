@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTESTANTS = ["direct", "haproxy", "nginx", "causeway"]
 NEEDED = {"ip": "iproute2", "nft": "nftables", "haproxy": "haproxy", "nginx": "nginx", "cargo": "a Rust toolchain"}

@@ -35,6 +35,7 @@ def newest_snapshots(edge: Running) -> list[Path]:
     return sorted((edge.data_dir / "edge").glob("snapshot-*"), reverse=True)
 
 
+@pytest.mark.alone
 def test_after_kill_9_every_application_answers_within_three_seconds(edge: Running, programs: Programs) -> None:
     origin, first = start_echo(programs), free_ports(APPLICATIONS)
     for port in range(first, first + APPLICATIONS):

@@ -91,6 +91,7 @@ def check(seen: dict[str, Any]) -> None:
         assert not seen.get(trouble), seen
 
 
+@pytest.mark.alone
 def test_kill_9_of_every_process_under_load_breaks_nothing_and_loses_no_record(loaded: Middle) -> None:
     load = Load(loaded)
     try:
@@ -146,6 +147,7 @@ def test_records_of_what_happened_while_nobody_was_there(loaded: Middle) -> None
     assert len(told("connect")) == 21, "all but the first, which the killed process has told"
 
 
+@pytest.mark.alone
 def test_upgrades_under_load_that_nobody_notices(loaded: Middle) -> None:
     load = Load(loaded)
     try:
@@ -168,6 +170,7 @@ def test_upgrades_under_load_that_nobody_notices(loaded: Middle) -> None:
     eventually(lambda: loaded.edge.counters(tcp["id"])["connections_open"] == 0, 10)
 
 
+@pytest.mark.alone
 def test_a_restart_under_load_breaks_nothing(loaded: Middle) -> None:
     load = Load(loaded)
     try:

@@ -204,6 +204,7 @@ STRANGER = {4: "198.18.3.2", 6: "2001:db8:3::2"}
 # A flood.
 
 
+@pytest.mark.alone
 def test_a_flood_of_first_packets_keeps_every_two_way_flow_and_lets_others_in(place: Place) -> None:
     with closing(BothEnds(place, "kernel", 4)) as ends, ThreadPoolExecutor(1) as pool:
         tail = Tail(place.edge, ends.id)

@@ -52,6 +52,7 @@ def world(programs: Programs, make_edge: Callable[..., Running]) -> Iterator[Wor
     made.close()
 
 
+@pytest.mark.alone
 def test_a_frozen_worker_costs_its_own_connections_and_nothing_else(world: World) -> None:
     edge = world.edge
     assert edge.program

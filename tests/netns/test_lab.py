@@ -19,6 +19,8 @@ from support.program import environment, need
 
 from causeway.lab import Lab, LabError
 
+pytestmark = pytest.mark.alone
+
 MS = 1e-3
 TOLERANCE_S = (
     4 * MS

@@ -16,6 +16,8 @@ from support.patience import eventually
 from support.ports import free_port
 from support.program import Programs
 
+pytestmark = pytest.mark.alone
+
 LIMIT_BYTES = 256 << 20
 NARROW_BYTES = 88 << 20
 SLOW_READERS = 2_000

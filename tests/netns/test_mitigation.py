@@ -130,6 +130,7 @@ def test_nothing_is_attached_until_something_is_suspected_and_again_when_it_is_o
     assert not lab.engine.look()["is_attached"]
 
 
+@pytest.mark.alone
 def test_attaching_takes_milliseconds_when_the_program_is_there(lab: Lab) -> None:
     took = []
     for _ in range(3):
@@ -173,6 +174,7 @@ def test_a_rule_drops_what_it_fits_and_open_flows_go_on(lab: Lab) -> None:
         connection.close()
 
 
+@pytest.mark.alone
 def test_the_kill_switch_ends_everything_within_a_second(lab: Lab) -> None:
     lab.engine.mitigate(rules=[drop(UDP)], holds=[{"application": UDP, "no_fragments": True}])
     begin = time.monotonic()
@@ -268,6 +270,7 @@ def test_state_rates_and_fragments_are_held_and_clients_notice_nothing(lab: Lab)
     assert 80 <= more(UDP, "rate") <= 95
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("port", [BY_KERNEL, BY_ENGINE])
 def test_clients_connect_through_a_flood_of_syns_while_cookies_hold(lab: Lab, port: int) -> None:
     of = TCP if port == BY_KERNEL else ENGINE
@@ -328,6 +331,7 @@ def test_a_plan_outlives_kill_9_under_fire_and_the_next_process_takes_it_over_wi
         assert ask_udp(DATAGRAMS, EDGE[4]) == b"hello"
 
 
+@pytest.mark.alone
 def test_a_look_is_cheap_and_tells_of_engine_and_kernel(lab: Lab) -> None:
     before = {of: lab.signals(of) for of in (TCP, ENGINE, UDP)}
     with lab.client:

@@ -89,6 +89,7 @@ class Load:
         self._process.communicate()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("ports", "origins"), [("20000", "9000"), ("20000-20019", "9000-9019")], ids=["bound", "range"]
 )
@@ -171,6 +172,7 @@ def test_new_code_that_dies_leaves_the_old_serving(
     assert edge.serving_pid != serving and ask(port) == b"hello"
 
 
+@pytest.mark.alone
 def test_after_kill_9_of_the_serving_process_it_serves_again_within_a_second(
     make_edge: Callable[..., Running], programs: Programs, world: Namespace
 ) -> None:
@@ -196,6 +198,7 @@ def test_after_kill_9_of_the_serving_process_it_serves_again_within_a_second(
     assert gone_s[0] < 1.0
 
 
+@pytest.mark.alone
 def test_a_process_that_hangs_is_replaced_within_three_seconds(edge: Running, port: int) -> None:
     serving = edge.serving_pid
     os.kill(serving, signal.SIGSTOP)
@@ -213,6 +216,7 @@ def _ask_quickly(port: int) -> bool:
         return echoes(connection)
 
 
+@pytest.mark.alone
 def test_the_api_is_never_refused_and_waits_for_less_than_a_second(edge: Running) -> None:
     done = threading.Event()
     waits_s: list[float] = []

@@ -33,6 +33,7 @@ def somebody_comes(place: Place) -> None:
     place.told(place.attack(PORT, 5, 1, sources="198.19.3.1-198.19.3.1"), 20)
 
 
+@pytest.mark.alone
 def test_a_flood_of_connections_is_refused_by_source_and_others_are_served(place: Place) -> None:
     edge = place.edge()
     app = edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}")
@@ -66,6 +67,7 @@ def test_a_flood_of_connections_is_refused_by_source_and_others_are_served(place
     assert "from 16 sources" in attack["vector"], attack
 
 
+@pytest.mark.alone
 def test_a_crowd_of_many_sources_is_let_in_whole(place: Place) -> None:
     edge = place.edge()
     edge.create_application(f"tcp/{PORT}", f"tcp://127.0.0.1:{ECHO}")

@@ -15,7 +15,23 @@ from support.namespaces import Namespaces
 from support.program import Programs
 
 Case = Callable[[Middle, str, int], None]
-Runs = dict[tuple[Case, str, int], Future[None]]
+
+
+class Runs:
+    """Cases that have begun, to be asked for one by one."""
+
+    def __init__(self, middle: Middle, pool: ThreadPoolExecutor) -> None:
+        self._middle, self._pool = middle, pool
+        self._begun: dict[tuple[Case, str, int], Future[None]] = {}
+
+    def begin(self, act: Case, carrier: str, family: int) -> None:
+        self._begun[act, carrier, family] = self._pool.submit(act, self._middle, carrier, family)
+
+    def end(self, act: Case, carrier: str, family: int) -> None:
+        """Wait for it, and fail as it did. Who asks again has it run again: a second try is one."""
+        if (act, carrier, family) not in self._begun:
+            self.begin(act, carrier, family)
+        self._begun.pop((act, carrier, family)).result()
 
 
 @contextmanager
@@ -45,11 +61,10 @@ def for_both_carriers(cases: list[Case]) -> Callable[[Callable[..., None]], Call
 @contextmanager
 def begun(middle: Middle, request: pytest.FixtureRequest) -> Iterator[Runs]:
     """Everything that was selected of the module that asks."""
-    runs: Runs = {}
     with ThreadPoolExecutor(24) as pool:
+        runs = Runs(middle, pool)
         for item in request.session.items:
             if isinstance(item, pytest.Function) and item.module is request.module and "act" in item.callspec.params:
                 wanted: dict[str, Any] = dict(item.callspec.params)
-                act, carrier, family = wanted["act"], wanted["carrier"], wanted["family"]
-                runs[act, carrier, family] = pool.submit(act, middle, carrier, family)
+                runs.begin(wanted["act"], wanted["carrier"], wanted["family"])
         yield runs

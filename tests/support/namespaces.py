@@ -98,7 +98,11 @@ def _remove_orphans() -> None:
     for path in _FOLDER.glob("cw-*-*"):
         pid = path.name.split("-")[1]
         if pid.isdigit() and not Path("/proc", pid).exists():
-            _ip("netns", "delete", path.name)
+            try:
+                _ip("netns", "delete", path.name)
+            except RuntimeError:
+                if path.exists():  # or else another worker was first
+                    raise
 
 
 def _ip(*arguments: str) -> None:

@@ -1,13 +1,20 @@
 """Ports that nobody has, for TCP and UDP, on IPv4 and IPv6.
 
 Below the range the kernel gives to outgoing connections, or one of those would sit on a port between choice and use.
+Tests that need a certain number take it from below. Workers of pytest-xdist choose from ranges of their own, or two
+would find the same port free.
 """
 
 import itertools
+import os
 import random
 import socket
 
-LOWEST, HIGHEST = 12_000, 32_000
+FIRST, LAST = 22_000, 32_000
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_share = (LAST - FIRST) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+LOWEST = FIRST + _worker * _share
+HIGHEST = LOWEST + _share
 _next = itertools.count(random.randrange(LOWEST, HIGHEST))
 
 

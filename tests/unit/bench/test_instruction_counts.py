@@ -6,6 +6,8 @@ Wall-clock figures stay in reports; this one is the same on a busy machine.
 import instructions
 import pytest
 
+pytestmark = pytest.mark.alone
+
 MOST_GROWTH, MOST_SHRINKAGE = 1.10, 0.70
 
 

@@ -104,6 +104,7 @@ def eventually(claim: Any) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.alone
 def test_a_reader_gets_what_comes_after_it_and_wakes_the_agent(engine: FakeEngine) -> None:
     exchange = LocalExchange()
     agent = Agent(engine, exchange)
@@ -122,6 +123,7 @@ def test_a_reader_gets_what_comes_after_it_and_wakes_the_agent(engine: FakeEngin
     agent.stop(1.0)
 
 
+@pytest.mark.alone
 def test_a_full_look_is_followed_by_the_next_at_once(engine: FakeEngine) -> None:
     exchange = LocalExchange()
     agent = Agent(engine, exchange)
