@@ -14,8 +14,8 @@ from causeway.control.rules import check
 from causeway.control.zones import zone_in
 from causeway.model.application import Application
 from causeway.model.problem import Code, Problem
-from causeway.store import access_rules, repeats
 from causeway.store import applications as stored
+from causeway.store import repeats
 
 # A client that got no answer asks again within seconds; after this long an identical request is a new one.
 REPEAT_WINDOW = timedelta(minutes=10)
@@ -95,7 +95,6 @@ def delete(plane: Plane, zone_id: str, application_id: str, asking: Asking = Ask
             return None
         application_in(connection, zone_id, application_id)
         stored.remove(connection, application_id)
-        access_rules.remove_of_application(connection, application_id)
         repeats.remember(connection, key, repeats.Served("", application_id), now())
         return Edit(application_id, None)
 

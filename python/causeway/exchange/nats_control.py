@@ -181,6 +181,11 @@ class NatsControl:
     def is_connected(self) -> bool:
         return self._link.is_up
 
+    @property
+    def most_bytes(self) -> int:
+        """Of a message."""
+        return self._link.most_bytes
+
     def edges(self) -> list[RemoteEdge]:
         """Those that have reported since this process began, by name."""
         return [self._edges[name] for name in sorted(self._edges)]
@@ -272,7 +277,10 @@ class NatsControl:
                 return
             edge = self._edges[name] = RemoteEdge(name, self._link, self._loans)
         before = edge.report()
-        has_lost = before is not None and report.version < before.version  # it began anew, on an empty disk
+        has_lost = before is not None and (
+            report.version < before.version  # it began anew, on an empty disk
+            or (report.content is None and before.content is not None)  # or on its disk, and does not know what it has
+        )
         is_news = edge.told is None or edge.told.site != told.site or edge.is_silent or has_lost
         edge.hear(told, report)
         if is_news:
