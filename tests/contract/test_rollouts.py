@@ -65,6 +65,12 @@ def answer_of(port: int, address: str) -> bytes | None:
     return None
 
 
+def is_open(port: int, address: str) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=2):
+        return True
+    return False
+
+
 @pytest.fixture
 def network(programs: Programs, tmp_path: Path, make_edge: Callable[..., Running]) -> Iterator[Network]:
     made = Network(programs, tmp_path, make_edge)
@@ -84,10 +90,11 @@ def taken(port: int, address: str) -> Iterator[None]:
 
 def test_a_change_goes_to_one_edge_first_and_to_all_in_the_end(network: Network) -> None:
     port = free_port()
-    application = network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(network.programs)}")
+    origin = start_echo(network.programs)
+    application = network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
     network.everywhere(port, within_s=5.0)
     assert network.rollouts() == [], "what is new goes to all at once"
-    before = network.contents()
+    before = eventually(lambda: (found := network.contents()) and all(found.values()) and found)
 
     other = start_echo(network.programs, greeting="other ")
     network.move(application, origin_direct=[f"tcp://127.0.0.1:{other}"])
@@ -100,6 +107,11 @@ def test_a_change_goes_to_one_edge_first_and_to_all_in_the_end(network: Network)
     assert [(one["application_id"], one["how"]) for one in done["changes"]] == [(application, "changed")]
     assert network.contents() != before
     assert network.control.status()["rollouts"] is None
+
+    back = {"origin_direct": [f"tcp://127.0.0.1:{origin}"]}
+    network.control.result("PATCH", f"{network.control.applications}/{application}?now=true", back)
+    eventually(lambda: network.contents() == before, 5.0)
+    assert network.served(port) == ADDRESSES
 
 
 def test_a_listener_that_the_first_edge_refuses_halts_the_rollout_and_no_other_edge_ever_has_it(
@@ -187,7 +199,6 @@ def test_what_the_operator_takes_back_is_what_it_was_everywhere(network: Network
     application = control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
     removed = control.create_application(f"tcp/{second}", f"tcp://127.0.0.1:{origin}")
     network.everywhere(second)
-    before = eventually(lambda: (found := network.contents()) and all(found.values()) and found)
     with taken(wanted, FIRST):
         network.move(application, protocol=f"tcp/{wanted}")
         control.delete_application(removed)
@@ -196,19 +207,17 @@ def test_what_the_operator_takes_back_is_what_it_was_everywhere(network: Network
     deleted = network.ended("done")
     assert [one["how"] for one in deleted["changes"]] == ["deleted"]
     number = network.rollouts()[1]["number"]
-    began_s = time.monotonic()
+    eventually(lambda: network.served(second) == [], 5.0)
+    before = network.contents()
     assert control.result("POST", f"/api/v1/rollouts/{number}/rollback") == {"applications": [application]}
     assert answer_of(port, "127.0.0.1") == b"hello" and answer_of(wanted, "127.0.0.1") is None
     assert control.status()["rollouts"] is None
     assert control.result("GET", f"/api/v1/rollouts/{number}")["state"] == "rolled_back"
-    control.result("POST", control.applications, {
-        "protocol": f"tcp/{second}",
-        "dns": {"type": "CNAME", "name": f"app-tcp-{second}.example.net"},
-        "origin_direct": [f"tcp://127.0.0.1:{origin}"],
-    })  # fmt: skip
-    network.everywhere(second, within_s=5.0)
-    assert time.monotonic() - began_s < BACK_S
-    assert network.contents().keys() == before.keys()
+    late = free_port()
+    network.everywhere(port, within_s=5.0)
+    assert network.contents() == before, "edges had it already"
+    control.create_application(f"tcp/{late}", f"tcp://127.0.0.1:{origin}")
+    network.everywhere(late, within_s=5.0)
     answer = control.http.post(f"/api/v1/rollouts/{number}/rollback")
     assert answer.status_code == 400 and "is over" in answer.json()["errors"][0]["message"]
     assert control.http.get("/api/v1/rollouts/99").status_code == 404
@@ -246,6 +255,31 @@ def test_rules_of_the_firewall_and_drain_act_at_once_while_a_rollout_is_under_wa
     rule = {"mode": "block", "configuration": {"target": "ip", "value": "127.0.0.1"}, "x_causeway": {}}
     control.result("POST", f"/client/v4/zones/{zone}/firewall/access_rules/rules", rule)
     eventually(lambda: network.served(port) == network.served(port, b"o hello") == [], 5.0)
+
+
+def test_a_deleted_application_keeps_its_rules_as_long_as_an_edge_serves_it(network: Network) -> None:
+    control, port = network.control, free_port()
+    origin = f"tcp://127.0.0.1:{start_echo(network.programs)}"
+    application = control.create_application(f"tcp/{port}", origin, ip_firewall=True)
+    network.everywhere(port)
+    rules = f"/client/v4/zones/{control.applications.split('/')[4]}/firewall/access_rules/rules"
+    target = {"target": "ip", "value": "127.0.0.1"}
+    control.result(
+        "POST", rules, {"mode": "block", "configuration": target, "x_causeway": {"application": application}}
+    )
+    eventually(lambda: network.served(port) == [], 5.0)
+    control.delete_application(application)
+    other = free_port()
+    control.create_application(f"tcp/{other}", origin, ip_firewall=True)  # all edges have firewalls compiled anew
+
+    def is_over() -> bool:
+        assert network.served(port) == [] or pytest.fail("somebody is let in who was not")
+        return not any(is_open(port, address) for address in ADDRESSES)
+
+    assert len([address for address in ADDRESSES if is_open(port, address)]) >= 4
+    eventually(is_over, BACK_S)
+    network.ended("done")
+    assert control.result("GET", rules) == []
 
 
 def test_a_new_application_on_a_port_that_edges_still_have_waits_for_it(network: Network) -> None:
@@ -310,13 +344,18 @@ def test_people_see_rollouts_and_act_on_them(network: Network) -> None:
     with taken(wanted, FIRST):
         network.move(application, protocol=f"tcp/{wanted}")
         network.ended("halted")
-    assert "halted" in causeway("rollouts") and "it cannot listen on" in causeway("rollouts", "-o", "json")
-    told = causeway("rollouts", "show", "1")
-    assert f"app-tcp-{port}.example.net changed" in told and "causeway rollouts rollback 1" in told
-    assert "1 is halted: see causeway rollouts show 1" in causeway("status")
-    assert causeway("edges").count("serving, a change waits") == 5
-    causeway("rollouts", "resume", "1")
-    eventually(lambda: "stage" in causeway("rollouts", "show", "2"), 5.0)
-    assert "1 application is on the way" in causeway("rollouts", "push")
+        assert "halted" in causeway("rollouts") and "it cannot listen on" in causeway("rollouts", "-o", "json")
+        told = causeway("rollouts", "show", "1")
+        assert f"app-tcp-{port}.example.net changed" in told and "causeway rollouts rollback 1" in told
+        assert "1 is halted: see causeway rollouts show 1" in causeway("status")
+        assert causeway("edges").count("serving, a change waits") == 5
+        causeway("rollouts", "resume", "1")
+        eventually(lambda: [one["state"] for one in network.rollouts()] == ["halted", "superseded"], BACK_S)
+    assert "1 application is on the way" in causeway("rollouts", "push", "2")
     network.everywhere(wanted, within_s=10.0)
     assert "pushed" in causeway("rollouts") and "superseded" in causeway("rollouts")
+    assert "nothing was under way" in causeway("rollouts", "push")
+    causeway("apps", "update", f"app-tcp-{port}.example.net", "--protocol", f"tcp/{port}", "--now")
+    network.everywhere(port, within_s=10.0)
+    causeway("apps", "delete", f"app-tcp-{port}.example.net", "--now")
+    eventually(lambda: network.served(port) == [], 10.0)

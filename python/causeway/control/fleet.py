@@ -185,9 +185,7 @@ class Fleet:
         number = rollout.number if rollout and rollout.reaches(edge.name) else None
         is_drained = edge.name in state.drained
         if before and before.is_for(state, told.site, number, is_drained=is_drained):
-            has_lost = report.version < before.version or (
-                report.content is None and report.uptime_ms < before.uptime_ms
-            )
+            has_lost = report.version < before.version or (report.content is None and edge.tells_content)
             if edge.is_silent or not (before.trouble or has_lost):
                 return  # who is silent has it left for it, or is heard of again
         known = report.content
@@ -198,7 +196,6 @@ class Fleet:
             course=state.course,
             site=told.site,
             version=max(state.version, report.version),  # it takes no older one; control's database may be older
-            uptime_ms=report.uptime_ms,
             rollout=number,
             is_drained=is_drained,
         )

@@ -141,7 +141,7 @@ class Plane:
                 everything = list(stored.every(connection))
                 self.version = max(self.version, sequences.snapshot_version(connection))
                 self._take_up(everything)
-                self.course = rollouts.course(connection) if self.fleet else Course()
+                self.course = rollouts.course(connection)
                 asking = _asking(self.pieces, self.course)
                 self.firewalls = self._firewalls(connection, asking, are_new=True)
                 self.asn = self._asn(connection, asking)

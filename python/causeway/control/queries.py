@@ -93,7 +93,7 @@ def _mitigation(report: Report) -> dict[str, object]:
 def course_state(plane: Plane) -> dict[str, object] | None:
     """What is on its way to edges of other machines, or was halted; nothing is usual."""
     course = plane.course
-    if not course.holds:
+    if plane.fleet is None or not course.holds:
         return None
     rollout = course.rollout
     return {

@@ -161,8 +161,7 @@ def rollback(plane: Plane, number: int) -> list[str]:
     """
     with plane.reading() as connection:
         _of(connection, plane.course, number)
-    course = plane.course
-    if course.rollout and course.rollout.number == number:
+    while (course := plane.course).rollout and course.rollout.number == number:
         halt(plane, course, "the operator takes it back")
     left = [hold for hold in plane.course.holds.values() if hold.is_halted and hold.rollout == number]
     back: list[str] = []
@@ -178,8 +177,9 @@ def rollback(plane: Plane, number: int) -> list[str]:
         if why and len(blocked) == len(left):
             raise why
         left = blocked
-    with plane.writing() as connection:
-        rollouts.end(connection, number, RolloutState.ROLLED_BACK)
+    if not any(hold.rollout == number for hold in plane.course.holds.values()):
+        with plane.writing() as connection:
+            rollouts.end(connection, number, RolloutState.ROLLED_BACK)
     return sorted(back)
 
 

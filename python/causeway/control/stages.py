@@ -39,7 +39,6 @@ class Standing:
     site: Site
     version: int
     content: str = ""
-    uptime_ms: int = 0  # when that was delivered
     rollout: int | None = None
     is_drained: bool = False
     is_held: bool = False  # it gets something else than what is stored
@@ -63,6 +62,7 @@ class Stages:
         self._opened_s = 0.0
         self._before: dict[str, gates.Sight] = {}
         self._taken_s: dict[str, float] = {}
+        self._seen: set[str] = set()  # edges, since this process began
 
     def step(
         self, state: State, edges: Sequence[RemoteEdge], standings: Mapping[str, Standing], *, is_settled: bool
@@ -72,12 +72,14 @@ class Stages:
         if rollout is None:
             return self._begin(state, edges, is_settled=is_settled)
         at, now_s, known = (rollout.number, rollout.stage), time.monotonic(), _known(edges)
+        self._seen |= known.keys()
         if self._at != at or not is_settled:
             self._at, self._opened_s = at, now_s
             self._remember(state.course, known)
-        watched = [self._watch(name, state.course, known, standings) for name in self._watched(state, rollout, known)]
         if not is_settled:
+            self._taken_s.clear()  # edges are looked at anew, for the full time
             return True
+        watched = [self._watch(name, state.course, known, standings) for name in self._watched(state, rollout, known)]
         if not watched and not rollout.is_everywhere:  # drained, or no edges any more
             if candidates := self._candidates(state, known):
                 self._advance(state.course, known, gates.picked((), candidates, rollout.sizes[0]), 1)
@@ -110,7 +112,7 @@ class Stages:
         if reason := gates.mass_deletion(sum(id_ not in wanted for id_ in ids - meant), served):
             rollouts.refuse(self._plane, state.course, ids, reason)
             return True
-        sizes = gates.sizes(len(live))
+        sizes = gates.sizes(len(known))  # who is silent may be back before the end
         chosen = gates.picked((), live, sizes[0])
         self._at, self._taken_s = None, {}
         self._before = {name: gates.Sight.of(report, ids) for name in chosen if (report := known[name].report())}
@@ -123,7 +125,7 @@ class Stages:
         is_last = stage >= len(course.rollout.sizes)
         ids = _ids(course)
         for name in (name for name, edge in known.items() if not edge.is_silent) if is_last else edges:
-            if name not in self._before and (report := known[name].report()):
+            if name in known and name not in self._before and (report := known[name].report()):
                 self._before[name] = gates.Sight.of(report, ids)
         rollouts.advance(self._plane, course, edges, stage)
 
@@ -136,10 +138,11 @@ class Stages:
                 self._before.setdefault(name, gates.Sight.of(report, ids))
 
     def _watched(self, state: State, rollout: Rollout, known: Mapping[str, RemoteEdge]) -> list[str]:
-        """Who is taken out of service by its operator says nothing about the change."""
+        """Who is taken out of service, or is no edge any more, says nothing about the change."""
         names = list(self._before) if rollout.is_everywhere else rollout.edges
         stopping = {name for name, edge in known.items() if (report := edge.report()) and report.is_draining}
-        return [name for name in names if name not in state.drained and name not in stopping]
+        revoked = self._seen - known.keys()
+        return [name for name in names if name not in state.drained | stopping | revoked]
 
     def _watch(
         self, name: str, course: Course, known: Mapping[str, RemoteEdge], standings: Mapping[str, Standing]

@@ -46,6 +46,7 @@ class RemoteEdge:
     def __init__(self, name: str, link: Link, loans: Loans) -> None:
         self.name = name
         self.told: words.Told | None = None
+        self.tells_content = False  # it has said what it serves; when it does not any more, it was started anew
         self._link, self._loans, self._board = link, loans, Board()
         self._heard_s = 0.0
 
@@ -60,6 +61,7 @@ class RemoteEdge:
 
     def hear(self, told: words.Told, report: Report) -> None:
         self.told, self._heard_s = told, time.monotonic()
+        self.tells_content |= report.content is not None
         self._board.put_up(report)
 
     def deliver(self, snapshot: bytes) -> ApplyReport:
