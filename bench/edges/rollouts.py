@@ -18,6 +18,7 @@ BENCH = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCH), str(BENCH.parent / "tests")]
 
 from machine import facts  # noqa: E402
+from support.echo import start_echo  # noqa: E402
 from support.edge import Running  # noqa: E402
 from support.nats import NatsServer  # noqa: E402
 from support.outpost import Outpost  # noqa: E402
@@ -27,6 +28,7 @@ from support.program import Programs  # noqa: E402
 
 FIRST_GOAL_S, ALL_GOAL_S, NOW_GOAL_S, BACK_GOAL_S = 2.0, 60.0, 10.0, 30.0
 _LOOK_S = 0.02
+_REPORTED_S = 3.0  # by then edges have said what they serve
 
 
 class Network:
@@ -38,7 +40,9 @@ class Network:
             name = f"edge-{number:02}"
             Outpost(programs, folder / name, nats.url, name, address).start()
         self.port = free_port()
-        self.application = self.control.create_application(f"tcp/{self.port}", "tcp://127.0.0.1:9")
+        self.application = self.control.create_application(
+            f"tcp/{self.port}", f"tcp://127.0.0.1:{start_echo(programs)}"
+        )
         self.until_served(self.addresses, self.port)
 
     def move(self, query: str = "") -> tuple[int, float]:
@@ -51,11 +55,20 @@ class Network:
     def until_served(self, addresses: list[str], port: int) -> None:
         eventually(lambda: all(is_open(address, port) for address in addresses), 120, every_s=_LOOK_S)
 
-    def until_over(self) -> str:
-        """What became of the newest rollout."""
-        rollouts = "/api/v1/rollouts"
-        eventually(lambda: self.control.result("GET", rollouts)[0]["state"] != "open", 120)
-        return str(self.control.result("GET", rollouts)[0]["state"])
+    def newest(self) -> tuple[int, str]:
+        """Number and state of the newest rollout."""
+        found = self.control.result("GET", "/api/v1/rollouts")
+        return (found[0]["number"], found[0]["state"]) if found else (0, "none")
+
+    def until(self, state: str, after: int) -> int:
+        """Answers the number of a rollout that came after that one, once it is in that state."""
+
+        def number() -> int:
+            newest = self.newest()
+            assert newest[1] in ("open", state) or newest[0] <= after, newest
+            return newest[0] if newest[0] > after and newest[1] == state else 0
+
+        return eventually(number, 120, every_s=_LOOK_S)
 
 
 def is_open(address: str, port: int) -> bool:
@@ -67,32 +80,33 @@ def is_open(address: str, port: int) -> bool:
 def measured(network: Network, rounds: int) -> dict[str, float]:
     first_s, all_s, now_s, back_s = [], [], [], []
     for number in range(rounds):
+        last = network.newest()[0]
         port, asked_s = network.move()
         network.until_served(network.addresses[:1], port)
         first_s.append(time.monotonic() - asked_s)
         network.until_served(network.addresses, port)
         all_s.append(time.monotonic() - asked_s)
-        assert network.until_over() == "done"
+        network.until("done", last)
         say(f"{number + 1} of {rounds} in stages: {first_s[-1]:.2f} s, {all_s[-1]:.1f} s")
     for _ in range(rounds):
         port, asked_s = network.move("?now=true")
         network.until_served(network.addresses, port)
         now_s.append(time.monotonic() - asked_s)
+    time.sleep(_REPORTED_S)
     before = contents(network)
     for number in range(rounds):
-        served = network.port
+        served, last = network.port, network.newest()[0]
         network.port = free_port()
         with socket.create_server((network.addresses[0], network.port)):  # another program has it there
             path = f"{network.control.applications}/{network.application}"
             asked_s = time.monotonic()
             network.control.result("PATCH", path, {"protocol": f"tcp/{network.port}"})
-            assert network.until_over() == "halted"
+            halted = network.until("halted", last)
             eventually(lambda: contents(network) == before, 60, every_s=_LOOK_S)
             back_s.append(time.monotonic() - asked_s)
         assert not any(is_open(address, network.port) for address in network.addresses)
         network.until_served(network.addresses, served)
-        newest = network.control.result("GET", "/api/v1/rollouts")[0]["number"]
-        network.control.result("POST", f"/api/v1/rollouts/{newest}/rollback")
+        network.control.result("POST", f"/api/v1/rollouts/{halted}/rollback")
         network.port = served
         say(f"{number + 1} of {rounds} back: {back_s[-1]:.2f} s")
     return {
