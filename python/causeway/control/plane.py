@@ -255,7 +255,7 @@ class Plane:
         self.on_change()
 
     def _course_after(self, before: dict[str, Piece], after: dict[str, Piece], edit: Edit) -> Course:
-        if self.fleet is None or not self.fleet.is_staging:
+        if self.fleet is None or not (self.course.holds or self.fleet.is_staging):
             return self.course
         touched = [key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)]
         wanted = served(after.values())

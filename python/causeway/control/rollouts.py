@@ -21,6 +21,7 @@ from causeway.store import rollouts
 log = logging.getLogger(__name__)
 
 MOST_LISTED = 100
+_LONGEST_REASON = 1_000  # an edge says it, and control keeps it
 
 
 def recent(plane: Plane) -> list[Rollout]:
@@ -98,7 +99,7 @@ def halt(plane: Plane, of: Course, reason: str) -> None:
 
 def _halt(connection: Connection, of: Course, wanted: Wanted, reason: str) -> Course:
     assert of.rollout
-    number = of.rollout.number
+    number, reason = of.rollout.number, reason[:_LONGEST_REASON]
     log.error("rollout %d is halted and taken back: %s; see causeway rollouts show %d", number, reason, number)
     rollouts.halt(connection, number, reason, _now_ms())
     return courses.halted(of, wanted)
