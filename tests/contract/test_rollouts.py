@@ -195,6 +195,24 @@ def test_a_halted_rollout_keeps_its_own_applications_back_and_lets_others_go_on(
     assert [one["state"] for one in network.rollouts()[-1:]] == ["superseded"]
 
 
+def test_a_rollout_goes_on_where_it_was_when_control_is_back(network: Network) -> None:
+    port, wanted = free_port(), free_port()
+    application = network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(network.programs)}")
+    network.everywhere(port)
+    network.move(application, protocol=f"tcp/{wanted}")
+    eventually(lambda: network.served(wanted) == [FIRST], 5.0)
+    network.control.kill_all()
+    assert network.served(wanted) == [FIRST]
+    network.nats.kill()
+    network.nats.start()
+    network.control.start()
+    assert network.served(wanted) == [FIRST]
+    assert network.served(port) == ADDRESSES[1:]
+    network.everywhere(wanted, within_s=BACK_S)
+    done = network.ended("done")
+    assert (done["number"], done["edges"][0], len(network.rollouts())) == (1, "e0", 1)
+
+
 def test_what_the_operator_takes_back_is_what_it_was_everywhere(network: Network) -> None:
     control, origin = network.control, start_echo(network.programs)
     port, wanted, second = free_port(), free_port(), free_port()
