@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-routes instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-rollouts bench-routes instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -55,6 +55,9 @@ bench-docs: setup bench-deps ## measure at length and refresh the tables of the 
 
 bench-outage: setup test-deps ## ten minutes of edges without control and nats-server, and fifty restarts of it
 	@$(BIN)/python bench/edges/outage.py $(ARGS)
+
+bench-rollouts: setup test-deps ## how soon a change is on one edge, on all, and back where it does harm
+	@$(BIN)/python bench/edges/rollouts.py $(ARGS)
 
 instructions: setup test-deps ## count instructions of a unit of work anew and keep them
 	@$(BIN)/python bench/instructions.py --write

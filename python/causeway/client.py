@@ -158,11 +158,14 @@ class RemoteStatus(TypedDict):
     silent_s: float  # since its last report
     is_drained: bool  # it serves nobody, as it was told
     trouble: str | None
+    is_held: NotRequired[bool]  # a change waits for its stage there
+    rollout: NotRequired[int | None]  # the open one, where it has reached the edge
 
 
 class EdgeStatus(TypedDict):
     name: str
     version: int
+    content: NotRequired[str | None]  # digest of what it serves
     is_draining: bool
     refused: list[Listener]
     totals: dict[str, int]
@@ -178,6 +181,41 @@ class EdgeStatus(TypedDict):
     remote: NotRequired[RemoteStatus]  # an edge of another machine
 
 
+class RolloutChange(TypedDict):
+    application_id: str
+    name: str
+    how: str  # created, changed, deleted
+
+
+class Rollout(TypedDict):
+    """`sizes`: how many edges each stage is to reach; `edges`: which have been given it."""
+
+    number: int
+    state: str
+    stage: int
+    stages: int
+    sizes: list[int]
+    edges: list[str]
+    changes: list[RolloutChange]
+    reason: str | None
+    began_unix_ms: int
+    ended_unix_ms: int | None
+
+
+class OpenRollout(TypedDict):
+    number: int
+    stage: int
+    stages: int
+
+
+class Course(TypedDict):
+    """What is on its way to edges of other machines; `waiting`: applications that no rollout has begun with."""
+
+    open: OpenRollout | None
+    halted: list[int]
+    waiting: int
+
+
 class Status(TypedDict):
     version: str
     uptime_s: float
@@ -186,6 +224,7 @@ class Status(TypedDict):
     edges: list[EdgeStatus]
     applications: int
     notices: NotRequired[list[str]]  # what applications wish and cannot have now
+    rollouts: NotRequired[Course | None]
 
 
 class ApplicationStatus(TypedDict):
@@ -471,13 +510,19 @@ class Client:
         return cast(Application, self._request("POST", _apps(zone_id), body=body, params=_dry_run(is_dry_run)))
 
     def replace_application(
-        self, zone_id: str, application_id: str, body: Mapping[str, object], *, is_dry_run: bool = False
+        self,
+        zone_id: str,
+        application_id: str,
+        body: Mapping[str, object],
+        *,
+        is_dry_run: bool = False,
+        is_now: bool = False,
     ) -> Application:
-        path, params = _apps(zone_id, application_id), _dry_run(is_dry_run)
+        path, params = _apps(zone_id, application_id), {**(_dry_run(is_dry_run) or {}), **_now(is_now)}
         return cast(Application, self._request("PUT", path, body=body, params=params))
 
-    def delete_application(self, zone_id: str, application_id: str) -> None:
-        self._request("DELETE", _apps(zone_id, application_id))
+    def delete_application(self, zone_id: str, application_id: str, *, is_now: bool = False) -> None:
+        self._request("DELETE", _apps(zone_id, application_id), params=_now(is_now))
 
     def status(self) -> Status:
         return cast(Status, self._request("GET", "/api/v1/status"))
@@ -517,8 +562,29 @@ class Client:
     def mitigation(self) -> Mitigation:
         return cast(Mitigation, self._request("GET", "/api/v1/mitigation"))
 
-    def drain_edge(self, name: str, *, is_drained: bool) -> None:
-        self._request("PUT", f"/api/v1/edges/{quote(name, safe='')}", body={"drained": is_drained})
+    def drain_edge(self, name: str, *, is_drained: bool, is_forced: bool = False) -> None:
+        params = {"force": "true"} if is_forced else None
+        self._request("PUT", f"/api/v1/edges/{quote(name, safe='')}", body={"drained": is_drained}, params=params)
+
+    def rollouts(self) -> list[Rollout]:
+        """The newest first."""
+        return cast("list[Rollout]", self._request("GET", "/api/v1/rollouts"))
+
+    def rollout(self, number: int) -> Rollout:
+        return cast(Rollout, self._request("GET", f"/api/v1/rollouts/{number}"))
+
+    def resume_rollout(self, number: int) -> Rollout:
+        return cast(Rollout, self._request("POST", f"/api/v1/rollouts/{number}/resume"))
+
+    def roll_back(self, number: int) -> list[str]:
+        """The applications that are what they were."""
+        told = self._request("POST", f"/api/v1/rollouts/{number}/rollback")
+        return cast("dict[str, list[str]]", told)["applications"]
+
+    def push_rollouts(self, number: int | None = None) -> list[str]:
+        """The applications that edges get at once; without a number all but those of halted rollouts."""
+        path = "/api/v1/rollouts/push" if number is None else f"/api/v1/rollouts/{number}/push"
+        return cast("dict[str, list[str]]", self._request("POST", path))["applications"]
 
     def invite_edge(self, name: str) -> dict[str, str]:
         """What lets that edge in, once: a secret."""
@@ -610,6 +676,10 @@ def _apps(zone_id: str, application_id: str | None = None) -> str:
 
 def _dry_run(is_dry_run: bool) -> dict[str, str] | None:
     return {"dry_run": "true"} if is_dry_run else None
+
+
+def _now(is_now: bool) -> dict[str, str]:
+    return {"now": "true"} if is_now else {}
 
 
 def _tail_timeout() -> httpx.Timeout:

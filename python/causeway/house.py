@@ -49,14 +49,21 @@ def _fleet(settings: Settings, plane: Plane, agent: Agent) -> Fleet | None:
     from causeway.exchange.nats_control import NatsControl
 
     if not told.certifies:
-        return Fleet(plane, lambda on_change: NatsControl(Where(told.url, told.token, told.ca), on_change))
+        where = Where(told.url, told.token, told.ca)
+        return Fleet(plane, lambda on_change: NatsControl(where, on_change), bake_s=settings.rollout_bake_s)
     try:
         authority = Authority(settings.data_dir / "exchange", told.url)
     except (OSError, NoIdentity) as error:  # this machine's edge serves all the same
         log.error("there are no edges of other machines until this is mended and control started again: %s", error)
         return None
     where, registrar = Where(told.url, identity=authority.control), Registrar(plane, authority)
-    return Fleet(plane, lambda on_change: NatsControl(where, on_change, registrar), authority, agent.identify)
+    return Fleet(
+        plane,
+        lambda on_change: NatsControl(where, on_change, registrar),
+        authority,
+        agent.identify,
+        bake_s=settings.rollout_bake_s,
+    )
 
 
 class House(Serving):

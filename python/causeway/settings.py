@@ -22,6 +22,7 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
 DISPATCH = FAST_PATH = GUARD = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
+_MOST_BAKE_S = 3_600
 _LEAST_FLOWS, _MOST_FLOWS = 1024, 16_000_000  # in the kernel
 
 
@@ -67,6 +68,7 @@ class Settings:
     drain_s: float = 30.0
     exchange: ExchangeSettings | None = None
     overlay: tuple[Address, int] | None = None  # where other edges come in
+    rollout_bake_s: float = 8.0
 
     @property
     def is_outpost(self) -> bool:
@@ -89,6 +91,8 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         parser.error(f"--drain-s {read.drain_s}: 0 to {_MOST_DRAIN_S} seconds")
     if not _LEAST_FLOWS <= read.fast_path_flows <= _MOST_FLOWS:
         parser.error(f"--fast-path-flows {read.fast_path_flows}: {_LEAST_FLOWS} to {_MOST_FLOWS}")
+    if not 0 <= read.rollout_bake_s <= _MOST_BAKE_S:
+        parser.error(f"--rollout-bake-s {read.rollout_bake_s:g}: 0 to {_MOST_BAKE_S} seconds")
     addresses = tuple(dict.fromkeys(read.edge_ip or [ip_address("127.0.0.1")]))
     for address in addresses:
         if address.is_unspecified and any(a != address and a.version == address.version for a in addresses):
@@ -118,6 +122,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         drain_s=read.drain_s,
         exchange=_exchange(parser, read),
         overlay=_overlay(parser, read),
+        rollout_bake_s=read.rollout_bake_s,
     )
 
 
@@ -222,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--exchange-ca", type=Path, metavar="FILE", help="who vouches for nats-server; default: who this machine trusts"
     )
+    add("--rollout-bake-s", type=float, default=8.0, metavar="S", help="each stage of a rollout is looked at so long")
     add("--exchange-plain", action="store_true", help="allow nats:// to another machine")
     return parser
 

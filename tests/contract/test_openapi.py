@@ -10,7 +10,13 @@ from causeway.api.examples import APPLICATION
 from causeway.model.document.application import WRITABLE
 from causeway.model.document.extension import FIELDS as EXTENSION_FIELDS
 
-WITHOUT_BODY = {"/api/v1/edges/{name}/invitation"}
+WITHOUT_BODY = {
+    "/api/v1/edges/{name}/invitation",
+    "/api/v1/rollouts/push",
+    "/api/v1/rollouts/{number}/push",
+    "/api/v1/rollouts/{number}/resume",
+    "/api/v1/rollouts/{number}/rollback",
+}
 
 
 @pytest.fixture
@@ -43,6 +49,12 @@ def test_every_route_is_described(document: Any) -> None:
         "/api/v1/edges/{name}",
         "/api/v1/edges/{name}/invitation",
         "/api/v1/mitigation",
+        "/api/v1/rollouts",
+        "/api/v1/rollouts/push",
+        "/api/v1/rollouts/{number}",
+        "/api/v1/rollouts/{number}/push",
+        "/api/v1/rollouts/{number}/resume",
+        "/api/v1/rollouts/{number}/rollback",
         "/api/v1/status",
         "/api/v1/applications",
         "/api/v1/tail",

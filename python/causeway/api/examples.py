@@ -252,6 +252,12 @@ DRY_RUN = query(
     {"type": "boolean", "default": False},
     "check everything, change nothing, answer what would be (extension)",
 )
+NOW = query(
+    "now",
+    {"type": "boolean", "default": False},
+    "on edges of other machines at once, without the stages of a rollout (extension)",
+)
+FORCE = query("force", {"type": "boolean", "default": False}, "even where that leaves an application on no edge")
 IDEMPOTENCY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -338,7 +344,7 @@ TOKEN_BODY: dict[str, Any] = {
         },
     }
 }
-EDGE_BODY = switch_body("drained", {"out of service": True})
+EDGE_BODY = {**switch_body("drained", {"out of service": True}), "parameters": [FORCE]}
 TAIL_QUERY: dict[str, Any] = {
     "parameters": [
         query("follow", {"type": "boolean", "default": False}, "go on with new events as they come"),

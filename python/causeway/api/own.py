@@ -12,10 +12,10 @@ from causeway.api.auth import may_read, may_write
 from causeway.api.body import JsonBody
 from causeway.api.envelope import Json, answer
 from causeway.api.examples import APPLICATIONS_QUERY, EDGE_BODY, TOKEN_BODY
-from causeway.api.query import values
+from causeway.api.query import flag, values
 from causeway.api.reach import KeyringOf, PlaneOf, check_ids
 from causeway.control import edges
-from causeway.control.queries import application_states, edge_states, notices, readiness
+from causeway.control.queries import application_states, course_state, edge_states, notices, readiness
 from causeway.model.document.reading import as_choice, as_object, as_switch, as_text, refuse_unknown
 from causeway.model.timestamps import rfc3339
 from causeway.model.zone import Scope, Token
@@ -35,6 +35,7 @@ def status(request: Request, plane: PlaneOf) -> Json:
             "ready": reason is None,
             "reason": reason,
             "edges": edge_states(plane),
+            "rollouts": course_state(plane),
             "applications": len(plane.pieces),
             "notices": notices(plane),
         }
@@ -47,9 +48,9 @@ def status(request: Request, plane: PlaneOf) -> Json:
     dependencies=[Depends(may_write)],
     openapi_extra=EDGE_BODY,
 )
-def put_edge(plane: PlaneOf, name: str, body: JsonBody) -> Json:
+def put_edge(request: Request, plane: PlaneOf, name: str, body: JsonBody) -> Json:
     is_drained = as_switch(body, "drained")
-    edges.drain(plane, name, is_drained=is_drained)
+    edges.drain(plane, name, is_drained=is_drained, is_forced=flag(request, "force"))
     return answer({"name": name, "drained": is_drained})
 
 

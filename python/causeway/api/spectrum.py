@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from causeway.api.auth import may_read, may_write
 from causeway.api.body import JsonBody
 from causeway.api.envelope import Json, answer, page_info
-from causeway.api.examples import APPLICATION_BODY, DRY_RUN, IDEMPOTENCY, LIST_QUERY, PATCH_BODY
+from causeway.api.examples import APPLICATION_BODY, DRY_RUN, IDEMPOTENCY, LIST_QUERY, NOW, PATCH_BODY
 from causeway.api.query import choice, flag, is_descending, page_of
 from causeway.api.reach import AskingOf, PlaneOf, check_ids
 from causeway.control import applications
@@ -63,7 +63,7 @@ def get_application(plane: PlaneOf, zone_id: str, app_id: str) -> Json:
     "/{app_id}",
     summary="Replace an application",
     dependencies=WRITE,
-    openapi_extra={**APPLICATION_BODY, "parameters": [DRY_RUN]},
+    openapi_extra={**APPLICATION_BODY, "parameters": [DRY_RUN, NOW]},
 )
 def put_application(request: Request, plane: PlaneOf, zone_id: str, app_id: str, body: JsonBody) -> Json:
     return _change(request, plane, zone_id, app_id, body, is_patch=False)
@@ -73,15 +73,15 @@ def put_application(request: Request, plane: PlaneOf, zone_id: str, app_id: str,
     "/{app_id}",
     summary="Change fields of an application",
     dependencies=WRITE,
-    openapi_extra={**PATCH_BODY, "parameters": [DRY_RUN]},
+    openapi_extra={**PATCH_BODY, "parameters": [DRY_RUN, NOW]},
 )
 def patch_application(request: Request, plane: PlaneOf, zone_id: str, app_id: str, body: JsonBody) -> Json:
     return _change(request, plane, zone_id, app_id, body, is_patch=True)
 
 
-@router.delete("/{app_id}", summary="Delete an application", dependencies=WRITE)
-def delete_application(plane: PlaneOf, asking: AskingOf, zone_id: str, app_id: str) -> Json:
-    applications.delete(plane, zone_id, app_id, asking)
+@router.delete("/{app_id}", summary="Delete an application", dependencies=WRITE, openapi_extra={"parameters": [NOW]})
+def delete_application(request: Request, plane: PlaneOf, asking: AskingOf, zone_id: str, app_id: str) -> Json:
+    applications.delete(plane, zone_id, app_id, asking, is_now=flag(request, "now"))
     return answer({"id": app_id})
 
 
@@ -90,8 +90,10 @@ def _change(request: Request, plane: PlaneOf, zone_id: str, app_id: str, body: o
         whole = merge(before, body) if is_patch else body
         return parse_application(whole, application_id=app_id, zone_id=zone_id, created_on=before.created_on, now=now)
 
-    act = applications.rehearse_change if flag(request, "dry_run") else applications.change
-    return _answer(plane, act(plane, zone_id, app_id, draft))
+    is_now = flag(request, "now")
+    if flag(request, "dry_run"):
+        return _answer(plane, applications.rehearse_change(plane, zone_id, app_id, draft))
+    return _answer(plane, applications.change(plane, zone_id, app_id, draft, is_now=is_now))
 
 
 def _answer(plane: Plane, application: Application) -> Json:

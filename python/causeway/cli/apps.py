@@ -47,6 +47,12 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Check it and show what would change; change nothing.", rich_help_panel="Output"),
 ]
+Now = Annotated[
+    bool,
+    typer.Option(
+        "--now", help="On edges of other machines at once, without the stages of a rollout.", rich_help_panel="Output"
+    ),
+]
 Reference = Annotated[
     str, typer.Argument(metavar="APP", help="ID (or its beginning), hostname, or name.", show_default=False)
 ]
@@ -184,6 +190,7 @@ def update(
     ] = None,
     file: File = None,
     zone: ZoneName = None,
+    now: Now = False,
     dry_run: DryRun = False,
     output: Output = Format.TABLE,
     url: Url = None,
@@ -207,7 +214,7 @@ def update(
         else:
             body = changed_body(before, flags, chosen["name"])
         body = without(body, unset or [])
-        after = client.replace_application(chosen["id"], before["id"], body, is_dry_run=dry_run)
+        after = client.replace_application(chosen["id"], before["id"], body, is_dry_run=dry_run, is_now=now)
         if dry_run:
             print_dry_run([(before, after)], output, "update")
         elif output is Format.JSON:
@@ -220,6 +227,7 @@ def update(
 def delete(
     reference: Reference,
     zone: ZoneName = None,
+    now: Now = False,
     dry_run: DryRun = False,
     output: Output = Format.TABLE,
     url: Url = None,
@@ -231,7 +239,7 @@ def delete(
         if dry_run:
             print_dry_run([(application, None)], output, "delete")
             return
-        client.delete_application(chosen["id"], application["id"])
+        client.delete_application(chosen["id"], application["id"], is_now=now)
         if output is Format.JSON:
             print_json({"id": application["id"]})
         else:

@@ -30,7 +30,7 @@ def edges(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile 
         return
     newest = next((edge["version"] for edge in found if "remote" not in edge), 0)
     print_table(
-        ("EDGE", "ADDRESSES", "SNAPSHOT", "OPEN", "FROM CLIENTS", "TO CLIENTS", "STATE"),
+        ("EDGE", "ADDRESSES", "SNAPSHOT", "CONTENT", "OPEN", "FROM CLIENTS", "TO CLIENTS", "STATE"),
         [_row(edge, newest) for edge in found],
     )
 
@@ -39,13 +39,14 @@ def edges(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile 
 def drain(
     name: Annotated[str, typer.Argument(metavar="EDGE", help="As causeway edges calls it.", show_default=False)],
     undo: Annotated[bool, typer.Option("--undo", help="Have it serve again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even where that leaves an application on no edge.")] = False,
     output: Output = Format.TABLE,
     url: Url = None,
     token_file: TokenFile = None,
 ) -> None:
     """Take an edge of another machine out of service: its connections end as those of a deleted application do."""
     with connect(url, token_file) as client:
-        client.drain_edge(name, is_drained=not undo)
+        client.drain_edge(name, is_drained=not undo, is_forced=force)
     if output is Format.JSON:
         print_json({"name": name, "drained": not undo})
         return
@@ -121,11 +122,17 @@ def _row(edge: EdgeStatus, newest: int) -> tuple[str, ...]:
         edge["name"],
         ", ".join(remote["addresses"]) if remote else "of this server",
         str(edge["version"]),
+        content_text(edge),
         str(totals.get("connections_open", 0)),
         bytes_text(totals.get("bytes_ingress", 0)),
         bytes_text(totals.get("bytes_egress", 0)),
         state_text(edge, newest),
     )
+
+
+def content_text(edge: EdgeStatus) -> str:
+    """What it serves, in so many digits that people can compare; the same content has the same."""
+    return (edge.get("content") or "?")[:12]
 
 
 def state_text(edge: EdgeStatus, newest: int) -> str:
@@ -139,6 +146,8 @@ def state_text(edge: EdgeStatus, newest: int) -> str:
         return "drained"
     if remote and remote["trouble"]:
         return f"behind: {remote['trouble']}"
+    if remote and remote.get("is_held"):
+        return "serving, a change waits"
     if edge["version"] < newest:
         return "behind"
     if count := len(edge["refused"]):

@@ -42,6 +42,16 @@ def up(
     exchange_token_file: flags.TokenFile = None,
     exchange_ca: flags.Ca = None,
     exchange_plain: flags.Plain = False,
+    rollout_bake_s: Annotated[
+        float | None,
+        typer.Option(
+            "--rollout-bake-s",
+            min=0,
+            max=3_600,
+            metavar="S",
+            help="How long each stage of a rollout is looked at. Default: 8.",
+        ),
+    ] = None,
 ) -> None:
     """Start an edge, its API and its control plane on this machine.
 

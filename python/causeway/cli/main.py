@@ -16,6 +16,7 @@ from causeway.cli import (
     firewall,
     lab,
     machine,
+    rollouts,
     routes,
     status,
     tail,
@@ -50,6 +51,7 @@ app.add_typer(zones.app)
 app.add_typer(firewall.app)
 app.add_typer(firewall.geo)
 app.add_typer(attacks.app)
+app.add_typer(rollouts.app)
 app.add_typer(tokens.app)
 app.add_typer(lab.app)
 app.add_typer(routes.app)

@@ -8,6 +8,7 @@ import typer
 
 from causeway.cli.apps_view import address_text
 from causeway.cli.command import GroupedCommand
+from causeway.cli.edges import content_text
 from causeway.cli.lookup import short_id
 from causeway.cli.render import (
     Format,
@@ -22,7 +23,16 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import EdgeStatus, FlowPath, Guard, GuardedInterface, MitigationSummary, PortPressure, Status
+    from causeway.client import (
+        Course,
+        EdgeStatus,
+        FlowPath,
+        Guard,
+        GuardedInterface,
+        MitigationSummary,
+        PortPressure,
+        Status,
+    )
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -47,6 +57,7 @@ def _print_status(url: str, answer: Status) -> None:
                 f"{url}  causeway {answer['version']}, up {duration_text(answer['uptime_s'])}, {ready}",
             ),
             ("applications", str(answer["applications"])),
+            *([("rollout", course_text(course))] if (course := answer.get("rollouts")) else []),
             *(("notice", notice) for notice in answer.get("notices", ())),
         )
     )
@@ -71,6 +82,16 @@ def _print_status(url: str, answer: Status) -> None:
         )
 
 
+def course_text(course: Course) -> str:
+    """What is on its way to edges of other machines, the halted first."""
+    told = [f"{number} is halted: see causeway rollouts show {number}" for number in course["halted"]]
+    if open_ := course["open"]:
+        told.append(f"{open_['number']} is under way, stage {open_['stage']} of {open_['stages']}")
+    if count := course["waiting"]:
+        told.append(f"{count} changed application{'s wait' if count > 1 else ' waits'}")
+    return "; ".join(told)
+
+
 def _silence_text(edge: EdgeStatus) -> str:
     remote = edge.get("remote")
     return f" (silent for {duration_text(remote['silent_s'])})" if remote and remote["is_silent"] else ""
@@ -81,7 +102,7 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
     return [
         *([("addresses", ", ".join(remote["addresses"]))] if remote else []),
         *([("behind", remote["trouble"])] if remote and remote["trouble"] else []),
-        ("snapshot", f"{edge['version']}{', draining' if edge['is_draining'] else ''}"),
+        ("snapshot", f"{edge['version']}, content {content_text(edge)}{', draining' if edge['is_draining'] else ''}"),
         (
             "connections",
             f"{totals.get('connections_open', 0)} open, {totals.get('connections_total', 0)} in all",

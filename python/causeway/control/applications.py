@@ -14,8 +14,8 @@ from causeway.control.rules import check
 from causeway.control.zones import zone_in
 from causeway.model.application import Application
 from causeway.model.problem import Code, Problem
-from causeway.store import access_rules, repeats
 from causeway.store import applications as stored
+from causeway.store import repeats
 
 # A client that got no answer asks again within seconds; after this long an identical request is a new one.
 REPEAT_WINDOW = timedelta(minutes=10)
@@ -60,8 +60,10 @@ def create(plane: Plane, zone_id: str, draft: Create, asking: Asking = Asking())
     return made[0]
 
 
-def change(plane: Plane, zone_id: str, application_id: str, draft: Change) -> Application:
+def change(plane: Plane, zone_id: str, application_id: str, draft: Change, *, is_now: bool = False) -> Application:
     """Replace an application by what `draft` makes of the present one; what changes nothing touches nothing.
+
+    `is_now`: on edges of other machines without stages.
 
     Raises:
         Problem: nothing was changed.
@@ -75,14 +77,16 @@ def change(plane: Plane, zone_id: str, application_id: str, draft: Change) -> Ap
         if after is before:
             return None
         stored.change(connection, after)
-        return Edit(application_id, after)
+        return Edit(application_id, after, is_now)
 
     plane.change(write)
     return made[0]
 
 
-def delete(plane: Plane, zone_id: str, application_id: str, asking: Asking = Asking()) -> None:
+def delete(plane: Plane, zone_id: str, application_id: str, asking: Asking = Asking(), *, is_now: bool = False) -> None:
     """Close an application's ports at once; its connections end as its policy says.
+
+    `is_now`: on edges of other machines without stages.
 
     Raises:
         Problem: nothing was changed.
@@ -95,9 +99,8 @@ def delete(plane: Plane, zone_id: str, application_id: str, asking: Asking = Ask
             return None
         application_in(connection, zone_id, application_id)
         stored.remove(connection, application_id)
-        access_rules.remove_of_application(connection, application_id)
         repeats.remember(connection, key, repeats.Served("", application_id), now())
-        return Edit(application_id, None)
+        return Edit(application_id, None, is_now)
 
     plane.change(write)
 

@@ -1,7 +1,8 @@
 """Edges of other machines follow: after each change that this machine's edge serves, each gets a snapshot of its own.
 
-Nobody waits for them. One that is away takes the newest snapshot when it is back, and serves its last good one until
-then. What an edge cannot serve (it has none of an application's addresses) is told in `causeway status`.
+What each may have of it, `stages` says. Nobody waits for them. One that is away takes the newest snapshot when it is
+back, and serves its last good one until then. What an edge cannot serve (it has none of an application's addresses) is
+told in `causeway status`.
 """
 
 from __future__ import annotations
@@ -10,38 +11,43 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from causeway.control import course as courses
 from causeway.control.plane import Plane, State
+from causeway.control.stages import BAKE_S, Stages, Standing, stored_forms
 from causeway.exchange.authority import RENEWED_AFTER_S, Authority
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.nats_control import NatsControl, RemoteEdge
-from causeway.exchange.words import Site, Unreadable
+from causeway.exchange.words import Site, Unreadable, pack
 from causeway.model.application import Address
 from causeway.model.edge import LOCAL
 from causeway.model.paths import Peer, encode_overlay, is_exit, on_paths
-from causeway.model.problem import Problem
-from causeway.model.snapshot import at_addresses, encode_snapshot
+from causeway.model.problem import Code, Problem
+from causeway.model.rollout import Form
+from causeway.model.snapshot import at_addresses, content_digest, encode_snapshot
 from causeway.store import edge_certificates, firewall_lists
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 16  # deliveries
 _AGAIN_S = 5.0  # to those that did not take theirs
+_ROUND_S = 2.0  # somebody who does not answer holds the others up for so long at most
+_LOOK_S = 0.3  # while a rollout is under way
+_SETTLE_S = 5.0  # after a connection: edges report once a second, and come back within three
+_FOR_APPLICATIONS = 0.95  # of a message
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What became of the newest snapshot for an edge: `of` is the plane's version that it was made of."""
+class Sheets:
+    """What edges get of one state: with the open rollout, without it, and what is stored."""
 
-    of: int
-    site: Site
-    version: int
-    is_drained: bool = False
-    trouble: str | None = None  # why the edge does not serve it, as the edge or the exchange say
+    def __init__(self, state: State) -> None:
+        self.stored = stored_forms(state)
+        self.early = courses.forms(state.course, self.stored, is_reached=False)
+        self.reached = courses.forms(state.course, self.stored, is_reached=True)
 
 
 class Fleet:
@@ -53,12 +59,19 @@ class Fleet:
         connect: Callable[[Callable[[], None]], NatsControl],
         authority: Authority | None = None,
         identify: Callable[[bytes], None] = lambda _: None,
+        bake_s: float = BAKE_S,
     ) -> None:
-        """`authority`: where edges are certified here, who does it; `identify`: tells this machine's edge who it is."""
-        self._plane, self.authority, self._identify_own = plane, authority, identify
+        """`authority`: where edges are certified here, who does it; `identify`: tells this machine's edge who it is.
+
+        `bake_s`: how long each stage is looked at.
+        """
+        self._plane, self.authority, self._stages = plane, authority, Stages(plane, bake_s)
+        self._identify_own = identify
         self._woken = threading.Event()
         self._is_over = False
         self._standings: dict[str, Standing] = {}
+        self._busy: dict[str, Future[None]] = {}  # deliveries that take long
+        self._connected_s: float | None = None
         self._identified_until_s = 0.0
         self.exchange = connect(self._woken.set)
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
@@ -99,22 +112,66 @@ class Fleet:
         finally:
             self._standings.pop(name, None)
 
+    @property
+    def is_staging(self) -> bool:
+        """Whether there are edges of other machines, or may be: then what touches anything goes out in stages."""
+        return not self._is_settled or bool(self.exchange.edges())
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether all who are there have had time to say so."""
+        since_s = self._connected_s
+        return since_s is not None and time.monotonic() - since_s >= _SETTLE_S
+
+    def check_size(self, pieces: Iterable[bytes]) -> None:
+        """Raises Problem: the exchange does not carry a snapshot with these parts."""
+        content, most_bytes = b",".join(pieces), self.exchange.most_bytes
+        if len(content) > most_bytes and (size := len(pack(content))) > most_bytes * _FOR_APPLICATIONS:
+            raise Problem(
+                Code.SNAPSHOT_TOO_LARGE,
+                f"the snapshot for edges of other machines would have {size} bytes, and the exchange takes "
+                f"{most_bytes}: raise max_payload of nats-server, or delete applications first",
+            )
+
     def _run(self) -> None:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fleet") as pool:
             while True:
                 self._woken.clear()
                 if self._is_over:
                     return
-                edges = self.exchange.edges()
+                edges, is_moving = self.exchange.edges(), False
+                self._note_connection()
                 try:
                     if self._plane.database is not None:
                         self._learn_addresses(edges)
                         self._learn_peers(edges)
                         state = self._plane.state()
-                        list(pool.map(lambda edge: self._follow(edge, state), edges))  # noqa: B023 - all are waited for
+                        self._follow_all(pool, edges, state)
+                        is_moving = self._stages.step(state, edges, self._standings, is_settled=self._is_settled)
                 except Exception:  # whatever it is, the next round may go well
                     log.exception("edges of other machines could not be brought to the newest state")
-                self._woken.wait(_AGAIN_S if any(self._has_trouble(edge) for edge in edges) else None)
+                has_trouble = any(self._has_trouble(edge) for edge in edges)
+                self._woken.wait(_LOOK_S if is_moving else _AGAIN_S if has_trouble else None)
+
+    def _note_connection(self) -> None:
+        if not self.exchange.is_connected:
+            self._connected_s = None
+        elif self._connected_s is None:
+            self._connected_s = time.monotonic()
+
+    def _follow_all(self, pool: ThreadPoolExecutor, edges: list[RemoteEdge], state: State) -> None:
+        """Nobody waits long for one edge; there is never more than one delivery to it."""
+        sheets = Sheets(state)
+        for edge in edges:
+            if edge.name not in self._busy:
+                self._busy[edge.name] = pool.submit(self._follow, edge, state, sheets)
+        done, late = wait(self._busy.values(), _ROUND_S)
+        self._busy = {name: future for name, future in self._busy.items() if future in late}
+        for future in late:
+            future.add_done_callback(lambda _: self._woken.set())
+        for future in done:
+            if error := future.exception():
+                log.error("an edge of another machine could not be brought to the newest state", exc_info=error)
 
     def _learn_addresses(self, edges: list[RemoteEdge]) -> None:
         found: set[Address] = set()
@@ -147,27 +204,55 @@ class Fleet:
         standing = self._standings.get(edge.name)
         return not edge.is_silent and (standing is None or standing.trouble is not None)
 
-    def _follow(self, edge: RemoteEdge, state: State) -> None:
-        """Bring one edge to what the plane says, if it is not there."""
+    def _follow(self, edge: RemoteEdge, state: State, sheets: Sheets) -> None:
+        """Bring one edge to what it is to serve, if it is not there."""
         before, told, report = self._standings.get(edge.name), edge.told, edge.report()
         if self._is_over or told is None or report is None:
             return
+        rollout = state.course.rollout
+        number = rollout.number if rollout and rollout.reaches(edge.name) else None
         is_drained = edge.name in state.drained
-        if before and (before.of, before.site, before.is_drained) == (state.version, told.site, is_drained):
-            is_there = before.trouble is None and report.version >= before.version
-            if is_there or edge.is_silent:  # who is silent has it left for it, or is heard of again
-                return
-        version, trouble = max(state.version, report.version), None  # it takes no older one; control's database may be
+        if before and before.is_for(state, told.site, number, is_drained=is_drained):
+            has_lost = report.version < before.version or (report.content is None and edge.tells_content)
+            if edge.is_silent or not (before.trouble or has_lost):
+                return  # who is silent has it left for it, or is heard of again
+        known = report.content
+        if before and not before.trouble and report.version >= before.version:
+            known = before.content
+        standing = Standing(
+            of=state.version,
+            course=state.course,
+            site=told.site,
+            version=max(state.version, report.version),  # it takes no older one; control's database may be older
+            rollout=number,
+            is_drained=is_drained,
+        )
         try:
+            forms = sheets.reached if number else sheets.early
+            snapshot = _snapshot(state, forms, edge.name, told.site, standing.version, is_drained)
+            content = content_digest(snapshot)
+            is_held = bool(state.course.holds) and content != content_digest(
+                _snapshot(state, sheets.stored, edge.name, told.site, standing.version, is_drained)
+            )
+            standing = replace(standing, content=content, is_held=is_held)
+            is_there = content == known and (is_held or report.version >= state.version)
+            if is_there and (is_held or before) and not (before and before.trouble) and report.content:
+                self._standings[edge.name] = replace(standing, version=report.version)
+                return
+            if content != known and known and standing.version == report.version:
+                standing = replace(standing, version=report.version + 1)
+                snapshot = _snapshot(state, forms, edge.name, told.site, standing.version, is_drained)
             self._provide(edge, state)
-            edge.deliver(_snapshot(state, edge.name, told.site, version, is_drained))
-        except (EdgeRefused, Unreadable, Problem) as error:
-            trouble = str(error)
-        if trouble and (before is None or before.trouble != trouble):
-            log.warning("edge %s does not serve snapshot %d: %s", edge.name, version, trouble)
-        elif not trouble and (before is None or before.trouble):
-            log.info("edge %s serves snapshot %d", edge.name, version)
-        self._standings[edge.name] = Standing(state.version, told.site, version, is_drained, trouble)
+            edge.deliver(snapshot)
+        except EdgeRefused as error:
+            standing = replace(standing, trouble=str(error), code=error.code)
+        except (Unreadable, Problem) as error:
+            standing = replace(standing, trouble=str(error), code="control_failed")
+        if standing.trouble and (before is None or before.trouble != standing.trouble):
+            log.warning("edge %s does not serve snapshot %d: %s", edge.name, standing.version, standing.trouble)
+        elif not standing.trouble and (before is None or before.trouble):
+            log.info("edge %s serves snapshot %d", edge.name, standing.version)
+        self._standings[edge.name] = standing
 
     def _provide(self, edge: RemoteEdge, state: State) -> None:
         """Lists and databases first: a snapshot that names one which the edge does not have is refused."""
@@ -183,16 +268,16 @@ class Fleet:
                     edge.put_blob(*content, overlaps=True, private=True)
 
 
-def _snapshot(state: State, name: str, site: Site, version: int, is_drained: bool) -> bytes:
+def _snapshot(state: State, forms: Iterable[Form], name: str, site: Site, version: int, is_drained: bool) -> bytes:
     """All applications that have an address there, at that edge's addresses; of one that is drained, none.
 
     And those whose flows other edges hand to it, drained or not: what it has goes on, and no other edge hands it more.
     """
     addresses, listen, encoded = () if is_drained else site.addresses(), site.overlay_address(), []
-    for piece in state.pieces:
-        own, paths = piece.application.edge_addresses(addresses), piece.application.extension.paths
-        if (own or (listen and is_exit(paths, name))) and not piece.unserved:
-            encoded.append(on_paths(at_addresses(piece.encoded, own), paths, name))
+    for form in forms:
+        own, paths = form.application.edge_addresses(addresses), form.application.extension.paths
+        if own or (listen and is_exit(paths, name)):
+            encoded.append(on_paths(at_addresses(form.encoded, own), paths, name))
     settings = replace(site.terms(), mitigation=state.mitigates)
     overlay = encode_overlay(name, listen, state.peers) if listen else None
     return encode_snapshot(version, settings, encoded, state.firewalls, state.asn, overlay)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection
 
+from causeway.control import course as courses
 from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.access_rule import Target, compile_rules
 from causeway.model.application import Address, Application
@@ -25,8 +26,9 @@ from causeway.model.origin_policy import OriginPolicy
 from causeway.model.paths import Peer, encode_overlay, is_exit, on_paths
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport, Report
+from causeway.model.rollout import Course, RolloutState
 from causeway.model.snapshot import Settings, at_addresses, encode_application, encode_firewall, encode_snapshot
-from causeway.store import access_rules, edge_certificates, edges, firewall_lists, sequences, switches
+from causeway.store import access_rules, edge_certificates, edges, firewall_lists, rollouts, sequences, switches
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
 
@@ -61,10 +63,14 @@ class Piece:
 
 
 class Edit(NamedTuple):
-    """What the edge has to hear of: the application as it is now, or that it is gone."""
+    """What the edge has to hear of: the application as it is now, or that it is gone.
+
+    `is_now`: edges of other machines get it at once, whatever it touches.
+    """
 
     application_id: str
     application: Application | None
+    is_now: bool = False
 
 
 class NewRules(NamedTuple):
@@ -84,7 +90,7 @@ class Drained(NamedTuple):
 
 
 class State(NamedTuple):
-    """What this machine's edge serves, all of one moment."""
+    """What this machine's edge serves, all of one moment, and how much of it the others may have."""
 
     version: int
     pieces: tuple[Piece, ...]
@@ -93,6 +99,11 @@ class State(NamedTuple):
     mitigates: bool
     drained: frozenset[str]
     peers: tuple[Peer, ...] = ()
+    course: Course = Course()
+
+    @property
+    def wanted(self) -> dict[str, Application]:
+        return served(self.pieces)
 
 
 @dataclass(slots=True)
@@ -116,6 +127,7 @@ class Plane:
     drained: frozenset[str] = frozenset()  # edges of other machines
     elsewhere: frozenset[Address] = frozenset()  # what those have reported to have
     peers: tuple[Peer, ...] = ()  # edges that others hand flows to, this machine's among them
+    course: Course = field(default_factory=Course)  # of changes, towards edges of other machines
     version: int = 0
     next_expiry: datetime | None = None  # of a rule
     fleet: Fleet | None = None  # edges of other machines
@@ -133,8 +145,10 @@ class Plane:
                 everything = list(stored.every(connection))
                 self.version = max(self.version, sequences.snapshot_version(connection))
                 self._take_up(everything)
-                self.firewalls = self._firewalls(connection, self.pieces, are_new=True)
-                self.asn = self._asn(connection, self.pieces)
+                self.course = rollouts.course(connection)
+                asking = _asking(self.pieces, self.course)
+                self.firewalls = self._firewalls(connection, asking, are_new=True)
+                self.asn = self._asn(connection, asking)
                 self.next_expiry = access_rules.next_expiry(connection)
                 self.mitigates = switches.is_mitigation_on(connection)
                 self.drained = edges.drained(connection)
@@ -165,7 +179,8 @@ class Plane:
         """Waits for a change that is being made."""
         with self._changing:
             pieces, firewalls = tuple(self.pieces.values()), tuple(self.firewalls.values())
-            return State(self.version, pieces, firewalls, self.asn, self.mitigates, self.drained, self.peers)
+            told = self.asn, self.mitigates, self.drained, self.peers, self.course
+            return State(self.version, pieces, firewalls, *told)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -203,8 +218,13 @@ class Plane:
                         return
                     is_begun = True
                     after = self._edited(edit) if isinstance(edit, Edit) else before
-                    firewalls = self._firewalls(connection, after, are_new=isinstance(edit, NewRules))
-                    asn = self._asn(connection, after)
+                    course = self._course_after(before, after, edit) if isinstance(edit, Edit) else self.course
+                    self._keep_course(connection, course)
+                    asking = _asking(after, course)
+                    firewalls = self._firewalls(connection, asking, are_new=isinstance(edit, NewRules))
+                    asn = self._asn(connection, asking)
+                    if self.fleet and not isinstance(edit, Switched | Drained):
+                        self._check_size(after, firewalls)
                     next_expiry = access_rules.next_expiry(connection)
                     mitigates = edit.is_on if isinstance(edit, Switched) else self.mitigates
                     drained = edit.edges if isinstance(edit, Drained) else self.drained
@@ -219,8 +239,49 @@ class Plane:
                     self._settle()
                 raise
             self.pieces, self.firewalls, self.next_expiry = after, firewalls, next_expiry
-            self.asn, self.mitigates, self.drained = asn, mitigates, drained
+            self.asn, self.mitigates, self.drained, self.course = asn, mitigates, drained, course
         self.on_change()
+
+    def steer(
+        self,
+        turn: Callable[[Connection, Course, dict[str, Application]], Course],
+        ended: RolloutState = RolloutState.SUPERSEDED,
+    ) -> None:
+        """Change which edges of other machines get what; this machine's does not hear of it.
+
+        `turn` makes the new course, of the present one and of what is stored and served. `ended`: what that makes of
+        rollouts that are neither open nor halted then.
+        """
+        with self._changing, told():
+            with self._open().write() as connection:
+                course = turn(connection, self.course, served(self.pieces.values()))
+                self._keep_course(connection, course, ended)
+            self.course = course
+        self.on_change()
+
+    def _course_after(self, before: dict[str, Piece], after: dict[str, Piece], edit: Edit) -> Course:
+        if self.fleet is None or not (self.course.holds or self.fleet.is_staging):
+            return self.course
+        touched = [key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)]
+        wanted = served(after.values())
+        course = courses.edited(self.course, served(before.values()), wanted, touched)
+        return courses.released(course, wanted, (edit.application_id,)) if edit.is_now else course
+
+    def _check_size(self, pieces: dict[str, Piece], firewalls: dict[str, bytes]) -> None:
+        """Refuse what grows beyond what the way to edges of other machines takes."""
+
+        def parts(of: dict[str, Piece], walls: dict[str, bytes]) -> list[bytes]:
+            return [*(piece.encoded for piece in of.values()), *walls.values()]
+
+        after = parts(pieces, firewalls)
+        if self.fleet and sum(map(len, after)) > sum(map(len, parts(self.pieces, self.firewalls))):
+            self.fleet.check_size(after)
+
+    def _keep_course(
+        self, connection: Connection, course: Course, ended: RolloutState = RolloutState.SUPERSEDED
+    ) -> None:
+        rollouts.save(connection, self.course, course, int(now().timestamp() * 1000), ended)
+        rollouts.forget_rules(connection, course)
 
     def set_elsewhere(self, addresses: frozenset[Address]) -> None:
         """Know these for the addresses of edges of other machines, from now on.
@@ -306,9 +367,8 @@ class Plane:
         self.claims.add(application, wanted)
         return Piece(application, addresses, encode_application(application, addresses or wanted), claimed=wanted)
 
-    def _firewalls(self, connection: Connection, pieces: dict[str, Piece], *, are_new: bool) -> dict[str, bytes]:
-        """Those that served applications name; compiled only where the rules are new."""
-        asking = (piece.application for piece in pieces.values() if not piece.unserved)
+    def _firewalls(self, connection: Connection, asking: Sequence[Application], *, are_new: bool) -> dict[str, bytes]:
+        """Those that applications name; compiled only where the rules are new."""
         known = {} if are_new else self.firewalls
         zones = sorted({application.zone_id for application in asking if application.ip_firewall})
         if all(zone in known for zone in zones):
@@ -325,9 +385,9 @@ class Plane:
             made[zone] = encode_firewall(zone, scopes, lists, used)
         return made
 
-    def _asn(self, connection: Connection, pieces: dict[str, Piece]) -> str | None:
-        """The database of AS numbers, if a served application is limited by them and there is one."""
-        if not any(is_by_asn(piece.application) for piece in pieces.values() if not piece.unserved):
+    def _asn(self, connection: Connection, asking: Sequence[Application]) -> str | None:
+        """The database of AS numbers, if an application is limited by them and there is one."""
+        if not any(map(is_by_asn, asking)):
             return None
         found = [found.digest for found in firewall_lists.databases(connection) if found.target is Target.ASN]
         self._provide(connection, found)
@@ -381,6 +441,16 @@ class Plane:
 
 def _by_version(address: Address) -> tuple[int, int]:
     return address.version, int(address)
+
+
+def served(pieces: Iterable[Piece]) -> dict[str, Application]:
+    return {piece.application.id: piece.application for piece in pieces if not piece.unserved}
+
+
+def _asking(pieces: dict[str, Piece], course: Course) -> list[Application]:
+    """What is served here, and what edges of other machines still serve."""
+    forms = (form for hold in course.holds.values() for form in (hold.before, hold.staged) if form)
+    return [*served(pieces.values()).values(), *(form.application for form in forms)]
 
 
 def is_by_asn(application: Application) -> bool:

@@ -48,6 +48,8 @@ def _remote_edges(plane: Plane) -> list[dict[str, object]]:
             "silent_s": round(edge.silent_s, 1),
             "is_drained": edge.name in plane.drained,
             "trouble": standing.trouble if standing else None,
+            "is_held": standing.is_held if standing else False,
+            "rollout": standing.rollout if standing else None,
         }
         found.append({**_edge(edge.name, report), "remote": remote})
     return found
@@ -57,6 +59,7 @@ def _edge(name: str, report: Report) -> dict[str, object]:
     return {
         "name": name,
         "version": report.version,
+        "content": report.content,
         "is_draining": report.is_draining,
         "uptime_s": report.uptime_ms / 1000,
         "workers": report.workers,
@@ -85,6 +88,19 @@ def _mitigation(report: Report) -> dict[str, object]:
         "rules": len(state.rules),
         "holds": len(state.holds),
         "attacks": sum(1 for attack in report.attacks if attack.ended_unix_ms is None),
+    }
+
+
+def course_state(plane: Plane) -> dict[str, object] | None:
+    """What is on its way to edges of other machines, or was halted; nothing is usual."""
+    course = plane.course
+    if plane.fleet is None or not course.holds:
+        return None
+    rollout = course.rollout
+    return {
+        "open": {"number": rollout.number, "stage": rollout.stage, "stages": len(rollout.sizes)} if rollout else None,
+        "halted": sorted(course.halted),
+        "waiting": sum(1 for hold in course.holds.values() if hold.waits),
     }
 
 

@@ -67,6 +67,13 @@ def delete(plane: Plane, zone_id: str) -> None:
                 Code.CONFLICT,
                 f"zone {zone.name} still has {left} application{'s' if left > 1 else ''}: delete them first",
             )
+        held = (form for hold in plane.course.holds.values() for form in (hold.before, hold.staged) if form)
+        if any(form.application.zone_id == zone_id for form in held):
+            raise Problem(
+                Code.CONFLICT,
+                f"edges of other machines still serve applications of zone {zone.name}: wait for their rollout, or see "
+                "causeway rollouts",
+            )
         access_rules.remove_all(connection, Owner(Level.ZONE, zone_id))
         stored.remove(connection, zone_id)
 

@@ -27,6 +27,7 @@ from causeway.model.report import (
     decode_apply_report,
     decode_report,
 )
+from causeway.model.snapshot import content_digest
 from causeway.native import NativeError
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Agent:
         self._exchange = exchange
         self._mitigation = mitigation
         self._snapshot: bytes | None = None
+        self._content: tuple[int, str] | None = None  # the version of that snapshot, and the digest of what it says
         self._applying = threading.Lock()
         self._observing = threading.Lock()  # reports are published in the order in which they were taken
         self._alarms = Alarms()
@@ -102,6 +104,7 @@ class Agent:
         with self._applying:
             report = self._apply(snapshot)
             self._snapshot = snapshot
+            self._content = report.version, content_digest(snapshot)
             if self._mitigation:
                 self._mitigation.set_policy(policy_of(snapshot))
         if report.not_kept:
@@ -113,13 +116,15 @@ class Agent:
         with self._observing:
             if not self._exchange.has_readers:
                 self._is_skipping = self._engine.skip_events(_KEPT_UNREAD) > _MANY_SKIPPED
+            applied = self._content
             report = decode_report(self._engine.observe(_EVENTS_PER_LOOK))
             attacks = self._episodes.attacks(report.detections, int(time.time() * 1000))
             if self._mitigation:
                 told = self._mitigation.told
                 report = msgspec.structs.replace(report, mitigation=told.state)
                 attacks = [*told.attacks, *attacks]
-            report = msgspec.structs.replace(report, attacks=attacks)
+            found = (one[1] for one in (applied, self._content) if one and one[0] == report.version)
+            report = msgspec.structs.replace(report, attacks=attacks, content=next(found, None))
             self._exchange.publish(report)
             for line in self._alarms.lines(report):
                 log.log(line.level, "%s", line.text)

@@ -46,6 +46,7 @@ class RemoteEdge:
     def __init__(self, name: str, link: Link, loans: Loans) -> None:
         self.name = name
         self.told: words.Told | None = None
+        self.tells_content = False  # it has said what it serves; when it does not any more, it was started anew
         self._link, self._loans, self._board = link, loans, Board()
         self._heard_s = 0.0
 
@@ -60,6 +61,7 @@ class RemoteEdge:
 
     def hear(self, told: words.Told, report: Report) -> None:
         self.told, self._heard_s = told, time.monotonic()
+        self.tells_content |= report.content is not None
         self._board.put_up(report)
 
     def deliver(self, snapshot: bytes) -> ApplyReport:
@@ -181,6 +183,11 @@ class NatsControl:
     def is_connected(self) -> bool:
         return self._link.is_up
 
+    @property
+    def most_bytes(self) -> int:
+        """Of a message."""
+        return self._link.most_bytes
+
     def edges(self) -> list[RemoteEdge]:
         """Those that have reported since this process began, by name."""
         return [self._edges[name] for name in sorted(self._edges)]
@@ -272,7 +279,10 @@ class NatsControl:
                 return
             edge = self._edges[name] = RemoteEdge(name, self._link, self._loans)
         before = edge.report()
-        has_lost = before is not None and report.version < before.version  # it began anew, on an empty disk
+        has_lost = before is not None and (
+            report.version < before.version  # it began anew, on an empty disk
+            or (report.content is None and before.content is not None)  # or on its disk, and does not know what it has
+        )
         is_news = edge.told is None or edge.told.site != told.site or edge.is_silent or has_lost
         edge.hear(told, report)
         if is_news:

@@ -214,7 +214,10 @@ class Detection(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`events` is the JSON list as it came; `decode_events` reads it. The last two are added by the agent."""
+    """`events` is the JSON list as it came; `decode_events` reads it. The last three are added by the agent.
+
+    `content`: `snapshot.content_digest` of what it serves; unknown until control has delivered it to this process.
+    """
 
     version: int
     is_draining: bool
@@ -238,6 +241,7 @@ class Report(msgspec.Struct, frozen=True):
     attacks: list[Attack] = []  # the newest last; those that go on among them
     mitigation: MitigationState | None = None
     overlay: Overlay | None = None  # it speaks to no other edge
+    content: str | None = None
 
     @property
     def has_events(self) -> bool:

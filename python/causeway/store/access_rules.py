@@ -88,10 +88,6 @@ def next_expiry(connection: Connection) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def remove_of_application(connection: Connection, application_id: str) -> None:
-    connection.execute(delete(access_rules).where(access_rules.c.application == application_id))
-
-
 def count(connection: Connection, owner: Owner) -> int:
     return connection.execute(select(func.count()).select_from(access_rules).where(_is_of(owner))).scalar_one()
 

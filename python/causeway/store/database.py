@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from causeway.store.rows import RowError
 
-NEWEST_SCHEMA = "0005"
+NEWEST_SCHEMA = "0006"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 5.0  # another program holds the database: a shell, a backup
 _WRITING = "causeway_writing"

@@ -162,3 +162,27 @@ attacks = Table(
     Column("seen_unix_ms", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
 )
+# Changes on their way to edges of other machines, and what those serve instead of what is stored. Times in ms.
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("changes", Text, nullable=False),
+    Column("began_unix_ms", BigInteger, nullable=False),
+    Column("sizes", Text, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("edges", Text, nullable=False),
+    Column("reason", Text, nullable=True),
+    Column("ended_unix_ms", BigInteger, nullable=True),
+)
+rollout_holds = Table(
+    "rollout_holds",
+    metadata,
+    Column("application", String(32), primary_key=True),
+    Column("before", Text, nullable=True),
+    Column("staged", Text, nullable=True),
+    Column("rollout", Integer, nullable=True),
+    Column("is_halted", Integer, nullable=False),
+    Column("is_meant", Integer, nullable=False),
+)

@@ -21,6 +21,8 @@ def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote
         (edge(refused=2), "serving, 2 listeners refused"),
         (edge(version=6, trouble=None), "behind"),
         (edge(version=9, trouble=None), "serving"),
+        (edge(version=6, is_held=True), "serving, a change waits"),
+        (edge(version=6, is_held=True, trouble="it does not answer"), "behind: it does not answer"),
         (edge(version=6, trouble="it has no memory left"), "behind: it has no memory left"),
         (edge(is_draining=True, trouble="x"), "draining"),
         (edge(is_drained=True), "drained"),

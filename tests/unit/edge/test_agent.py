@@ -14,6 +14,7 @@ from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.local import LocalExchange
 from causeway.model.mitigation import Match, Plan, PlanReport, Rule
 from causeway.model.report import decode_events
+from causeway.model.snapshot import Settings, encode_snapshot
 from causeway.native import NativeError
 
 
@@ -235,3 +236,18 @@ def test_a_look_that_fails_does_not_end_the_loop(engine: FakeEngine, monkeypatch
     eventually(lambda: len(engine.looks) > count + 2)
     engine.released.set()
     agent.stop(1.0)
+
+
+def test_a_report_says_by_digest_what_is_served_whatever_its_number() -> None:
+    def snapshot(version: int, port: int) -> bytes:
+        return encode_snapshot(version, Settings(), [b'{"edge_ports":%d}' % port])
+
+    agent = Agent(FakeEngine(), LocalExchange())
+    assert agent.observe().content is None, "what was on disk, nobody has said"
+    contents = []
+    for version, port in ((1, 22), (2, 23), (3, 22)):
+        agent.apply(snapshot(version, port))
+        contents.append(agent.observe().content)
+    first, second, third = contents
+    assert first == third != second
+    assert first and len(first) == 64
