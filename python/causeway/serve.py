@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from causeway.edge.agent import Agent
+    from causeway.edge.name_server import NameServer
     from causeway.exchange.bus import EdgeSide
     from causeway.exchange.identity import Identity
     from causeway.exchange.nats_edge import NatsEdge
@@ -113,19 +114,35 @@ def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket
     from causeway.exchange.local import LocalExchange
     from causeway.premises import root_token
 
+    names: list[NameServer] = []
+
+    def prepare() -> None:
+        _import_house()
+        names.extend(_name_server(settings))  # with the one of the process before, by the last table
+
     token = root_token(settings.data_dir / "token", settings.given_token)
-    agent, exchange = _come_up(settings, line, link, LocalExchange, _import_house)
+    agent, exchange = _come_up(settings, line, link, LocalExchange, prepare)
 
     from causeway.control.plane import Plane
     from causeway.control.tokens import Keyring
     from causeway.house import House, site
 
     plane = Plane(site(settings, port), exchange)
-    house = House(settings, plane, Keyring(token), agent, line)
+    house = House(settings, plane, Keyring(token), agent, line, names[0] if names else None)
     house.open_control()
     if birth.is_first:
         _greet(settings, port, is_new=house.is_new())
     return house
+
+
+def _name_server(settings: Settings) -> list[NameServer]:
+    if settings.dns is None:
+        return []
+    from causeway.edge.name_server import NameServer
+
+    server = NameServer(settings.dns.listen, settings.data_dir / "names.json")
+    server.start()
+    return [server]
 
 
 def _import_house() -> None:
@@ -162,10 +179,10 @@ def _nats_edge(settings: Settings, port: int, path: Path, identity: Identity | N
     from causeway.exchange.membership import Membership
     from causeway.exchange.nats_edge import NatsEdge
     from causeway.exchange.words import Site
-    from causeway.premises import edge_terms
+    from causeway.premises import edge_terms, public_addresses
 
     told, terms = settings.exchange, edge_terms(settings, port)
-    site = Site.of(settings.edge_addresses, terms)
+    site = Site.of(settings.edge_addresses, terms, public_addresses(settings), settings.location)
     if identity:
         member = Membership(path, identity)
         return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member)
@@ -189,6 +206,8 @@ def _greet(settings: Settings, port: int, *, is_new: bool) -> None:
     print(f"Reference  http://{where}/api/docs")
     print(f"Token      {TOKEN_VARIABLE} of the environment" if settings.given_token else f"Token      {token_file}")
     print(f"Edge       {', '.join(str(address) for address in settings.edge_addresses)}")
+    if settings.dns:
+        print(f"DNS        {', '.join(socket_text(*one) for one in settings.dns.listen)}")
     if is_new:
         print("\nFirst application, in another shell:\n")
         if not settings.given_token:

@@ -56,6 +56,7 @@ class Fleet:
         self._woken = threading.Event()
         self._is_over = False
         self._standings: dict[str, Standing] = {}
+        self.on_forget: Callable[[str], None] = lambda name: None
         self.exchange = connect(self._woken.set)
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
@@ -94,6 +95,7 @@ class Fleet:
             self.exchange.forget(name)
         finally:
             self._standings.pop(name, None)
+            self.on_forget(name)
 
     def _run(self) -> None:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fleet") as pool:

@@ -78,9 +78,16 @@ class Site(msgspec.Struct, frozen=True):
     origin_deny_sockets: list[tuple[str, int]] = []
     allow_loopback_origins: bool = False
     resolvers: list[tuple[str, int]] = []
+    public_addresses: list[str] = []  # what names are answered with, where it is not what it listens on
+    location: tuple[float, float] | None = None  # degrees north and east
 
     @staticmethod
-    def of(edge_addresses: Iterable[Address], terms: Settings) -> Site:
+    def of(
+        edge_addresses: Iterable[Address],
+        terms: Settings,
+        public: Iterable[Address] = (),
+        location: tuple[float, float] | None = None,
+    ) -> Site:
         def sockets(of: Iterable[tuple[Address, int]]) -> list[tuple[str, int]]:
             return [(str(address), port) for address, port in of]
 
@@ -91,12 +98,19 @@ class Site(msgspec.Struct, frozen=True):
             sockets(terms.origin_deny_sockets),
             terms.allow_loopback_origins,
             sockets(terms.resolvers),
+            [str(address) for address in public],
+            location,
         )
 
     def addresses(self) -> tuple[Address, ...]:
         """Raises Unreadable."""
         with _understood():
             return tuple(ip_address(text) for text in self.edge_addresses)
+
+    def public(self) -> tuple[Address, ...]:
+        """Raises Unreadable."""
+        with _understood():
+            return tuple(ip_address(text) for text in self.public_addresses)
 
     def terms(self) -> Settings:
         """Raises Unreadable."""
