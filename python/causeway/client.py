@@ -178,6 +178,30 @@ class EdgeStatus(TypedDict):
     remote: NotRequired[RemoteStatus]  # an edge of another machine
 
 
+class SiteTold(TypedDict):
+    addresses: list[str]
+    location: tuple[float, float] | None
+
+
+class NameTold(TypedDict):
+    name: str
+    sites: list[SiteTold]
+
+
+class TableTold(TypedDict):
+    serial: int
+    ttl_s: int
+    names: list[NameTold]
+
+
+class NamesTold(TypedDict):
+    """By which name servers answer; `counters` of this machine's, since it has started."""
+
+    table: TableTold
+    knows_places: bool
+    counters: dict[str, object] | None
+
+
 class Status(TypedDict):
     version: str
     uptime_s: float
@@ -519,6 +543,9 @@ class Client:
 
     def drain_edge(self, name: str, *, is_drained: bool) -> None:
         self._request("PUT", f"/api/v1/edges/{quote(name, safe='')}", body={"drained": is_drained})
+
+    def names(self) -> NamesTold:
+        return cast(NamesTold, self._request("GET", "/api/v1/names"))
 
     def invite_edge(self, name: str) -> dict[str, str]:
         """What lets that edge in, once: a secret."""

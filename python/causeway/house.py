@@ -87,7 +87,7 @@ class House(Serving):
         if self._fleet:
             plane.fleet = self._fleet
         self._name_server = name_server
-        self._names = _directory(settings, plane, name_server) if name_server else None
+        self._names = plane.directory = _directory(settings, plane, name_server) if name_server else None
 
     def app(self, stopping: asyncio.Event) -> Any:
         return build(self._plane, self._keyring, stopping)

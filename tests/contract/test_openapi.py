@@ -43,6 +43,7 @@ def test_every_route_is_described(document: Any) -> None:
         "/api/v1/edges/{name}",
         "/api/v1/edges/{name}/invitation",
         "/api/v1/mitigation",
+        "/api/v1/names",
         "/api/v1/status",
         "/api/v1/applications",
         "/api/v1/tail",

@@ -100,7 +100,7 @@ impl Places {
 }
 
 fn countries() -> HashMap<String, Point> {
-    let lines = include_str!("../data/countries.csv").lines().filter(|line| !line.starts_with('#'));
+    let lines = include_str!("../../../python/causeway/model/countries.csv").lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(country).collect()
 }
 
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn every_line_of_the_countries_is_read_and_each_is_where_it_is() {
         let found = countries();
-        assert_eq!(found.len(), include_str!("../data/countries.csv").lines().count() - 1);
+        assert_eq!(found.len(), include_str!("../../../python/causeway/model/countries.csv").lines().count() - 1);
         let paris = Point::of(48.86, 2.35).unwrap();
         assert!(found["DE"].nearness(paris) > found["US"].nearness(paris));
         assert!(found["US"].nearness(paris) > found["AU"].nearness(paris));

@@ -22,7 +22,7 @@ from causeway.exchange.words import Unreadable
 from causeway.model.access_rule import Target
 from causeway.model.edge import LOCAL
 from causeway.model.names import EdgeSeen, Names, Terms, names_of, read_table
-from causeway.model.problem import Problem
+from causeway.model.problem import Code, Problem
 from causeway.model.report import Report
 from causeway.store import firewall_lists, zones
 
@@ -42,6 +42,9 @@ class NameServer(Protocol):
     def set_places(self, mmdb: bytes | None) -> str | None:
         """Know by this file where clients are; answers why it is of no use."""
 
+    def counters(self) -> bytes:
+        """Of questions, as JSON."""
+
     @property
     def table(self) -> bytes | None:
         """By which it answers now."""
@@ -56,6 +59,7 @@ class Directory:
         self._known: dict[str, EdgeSeen] = _read(kept)
         self._served: tuple[int, Names | None] | None = None
         self._places: str | None = None  # digest of the database that is in use
+        self._knows_places = False
         self._hears_since_s: float | None = None
         self._woken = threading.Event()
         self._is_over = False
@@ -84,6 +88,18 @@ class Directory:
         self._known.pop(edge, None)
         self._woken.set()
 
+    def told(self) -> dict[str, object]:
+        """The table that is in use, and what the name server of this machine has been asked.
+
+        Raises:
+            Problem: there is none yet.
+        """
+        table = self._server.table
+        if table is None:
+            raise Problem(Code.INTERNAL, "names are not known yet: control is starting, try again", side="edge")
+        counters = msgspec.json.decode(self._server.counters())
+        return {"table": msgspec.json.decode(table), "knows_places": self._knows_places, "counters": counters}
+
     def _run(self) -> None:
         last = ""
         while not self._is_over:
@@ -111,7 +127,9 @@ class Directory:
             content = firewall_lists.content(connection, digest) if digest and digest != self._places else None
         if digest != self._places:
             self._places = digest
-            if why := self._server.set_places(content[1] if content else None):
+            why = self._server.set_places(content[1] if content else None)
+            self._knows_places = content is not None and why is None
+            if why:
                 log.warning("names are answered without regard to where clients are: %s", why)
         self._look(now_s)
         pieces = [piece for piece in self._plane.state().pieces if not piece.unserved]
