@@ -5,10 +5,10 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
 use hickory_proto::rr::rdata::{A, AAAA, HINFO, NS};
-use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
+use hickory_proto::rr::{DNSClass, LowerName, RData, Record, RecordType};
 
 use crate::places::{Places, Point};
 use crate::subnet::subnet;
@@ -134,10 +134,10 @@ fn reply(
     };
     made.metadata.authoritative = true;
     let mut scope_bits = 0;
-    let kind = fill(&mut made, table, zone, &question.name, question.query_type, || {
+    let kind = fill(&mut made, table, zone, question, turn, || {
         let (from, bits) = whereabouts(places, told, asker);
         scope_bits = bits;
-        (from, turn)
+        from
     });
     if let (Some(told), Some(edns)) = (told, &mut made.edns) {
         let scope_bits = if told.source_prefix() == 0 { 0 } else { scope_bits };
@@ -162,10 +162,11 @@ fn fill(
     made: &mut Message,
     table: &Table,
     zone: &Zone,
-    name: &Name,
-    kind: RecordType,
-    from: impl FnOnce() -> (Option<Point>, usize),
+    question: &Query,
+    turn: usize,
+    from: impl FnOnce() -> Option<Point>,
 ) -> Kind {
+    let (name, kind) = (&question.name, question.query_type);
     let key = LowerName::new(name);
     let node = table.node(&key);
     let is_apex = table.is_apex(&key);
@@ -176,7 +177,7 @@ fn fill(
     let record = |ttl_s, data| Record::from_rdata(name.clone(), ttl_s, data);
     match (kind, node) {
         (RecordType::A | RecordType::AAAA, Some(node)) => {
-            let (point, turn) = if node.has_places() { from() } else { (None, from().1) };
+            let point = if node.has_places() { from() } else { None };
             let data: Vec<RData> = match kind {
                 RecordType::A => node.v4(point, turn).into_iter().map(|at| RData::A(A(at))).collect(),
                 _ => node.v6(point, turn).into_iter().map(|at| RData::AAAA(AAAA(at))).collect(),

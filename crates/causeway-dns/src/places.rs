@@ -100,7 +100,8 @@ impl Places {
 }
 
 fn countries() -> HashMap<String, Point> {
-    let lines = include_str!("../../../python/causeway/model/countries.csv").lines().filter(|line| !line.starts_with('#'));
+    let lines =
+        include_str!("../../../python/causeway/model/countries.csv").lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(country).collect()
 }
 
