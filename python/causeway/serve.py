@@ -114,11 +114,12 @@ def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket
     from causeway.exchange.local import LocalExchange
     from causeway.premises import root_token
 
-    names: list[NameServer] = []
+    names = _name_server(settings)
 
     def prepare() -> None:
         _import_house()
-        names.extend(_name_server(settings))  # with the one of the process before, by the last table
+        for server in names:
+            server.start()  # beside the one of the process before, by the last table
 
     token = root_token(settings.data_dir / "token", settings.given_token)
     agent, exchange = _come_up(settings, line, link, LocalExchange, prepare)
@@ -140,9 +141,7 @@ def _name_server(settings: Settings) -> list[NameServer]:
         return []
     from causeway.edge.name_server import NameServer
 
-    server = NameServer(settings.dns.listen, settings.data_dir / "names.json")
-    server.start()
-    return [server]
+    return [NameServer(settings.dns.listen, settings.data_dir)]
 
 
 def _import_house() -> None:
@@ -156,16 +155,25 @@ def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: sock
     assert settings.exchange
     join, path = settings.exchange.join, settings.data_dir / "exchange" / "identity.json"
     identity = edge_identity(path, join) if join else None  # first: who cannot start must not have begun to serve
-    makes = partial(_nats_edge, settings, port, path, identity)
-    agent, exchange = _come_up(settings, line, link, makes, _import_outpost)
+    names = _name_server(settings)
+    makes = partial(_nats_edge, settings, port, path, identity, names[0] if names else None)
+
+    def prepare() -> None:
+        _import_outpost()
+        for server in names:
+            server.start()
+
+    agent, exchange = _come_up(settings, line, link, makes, prepare)
 
     from causeway.outpost import Outpost
 
     if birth.is_first:
         print(f"Edge       {exchange.name}, {', '.join(str(at) for at in settings.edge_addresses)}")
         print(f"Control    over {exchange.url}")
+        if settings.dns:
+            print(f"DNS        {', '.join(socket_text(*one) for one in settings.dns.listen)}")
         print(f"Health     http://{socket_text(settings.api_host, port)}/readyz", flush=True)
-    return Outpost(settings, agent, exchange, line)
+    return Outpost(settings, agent, exchange, line, names[0] if names else None)
 
 
 def _import_outpost() -> None:
@@ -173,21 +181,30 @@ def _import_outpost() -> None:
     import causeway.outpost  # noqa: F401
 
 
-def _nats_edge(settings: Settings, port: int, path: Path, identity: Identity | None) -> NatsEdge:
+def _nats_edge(
+    settings: Settings, port: int, path: Path, identity: Identity | None, names: NameServer | None
+) -> NatsEdge:
     """`identity` is kept at `path`; none where the operator's own nats-server lets in whom it will."""
     from causeway.exchange.link import Where
     from causeway.exchange.membership import Membership
     from causeway.exchange.nats_edge import NatsEdge
     from causeway.exchange.words import Site
-    from causeway.premises import edge_terms, public_addresses
+    from causeway.premises import edge_terms, name_server_addresses, public_addresses
 
     told, terms = settings.exchange, edge_terms(settings, port)
-    site = Site.of(settings.edge_addresses, terms, public_addresses(settings), settings.location)
+    site = Site.of(
+        settings.edge_addresses,
+        terms,
+        public_addresses(settings),
+        settings.location,
+        name_server_addresses(settings),
+        settings.dns.names if settings.dns else (),
+    )
     if identity:
         member = Membership(path, identity)
-        return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member)
+        return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member, names)
     assert told and told.edge_name
-    return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site)
+    return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site, names=names)
 
 
 def _await_control(link: socket.socket) -> None:

@@ -149,8 +149,8 @@ def _dns(parser: argparse.ArgumentParser, read: argparse.Namespace) -> DnsSettin
             if getattr(read, flag):
                 parser.error(f"--{flag.replace('_', '-')} is for --dns, which is not given")
         return None
-    if read.join:
-        parser.error("--dns is for the machine of control: names are answered there")
+    if read.join and read.dns_ttl_s:
+        parser.error("--dns-ttl-s is for causeway up: how long answers are kept is the same everywhere")
     names = tuple(dict.fromkeys(hostname(text) for text in read.dns_name))
     if None in names:
         parser.error(f"--dns-name {' '.join(read.dns_name)}: names such as ns1.example.net")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mmdb import mmdb
-from support.dig import dig
+from support.dig import Heard, dig
 from support.echo import ask, start_echo
 from support.edge import CAUSEWAY, Running
 from support.nats import NatsServer
@@ -243,3 +243,44 @@ include: "{folder}/made/causeway.conf"
         assert all(f" {TTL_S} IN A " in answer for answer in its.answers)
     assert dig(port, "example.net", "NS").answers == dig(dns_port, "example.net", "NS").answers
     assert dig(port, "nowhere.example.net").status == "NXDOMAIN"
+
+
+@pytest.mark.slow
+def test_edges_answer_names_too_and_go_on_alone(
+    programs: Programs, tmp_path: Path, make_edge: Callable[..., Running], dns_port: int
+) -> None:
+    nats = NatsServer(programs, tmp_path / "nats").start()
+    control = make_edge("--exchange", nats.url, "--workers", "1", "--dns", f"{CONTROL}:{dns_port}").start()
+    edge = Outpost(
+        programs, tmp_path / "fra-1", nats.url, "fra-1", FRANKFURT, "--dns", f"{FRANKFURT}:{dns_port}",
+        "--location=50.11,8.68",
+    ).start(None)  # fmt: skip
+    edge.await_readiness(200)
+    service = free_port()
+    control.create_application(f"tcp/{service}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    answer = control.http.put("/api/v1/firewall/databases/country", content=COUNTRIES)
+    assert answer.status_code == 200, answer.text
+
+    def of_edge(name: str, kind: str = "A", *more: str) -> Heard:
+        return dig(dns_port, name, kind, *more, server=FRANKFURT)
+
+    name = f"app-tcp-{service}.example.net"
+    eventually(lambda: of_edge(name).addresses == [CONTROL, FRANKFURT], WITHIN_S)
+    eventually(lambda: of_edge(name, "A", "+subnet=10.1.2.0/24").addresses == [FRANKFURT], WITHIN_S)
+    for port_of in (CONTROL, FRANKFURT):
+        servers = [line.split()[4] for line in dig(dns_port, "example.net", "NS", server=port_of).answers]
+        assert servers == ["ns1.example.net.", "ns-fra-1.example.net."]
+        assert dig(dns_port, "ns-fra-1.example.net", server=port_of).addresses == [FRANKFURT]
+
+    control.kill_all()
+    nats.kill()
+    assert of_edge(name).addresses == [CONTROL, FRANKFURT]
+    edge.kill()
+    edge.start()
+    assert of_edge(name).addresses == [CONTROL, FRANKFURT], "from its disk"
+    assert of_edge(name, "A", "+subnet=10.1.2.0/24").addresses == [FRANKFURT]
+
+    nats.start()
+    control.start()
+    control.delete_application(control.result("GET", control.applications)[0]["id"])
+    eventually(lambda: of_edge(name).status == "NXDOMAIN", 20)

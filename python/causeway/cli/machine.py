@@ -83,6 +83,8 @@ def edge(
     resolver: flags.Resolvers = None,
     public_ip: flags.PublicIps = None,
     location: flags.Location = None,
+    dns: flags.Dns = None,
+    dns_name: flags.DnsNames = None,
     exchange_token_file: flags.TokenFile = None,
     exchange_ca: flags.Ca = None,
     exchange_plain: flags.Plain = False,

@@ -100,7 +100,9 @@ Dns = Annotated[
 ]
 DnsNames = Annotated[
     list[str] | None,
-    typer.Option("--dns-name", metavar="NAME", help="Of the name servers (repeatable). Default: ns1 in each zone."),
+    typer.Option(
+        "--dns-name", metavar="NAME", help="Of the name servers (repeatable). Default: ns1, or ns-EDGE, in each zone."
+    ),
 ]
 DnsTtlS = Annotated[
     int | None,

@@ -10,14 +10,17 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from causeway.control.plane import Piece, Plane
+from causeway.exchange.bus import EdgeRefused
+from causeway.exchange.bus import Names as NamesHere
 from causeway.exchange.words import Unreadable
 from causeway.model.access_rule import Target
 from causeway.model.edge import LOCAL
@@ -26,21 +29,20 @@ from causeway.model.problem import Code, Problem
 from causeway.model.report import Report
 from causeway.store import firewall_lists, zones
 
+if TYPE_CHECKING:
+    from causeway.exchange.nats_control import RemoteEdge
+
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0  # reports come as often
 _TRUST_S = 10.0  # edges come back to the exchange within 3 s of each other, and report then
+_AGAIN_S = 5.0
+_AT_ONCE = 8  # edges that are told
 _MOST_KEPT_BYTES = 16 << 20
 
 
-class NameServer(Protocol):
-    """Who answers by the table."""
-
-    def set_table(self, table: bytes) -> None:
-        """Answer by it from now on, and after a restart."""
-
-    def set_places(self, mmdb: bytes | None) -> str | None:
-        """Know by this file where clients are; answers why it is of no use."""
+class NameServer(NamesHere, Protocol):
+    """Who answers by the table on this machine."""
 
     def counters(self) -> bytes:
         """Of questions, as JSON."""
@@ -61,6 +63,8 @@ class Directory:
         self._places: str | None = None  # digest of the database that is in use
         self._knows_places = False
         self._hears_since_s: float | None = None
+        self._telling: dict[str, tuple[tuple[int, str], float]] = {}  # edges that answer names: what, and when
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="names")
         self._woken = threading.Event()
         self._is_over = False
         self._thread = threading.Thread(target=self._run, name="names", daemon=True)
@@ -82,6 +86,7 @@ class Directory:
         """Name servers go on with what they have."""
         self._is_over = True
         self._woken.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, edge: str) -> None:
         """It is no edge any more."""
@@ -133,8 +138,9 @@ class Directory:
                 log.warning("names are answered without regard to where clients are: %s", why)
         self._look(now_s)
         pieces = [piece for piece in self._plane.state().pieces if not piece.unserved]
-        edges = [self._local(pieces), *(seen for _, seen in sorted(self._known.items()))]
+        edges = {LOCAL: self._local(pieces), **self._known}
         self._answer_by(names_of((piece.application for piece in pieces), zone_names, edges, self._terms))
+        self._tell_others(now_s)
 
     def _answer_by(self, names: Names) -> None:
         if self._served is None:
@@ -145,6 +151,35 @@ class Directory:
         serial = max(serial + 1, int(time.time())) & 0xFFFF_FFFF
         self._server.set_table(names.table(serial))
         self._served = serial, names
+
+    def _tell_others(self, now_s: float) -> None:
+        """Have edges that answer names do it by the same table; one that fails is told again."""
+        for edge in self._plane.fleet.exchange.edges() if self._plane.fleet else ():
+            told = edge.told
+            if told is None or edge.is_silent or not told.site.name_servers:
+                continue
+            wanted = self._server.serial, self._server.places_sha256
+            if (told.names_serial, told.names_places) == wanted:
+                continue
+            before, since_s = self._telling.get(edge.name, ((0, ""), 0.0))
+            if before == wanted and now_s - since_s < _AGAIN_S:  # it has, and says so in its next report
+                continue
+            self._telling[edge.name] = wanted, now_s
+            self._pool.submit(self._tell, edge, told.names_places != wanted[1])
+
+    def _tell(self, edge: RemoteEdge, is_of_places: bool) -> None:
+        try:
+            if self._server.table is not None:
+                edge.put_names(self._server.table)
+            if is_of_places:
+                edge.put_places(self._content() if self._server.places_sha256 else b"")
+        except (EdgeRefused, Problem) as error:
+            log.warning("edge %s does not answer names by the newest table: %s", edge.name, error)
+
+    def _content(self) -> bytes:
+        with self._plane.reading() as connection:
+            found = firewall_lists.content(connection, self._places) if self._places else None
+        return found[1] if found else b""
 
     def _local(self, pieces: Iterable[Piece]) -> EdgeSeen:
         """As it is now: a change is answered when this machine serves it."""
@@ -180,6 +215,8 @@ class Directory:
                         is_fit=not report.is_draining and report.version > 0,
                         serves=frozenset(str(one["id"]) for one in report.applications),
                         refused=_refused(report),
+                        name_servers=told.site.answers_names(),
+                        server_names=tuple(told.site.server_names),
                     )
                 except Unreadable as error:
                     log.warning("edge %s cannot be in the names: %s", name, error)
@@ -203,18 +240,24 @@ class _Kept(msgspec.Struct, frozen=True):
     is_drained: bool
     serves: list[str]
     refused: list[tuple[str, str]]
+    name_servers: list[str]
+    server_names: list[str]
 
     @staticmethod
     def of(edge: EdgeSeen) -> _Kept:
         addresses, public = [str(at) for at in edge.addresses], [str(at) for at in edge.public]
         serves, refused = sorted(edge.serves), sorted(edge.refused)
-        return _Kept(addresses, public, edge.location, edge.is_fit, edge.is_drained, serves, refused)
+        servers, names = [str(at) for at in edge.name_servers], list(edge.server_names)
+        fit, drained = edge.is_fit, edge.is_drained
+        return _Kept(addresses, public, edge.location, fit, drained, serves, refused, servers, names)
 
     def edge(self) -> EdgeSeen:
         addresses = tuple(ip_address(text) for text in self.addresses)
         public = tuple(ip_address(text) for text in self.public)
         serves, refused = frozenset(self.serves), frozenset(self.refused)
-        return EdgeSeen(addresses, public, self.location, self.is_fit, self.is_drained, serves, refused)
+        servers, names = tuple(ip_address(text) for text in self.name_servers), tuple(self.server_names)
+        fit, drained = self.is_fit, self.is_drained
+        return EdgeSeen(addresses, public, self.location, fit, drained, serves, refused, servers, names)
 
 
 def _refused(report: Report) -> frozenset[tuple[str, str]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
+
+import msgspec
 
 from causeway.model.application import Address
 from causeway.model.snapshot import socket_text
@@ -12,16 +15,22 @@ from causeway.native import NativeError
 
 log = logging.getLogger(__name__)
 
-_MOST_TABLE_BYTES = 256 << 20
+_MOST_BYTES = 1 << 30
+
+
+class _Numbered(msgspec.Struct):
+    serial: int
 
 
 class NameServer:
-    """`listen`: addresses and ports. Its last table is kept at `path`."""
+    """`listen`: addresses and ports. What it answers by is kept in `folder`."""
 
-    def __init__(self, listen: tuple[tuple[Address, int], ...], path: Path) -> None:
-        self._listen, self._path = [socket_text(*one) for one in listen], path
+    def __init__(self, listen: tuple[tuple[Address, int], ...], folder: Path) -> None:
+        self._listen = [socket_text(*one) for one in listen]
+        self._at, self._places_at = folder / "names.json", folder / "names-places.mmdb"
         self.table: bytes | None = None
-        self._places: bytes | None = None
+        self.serial = 0
+        self.places_sha256 = ""
         self._server: Compiled | None = None
         self._trouble = ""
 
@@ -36,15 +45,15 @@ class NameServer:
                 self._trouble = error.message
                 log.error("names are not answered here: %s; it is tried again", error.message)
             return
-        if self._places is not None:
-            self.set_places(self._places)
-        table = self.table or self._kept()
-        if table is not None:
-            try:
-                self._server.set_table(table)
-                self.table = table
-            except NativeError as error:
-                log.warning("the table of names on disk is not taken: %s", error.message)
+        self.table = None
+        try:
+            if table := _kept(self._at):
+                self._take(table)
+            if places := _kept(self._places_at):
+                self._server.set_places(places)
+                self.places_sha256 = hashlib.sha256(places).hexdigest()
+        except (NativeError, msgspec.MsgspecError) as error:
+            log.warning("what names were answered by is not taken: %s", error)
         log.info("names are answered on %s", ", ".join(self._listen))
 
     def stop(self) -> None:
@@ -53,36 +62,45 @@ class NameServer:
 
     def set_table(self, table: bytes) -> None:
         """Raises NativeError: it is none, and the one before stays."""
+        self._take(table)
+        _keep(self._at, table)
+
+    def _take(self, table: bytes) -> None:
         if self._server:
             self._server.set_table(table)
-        self.table = table
-        fresh = self._path.with_suffix(".new")
-        try:
-            fresh.write_bytes(table)
-            fresh.rename(self._path)
-        except OSError as error:
-            log.warning("names are answered, but a restart would not find them: %s", error)
+        self.table, self.serial = table, msgspec.json.decode(table, type=_Numbered).serial
 
     def set_places(self, mmdb: bytes | None) -> str | None:
         try:
             if self._server:
                 self._server.set_places(mmdb)
         except NativeError as error:
-            self._server.set_places(None) if self._server else None
+            self.set_places(None)
             return error.message
-        self._places = mmdb
+        self.places_sha256 = hashlib.sha256(mmdb).hexdigest() if mmdb else ""
+        _keep(self._places_at, mmdb or b"")
         return None
 
     def counters(self) -> bytes:
         """Of questions, as JSON; nothing while it does not serve."""
         return self._server.counters() if self._server else b"null"
 
-    def _kept(self) -> bytes | None:
-        try:
-            with self._path.open("rb") as file:
-                return file.read(_MOST_TABLE_BYTES)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            log.warning("the table of names on disk cannot be read: %s", error)
-            return None
+
+def _kept(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES) or None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("what names were answered by cannot be read: %s", error)
+        return None
+
+
+def _keep(path: Path, content: bytes) -> None:
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.write_bytes(content)
+        fresh.rename(path)
+    except OSError as error:
+        log.warning("names are answered, but a restart would not find them: %s", error)

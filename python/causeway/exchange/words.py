@@ -80,6 +80,8 @@ class Site(msgspec.Struct, frozen=True):
     resolvers: list[tuple[str, int]] = []
     public_addresses: list[str] = []  # what names are answered with, where it is not what it listens on
     location: tuple[float, float] | None = None  # degrees north and east
+    name_servers: list[str] = []  # where it answers names
+    server_names: list[str] = []  # what it is called as one
 
     @staticmethod
     def of(
@@ -87,6 +89,8 @@ class Site(msgspec.Struct, frozen=True):
         terms: Settings,
         public: Iterable[Address] = (),
         location: tuple[float, float] | None = None,
+        name_servers: Iterable[Address] = (),
+        server_names: Iterable[str] = (),
     ) -> Site:
         def sockets(of: Iterable[tuple[Address, int]]) -> list[tuple[str, int]]:
             return [(str(address), port) for address, port in of]
@@ -100,6 +104,8 @@ class Site(msgspec.Struct, frozen=True):
             sockets(terms.resolvers),
             [str(address) for address in public],
             location,
+            [str(address) for address in name_servers],
+            list(server_names),
         )
 
     def addresses(self) -> tuple[Address, ...]:
@@ -111,6 +117,11 @@ class Site(msgspec.Struct, frozen=True):
         """Raises Unreadable."""
         with _understood():
             return tuple(ip_address(text) for text in self.public_addresses)
+
+    def answers_names(self) -> tuple[Address, ...]:
+        """Where. Raises Unreadable."""
+        with _understood():
+            return tuple(ip_address(text) for text in self.name_servers)
 
     def terms(self) -> Settings:
         """Raises Unreadable."""
@@ -142,6 +153,8 @@ class Told(msgspec.Struct, frozen=True):
     site: Site
     report: msgspec.Raw
     software: str = __version__
+    names_serial: int = 0  # by which table it answers names
+    names_places: str = ""  # and by which database of places: its SHA-256
 
 
 class Apply(msgspec.Struct, frozen=True, tag="apply"):
@@ -170,6 +183,20 @@ class PutBlob(msgspec.Struct, frozen=True, tag="put_blob"):
     private: bool
 
 
+class PutNames(msgspec.Struct, frozen=True, tag="put_names"):
+    """Answer names by the table of that SHA-256, and fetch it in chunks."""
+
+    sha256: str
+    size_bytes: int
+
+
+class PutPlaces(msgspec.Struct, frozen=True, tag="put_places"):
+    """The same with the database of places; 0 bytes: have none."""
+
+    sha256: str
+    size_bytes: int
+
+
 class HasBlob(msgspec.Struct, frozen=True, tag="has_blob"):
     digest: str
 
@@ -184,7 +211,7 @@ class Explain(msgspec.Struct, frozen=True, tag="explain"):
     port: int
 
 
-Ask = Apply | Observe | Listen | PutBlob | HasBlob | AllRuleHits | Explain
+Ask = Apply | Observe | Listen | PutBlob | PutNames | PutPlaces | HasBlob | AllRuleHits | Explain
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ class EdgeSeen:
     """One edge, as names go by it. `public`: what its clients reach it by, where that is not what it listens on.
 
     `is_fit`: it is heard of, and takes new clients. `serves`: applications by id; `refused`: where it could not listen.
+    `name_servers`: where it answers names, and what it is called as one.
     """
 
     addresses: tuple[Address, ...]
@@ -31,6 +32,8 @@ class EdgeSeen:
     is_drained: bool = False
     serves: frozenset[str] = frozenset()
     refused: frozenset[tuple[str, str]] = frozenset()
+    name_servers: tuple[Address, ...] = ()
+    server_names: tuple[str, ...] = ()
 
     def answers_for(self, application: Application) -> Iterator[Address]:
         """Where clients reach the application on this edge."""
@@ -53,8 +56,13 @@ class Terms:
     server_names: tuple[str, ...] = ()
     server_addresses: tuple[Address, ...] = ()
 
-    def names_in(self, zone: str) -> tuple[str, ...]:
-        return self.server_names or (f"ns1.{zone}",)
+    def servers_in(self, zone: str, edges: Mapping[str, EdgeSeen]) -> dict[str, tuple[Address, ...]]:
+        """Name servers of a zone, control's own first; also those that are away now, which resolvers pass over."""
+        found = dict.fromkeys(self.server_names or (f"ns1.{zone}",), self.server_addresses)
+        for name, edge in sorted(edges.items()):
+            for server in edge.server_names or (f"ns-{name}.{zone}",) if edge.name_servers else ():
+                found[server] = tuple(dict.fromkeys((*found.get(server, ()), *edge.name_servers)))
+        return found
 
 
 class Zone(msgspec.Struct, frozen=True):
@@ -110,7 +118,7 @@ read_table = msgspec.json.Decoder(Numbered).decode  # raises MsgspecError
 
 
 def names_of(
-    applications: Iterable[Application], zones: Iterable[str], edges: Sequence[EdgeSeen], terms: Terms
+    applications: Iterable[Application], zones: Iterable[str], edges: Mapping[str, EdgeSeen], terms: Terms
 ) -> Names:
     """Every name of the applications with each edge that serves as many of them as any does, and is fit.
 
@@ -120,12 +128,14 @@ def names_of(
     by_name: dict[str, list[Application]] = {}
     for application in applications:
         by_name.setdefault(application.dns.name, []).append(application)
-    hosts = {server: terms.server_addresses for zone in known for server in terms.names_in(zone)}
+    servers = {zone: terms.servers_in(zone, edges) for zone in known}
+    hosts = {name: addresses for of in servers.values() for name, addresses in of.items()}
+    seen = [edge for _, edge in sorted(edges.items())]
     return Names(
         terms.ttl_s,
-        tuple(Zone(zone, terms.names_in(zone)) for zone in known),
+        tuple(Zone(zone, tuple(servers[zone])) for zone in known),
         tuple(Host(name, _texts(addresses)) for name, addresses in sorted(hosts.items())),
-        tuple(Name(name, _sites(by_name[name], edges)) for name in sorted(by_name)),
+        tuple(Name(name, _sites(by_name[name], seen)) for name in sorted(by_name)),
     )
 
 

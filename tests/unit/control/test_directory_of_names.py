@@ -47,10 +47,12 @@ class Server:
     """It keeps what it is given."""
 
     table: bytes | None = None
+    serial: int = 0
+    places_sha256: str = ""
     given: int = 0
 
     def set_table(self, table: bytes) -> None:
-        self.table, self.given = table, self.given + 1
+        self.table, self.serial, self.given = table, read_table(table).serial, self.given + 1
 
     def set_places(self, mmdb: bytes | None) -> str | None:
         return None

@@ -36,9 +36,13 @@ def edge(*addresses: str, serves: str = "app1", **changes: object) -> EdgeSeen:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
+def named(edges: list[EdgeSeen]) -> dict[str, EdgeSeen]:
+    return {f"edge-{number}": one for number, one in enumerate(edges)}
+
+
 def answered(edges: list[EdgeSeen], *applications: Application) -> list[str]:
     """The addresses of the first application's name."""
-    names = names_of(applications or (application(1),), ["example.net"], edges, TERMS)
+    names = names_of(applications or (application(1),), ["example.net"], named(edges), TERMS)
     return sorted(at for site in names.names[0].sites for at in site.addresses)
 
 
@@ -91,7 +95,7 @@ def test_where_several_applications_have_a_name_it_is_answered_with_edges_that_s
 
 def test_each_edge_is_a_site_with_its_place() -> None:
     edges = [edge("192.0.2.1", location=(50.1, 8.7)), edge("192.0.2.2", "192.0.2.3")]
-    names = names_of([application(1)], ["example.net"], edges, TERMS)
+    names = names_of([application(1)], ["example.net"], named(edges), TERMS)
     [name] = names.names
     assert [(site.addresses, site.location) for site in name.sites] == [
         (("192.0.2.1",), (50.1, 8.7)),
@@ -101,20 +105,39 @@ def test_each_edge_is_a_site_with_its_place() -> None:
 
 def test_zones_have_the_name_servers_that_were_named_or_one_within_each() -> None:
     addresses = (ip_address("192.0.2.53"),)
-    plain = names_of([], ["b.net", "a.net"], [], Terms(20, (), addresses))
+    plain = names_of([], ["b.net", "a.net"], {}, Terms(20, (), addresses))
     assert [(zone.name, zone.servers) for zone in plain.zones] == [("a.net", ("ns1.a.net",)), ("b.net", ("ns1.b.net",))]
     assert {host.name: host.addresses for host in plain.hosts} == dict.fromkeys(
         ("ns1.a.net", "ns1.b.net"), ("192.0.2.53",)
     )
-    named = names_of([], ["a.net"], [], Terms(20, ("ns1.example.org", "ns2.example.org"), addresses))
+    named = names_of([], ["a.net"], {}, Terms(20, ("ns1.example.org", "ns2.example.org"), addresses))
     assert named.zones[0].servers == ("ns1.example.org", "ns2.example.org")
+
+
+def test_edges_that_answer_names_are_name_servers_too_whether_they_are_fit_or_not() -> None:
+    here, there = ip_address("192.0.2.53"), ip_address("198.51.100.53")
+    edges = {
+        "fra-1": EdgeSeen((), name_servers=(there,), is_fit=False),
+        "nyc-1": EdgeSeen((), name_servers=(there,), server_names=("ns1.example.org",)),
+        "lhr-1": EdgeSeen(()),
+    }
+    names = names_of([], ["a.net", "b.net"], edges, Terms(20, ("ns1.example.org",), (here,)))
+    assert [zone.servers for zone in names.zones] == [
+        ("ns1.example.org", "ns-fra-1.a.net"),
+        ("ns1.example.org", "ns-fra-1.b.net"),
+    ]
+    assert {host.name: host.addresses for host in names.hosts} == {
+        "ns-fra-1.a.net": ("198.51.100.53",),
+        "ns-fra-1.b.net": ("198.51.100.53",),
+        "ns1.example.org": ("192.0.2.53", "198.51.100.53"),
+    }
 
 
 def test_a_table_is_read_as_it_was_written_and_equal_names_make_the_same_one() -> None:
     edges = [edge("192.0.2.2", location=(50.1, 8.7)), edge("192.0.2.1")]
-    names = names_of([application(1)], ["example.net"], edges, TERMS)
+    names = names_of([application(1)], ["example.net"], named(edges), TERMS)
     read = read_table(names.table(7))
     assert (read.serial, read.content()) == (7, names)
-    assert names == names_of([application(1)], ["example.net"], edges, TERMS)
+    assert names == names_of([application(1)], ["example.net"], named(edges), TERMS)
     with pytest.raises(msgspec.MsgspecError):
         read_table(b'{"format": 1}')
