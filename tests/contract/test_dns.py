@@ -102,6 +102,47 @@ def test_a_port_that_somebody_has_ends_the_start_with_what_to_do(
     assert f"DNS cannot listen on {CONTROL}:{dns_port}: Address already in use; choose another --dns" in program.output
 
 
+def test_an_edge_on_all_addresses_is_answered_with_the_one_that_reaches_the_world(
+    make_edge: Callable[..., Running], dns_port: int, programs: Programs
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 53))
+        except OSError as error:
+            pytest.skip(f"this machine has no way to the world: {error}")
+        outward = probe.getsockname()[0]
+    flags = ("--edge-ip", "0.0.0.0", "--allow-loopback-origins", "--workers", "1")
+    edge = make_edge("--dns", f"0.0.0.0:{dns_port}", *flags).start()
+    port = free_port()
+    edge.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    name = f"app-tcp-{port}.example.net"
+    for asked in ("127.0.0.1", "127.0.0.9", outward):
+        heard = eventually(lambda at=asked: (h := dig(dns_port, name, server=at)).answers and h, WITHIN_S)
+        assert heard.addresses == [outward]
+    assert dig(dns_port, "ns1.example.net").addresses == [outward]
+    assert ask(port, outward) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--dns-ttl-s", "5"], "--dns-ttl-s is for --dns"),
+        (["--dns", "127.0.0.1", "--dns-ttl-s", "0"], "--dns-ttl-s"),
+        (["--dns", "127.0.0.1", "--dns-name", "no name"], "names such as ns1.example.net"),
+        (["--dns", "here"], "here"),
+        (["--location", "91,0"], "is not like 50.11,8.68"),
+        (["--location", "Berlin"], "is not like 50.11,8.68"),
+        (["--public-ip", "0.0.0.0"], "not an address that clients can connect to"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused_with_what_is_wrong(
+    flags: list[str], why: str, make_edge: Callable[..., Running]
+) -> None:
+    program = make_edge(*flags).launch()
+    assert program.wait() == 2
+    assert why in program.output
+
+
 class World:
     """Control with the name server, and three edges: two in Frankfurt, one in New York."""
 

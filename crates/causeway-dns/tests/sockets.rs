@@ -34,7 +34,7 @@ fn question() -> Vec<u8> {
 }
 
 fn udp(server: SocketAddr) -> Message {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     socket.connect(server).unwrap();
     socket.send(&question()).unwrap();
@@ -86,6 +86,18 @@ fn a_second_server_takes_the_port_over_before_the_first_one_lets_go() {
     second.stop();
     let why = TcpStream::connect(at).unwrap_err();
     assert_eq!(why.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// A connected socket takes datagrams of that address alone.
+#[test]
+fn an_answer_leaves_from_the_address_that_was_asked() {
+    let port = free().port();
+    let server =
+        Server::start(&[SocketAddr::from(([0, 0, 0, 0], port)), format!("[::]:{port}").parse().unwrap()]).unwrap();
+    server.set_table(table(1, "192.0.2.1").as_bytes()).unwrap();
+    for address in ["127.0.0.1", "127.0.0.9", "127.9.9.9", "[::1]"] {
+        assert_eq!(self::address(&udp(format!("{address}:{port}").parse().unwrap())), "192.0.2.1", "{address}");
+    }
 }
 
 #[test]
