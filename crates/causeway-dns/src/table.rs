@@ -181,7 +181,7 @@ impl Zone {
         });
         let servers: Vec<Server> = servers.collect::<Result<_, String>>()?;
         let first = servers.first().ok_or_else(|| format!("zone {} has no name server", told.name))?;
-        let contact = name(&format!("hostmaster.{}", told.name))?;
+        let contact = name(&format!("hostmaster.{}", told.name)).unwrap_or_else(|_| apex.clone()); // it has no room
         let ttl_s = document.ttl_s;
         let soa = SOA::new(first.name.clone(), contact, document.serial, REFRESH_S, RETRY_S, EXPIRE_S, ttl_s);
         Ok(Self { name: apex, soa, servers })

@@ -303,6 +303,19 @@ fn a_table_that_is_none_is_refused_with_what_is_wrong() {
     }
 }
 
+#[test]
+fn a_zone_whose_name_leaves_no_room_for_its_contact_is_answered() {
+    let zone = [["a".repeat(60); 4].join("."), "b".repeat(5)].join(".");
+    let json = format!(
+        r#"{{"format": 1, "serial": 1, "ttl_s": 20, "hosts": [], "names": [],
+            "zones": [{{"name": "{zone}", "servers": ["ns1.example.org"]}}]}}"#
+    );
+    let table = Table::compile(json.as_bytes()).unwrap();
+    let question = asked(&format!("{zone}."), RecordType::SOA).to_vec().unwrap();
+    let reply = answer(Some(&table), None, &question, "192.0.2.1".parse().unwrap(), Transport::Tcp, 0).unwrap();
+    assert_eq!(reply.kind, Kind::Answered);
+}
+
 fn is_calm(bytes: &[u8]) -> bool {
     let places = places();
     let from = "10.1.2.3".parse().unwrap();

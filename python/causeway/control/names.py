@@ -63,6 +63,7 @@ class Directory:
         self._places: str | None = None  # digest of the database that is in use
         self._knows_places = False
         self._hears_since_s: float | None = None
+        self._unreadable: dict[str, str] = {}  # edges whose own words are, and why
         self._telling: dict[str, tuple[tuple[int, str], float]] = {}  # edges that answer names: what, and when
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="names")
         self._woken = threading.Event()
@@ -211,15 +212,17 @@ class Directory:
                     seen[name] = EdgeSeen(
                         told.site.addresses(),
                         told.site.public(),
-                        told.site.location,
+                        told.site.place(),
                         is_fit=not report.is_draining and report.version > 0,
                         serves=frozenset(str(one["id"]) for one in report.applications),
                         refused=_refused(report),
                         name_servers=told.site.answers_names(),
-                        server_names=tuple(told.site.server_names),
+                        server_names=told.site.called(),
                     )
                 except Unreadable as error:
-                    log.warning("edge %s cannot be in the names: %s", name, error)
+                    if self._unreadable.get(name) != str(error):  # said once
+                        self._unreadable[name] = str(error)
+                        log.warning("edge %s cannot be in the names: %s", name, error)
                     seen.pop(name, None)
             elif may_judge and name in seen:
                 seen[name] = replace(seen[name], is_fit=False)

@@ -17,12 +17,14 @@ import msgspec
 from causeway import __version__
 from causeway.exchange.nats_jwt import Rights
 from causeway.model.application import Address
+from causeway.model.hostname import hostname
 from causeway.model.report import Report
 from causeway.model.snapshot import Settings
 
 MOST_SNAPSHOT_BYTES = 256 << 20
 MOST_REPORT_BYTES = 64 << 20
 _MOST_ENROL_BYTES = 16 * 1024
+_MOST_OF_NAMES = 64  # addresses of one edge, or names
 SNAPSHOTS = "causeway_snapshots"  # the bucket of the key-value store: by edge
 STREAM = f"KV_{SNAPSHOTS}"  # what the bucket is made of
 REPORTS = "causeway.up.*.report"
@@ -116,12 +118,25 @@ class Site(msgspec.Struct, frozen=True):
     def public(self) -> tuple[Address, ...]:
         """Raises Unreadable."""
         with _understood():
-            return tuple(ip_address(text) for text in self.public_addresses)
+            return tuple(ip_address(text) for text in self.public_addresses[:_MOST_OF_NAMES])
+
+    def place(self) -> tuple[float, float] | None:
+        """Raises Unreadable."""
+        if self.location and not (-90 <= self.location[0] <= 90 and -180 <= self.location[1] <= 180):
+            raise Unreadable(f"{self.location} is no place")
+        return self.location
 
     def answers_names(self) -> tuple[Address, ...]:
         """Where. Raises Unreadable."""
         with _understood():
-            return tuple(ip_address(text) for text in self.name_servers)
+            return tuple(ip_address(text) for text in self.name_servers[:_MOST_OF_NAMES])
+
+    def called(self) -> tuple[str, ...]:
+        """As a name server. Raises Unreadable."""
+        found = tuple(hostname(text) for text in self.server_names[:_MOST_OF_NAMES])
+        if None in found:
+            raise Unreadable("what it is called as a name server is no hostname")
+        return tuple(name for name in found if name)
 
     def terms(self) -> Settings:
         """Raises Unreadable."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from causeway.model.application import Address, Application
+from causeway.model.hostname import hostname
 
 FORMAT = 1
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -61,6 +62,8 @@ class Terms:
         found = dict.fromkeys(self.server_names or (f"ns1.{zone}",), self.server_addresses)
         for name, edge in sorted(edges.items()):
             for server in edge.server_names or (f"ns-{name}.{zone}",) if edge.name_servers else ():
+                if not hostname(server):
+                    continue  # the zone's name leaves no room
                 found[server] = tuple(dict.fromkeys((*found.get(server, ()), *edge.name_servers)))
         return found
 
@@ -124,7 +127,7 @@ def names_of(
 
     Where none is fit, all are answered that are not drained: who decides may be who is cut off.
     """
-    known = sorted(set(zones))
+    known = sorted(zone for zone in set(zones) if hostname(f"ns1.{zone}"))  # no name fits below a longer one
     by_name: dict[str, list[Application]] = {}
     for application in applications:
         by_name.setdefault(application.dns.name, []).append(application)

@@ -34,9 +34,11 @@ class Edge:
     is_silent: bool = False
     seen: Report | None = field(default_factory=report)
 
+    site: Site | None = None
+
     @property
     def told(self) -> Told:
-        return Told(Site([self.address]), msgspec.Raw(b"{}"))
+        return Told(self.site or Site([self.address]), msgspec.Raw(b"{}"))
 
     def report(self) -> Report | None:
         return self.seen
@@ -171,3 +173,19 @@ def test_an_edge_that_was_revoked_is_forgotten(network: Network) -> None:
     network.edges.remove(nyc)
     network.directory.forget("nyc-1")
     assert network.answered(1) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        Site(["nowhere"]),
+        Site(["192.0.2.1"], location=(91.0, 0.0)),
+        Site(["192.0.2.1"], public_addresses=["192.0.2.1000"]),
+        Site(["192.0.2.1"], name_servers=["192.0.2.1"], server_names=["no name"]),
+        Site(["192.0.2.1"], name_servers=["here"]),
+    ],
+)
+def test_an_edge_that_says_what_cannot_be_is_left_out_and_the_others_stay(network: Network, site: Site) -> None:
+    network.edge("fra-1", "192.0.2.1", site=site)
+    network.edge("nyc-1", "192.0.2.2")
+    assert network.answered(0) == ["192.0.2.2"]

@@ -133,6 +133,14 @@ def test_edges_that_answer_names_are_name_servers_too_whether_they_are_fit_or_no
     }
 
 
+def test_a_zone_whose_name_leaves_no_room_is_left_out_and_the_others_stay() -> None:
+    long = ".".join(["a" * 62] * 4)[:250]
+    edges = {"an-edge-of-a-very-long-name": EdgeSeen((), name_servers=(ip_address("192.0.2.1"),))}
+    assert [zone.name for zone in names_of([], [long, "a.net"], edges, TERMS).zones] == ["a.net"]
+    [zone] = names_of([], [long[:240]], edges, TERMS).zones
+    assert zone.servers == (f"ns1.{long[:240]}",)
+
+
 def test_a_table_is_read_as_it_was_written_and_equal_names_make_the_same_one() -> None:
     edges = [edge("192.0.2.2", location=(50.1, 8.7)), edge("192.0.2.1")]
     names = names_of([application(1)], ["example.net"], named(edges), TERMS)
