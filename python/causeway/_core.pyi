@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Edge", "NativeError", "carry_wan", "die_with", "flush", "is_left", "probe"]
+__all__ = ["Edge", "NameServer", "NativeError", "carry_wan", "die_with", "flush", "is_left", "probe"]
 
 class NativeError(Exception):
     """A call that the engine refused; nothing was changed. `code` is stable, `side` is operator or edge."""
@@ -76,6 +76,35 @@ class Edge:
 
     def drain(self, deadline_ms: int) -> int:
         """Close listeners, wait for flows of the engine, cut what is left; answers how many were cut."""
+
+@final
+class NameServer:
+    """Authoritative DNS in a thread of its own, which never takes the GIL."""
+
+    @staticmethod
+    def start(listen: list[str]) -> NameServer:
+        """Listen on these, such as `192.0.2.1:53` or `[::]:53`, UDP and TCP; without a table every answer is SERVFAIL.
+
+        Raises NativeError: one cannot be listened on, and then none is.
+        """
+
+    def set_table(self, table: bytes) -> bytes:
+        """Answer by this table (see model/names.py) from now on; tells its serial and how much is in it.
+
+        Raises NativeError: it is no table, and the one before stays.
+        """
+
+    def set_places(self, mmdb: bytes | None) -> None:
+        """Know by this MMDB file where clients are; None: know nothing.
+
+        Raises NativeError: it is none, and the one before stays.
+        """
+
+    def counters(self) -> bytes:
+        """Questions and what became of them since the start, and the table that is in use."""
+
+    def stop(self) -> None:
+        """Close the sockets, and return once they are."""
 
 def carry_wan(world: bytes, listener: int) -> None:
     """Be the WAN of a lab until the process ends; commands come by the Unix socket `listener`.

@@ -216,6 +216,30 @@ class Course(TypedDict):
     waiting: int
 
 
+class SiteTold(TypedDict):
+    addresses: list[str]
+    location: tuple[float, float] | None
+
+
+class NameTold(TypedDict):
+    name: str
+    sites: list[SiteTold]
+
+
+class TableTold(TypedDict):
+    serial: int
+    ttl_s: int
+    names: list[NameTold]
+
+
+class NamesTold(TypedDict):
+    """By which name servers answer; `counters` of this machine's, since it has started."""
+
+    table: TableTold
+    knows_places: bool
+    counters: dict[str, object] | None
+
+
 class Status(TypedDict):
     version: str
     uptime_s: float
@@ -585,6 +609,9 @@ class Client:
         """The applications that edges get at once; without a number all but those of halted rollouts."""
         path = "/api/v1/rollouts/push" if number is None else f"/api/v1/rollouts/{number}/push"
         return cast("dict[str, list[str]]", self._request("POST", path))["applications"]
+
+    def names(self) -> NamesTold:
+        return cast(NamesTold, self._request("GET", "/api/v1/names"))
 
     def invite_edge(self, name: str) -> dict[str, str]:
         """What lets that edge in, once: a secret."""

@@ -18,7 +18,7 @@ from causeway.control.tokens import Keyring
 from causeway.edge.agent import Agent
 from causeway.model.problem import Problem
 from causeway.model.snapshot import socket_text
-from causeway.premises import edge_terms, origin_policy
+from causeway.premises import edge_terms, name_server_addresses, origin_policy, public_addresses
 from causeway.serving import Serving
 from causeway.settings import Settings
 from causeway.store.database import Database, StoreError
@@ -26,6 +26,8 @@ from causeway.supervise.line import Line
 
 if TYPE_CHECKING:
     from causeway.control.fleet import Fleet
+    from causeway.control.names import Directory
+    from causeway.edge.name_server import NameServer
 
 log = logging.getLogger("causeway")
 
@@ -66,26 +68,50 @@ def _fleet(settings: Settings, plane: Plane, agent: Agent) -> Fleet | None:
     )
 
 
+def _directory(settings: Settings, plane: Plane, server: NameServer) -> Directory:
+    from causeway.control.names import Directory
+    from causeway.model.names import EdgeSeen, Terms
+
+    assert settings.dns
+    terms = Terms(settings.dns.ttl_s, settings.dns.names, name_server_addresses(settings))
+    own = EdgeSeen(settings.edge_addresses, public_addresses(settings), settings.location)
+    return Directory(plane, server, terms, own, settings.data_dir / "edges-seen.json")
+
+
 class House(Serving):
     """The parts of this process, and the order in which they stop."""
 
-    def __init__(self, settings: Settings, plane: Plane, keyring: Keyring, agent: Agent, line: Line) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plane: Plane,
+        keyring: Keyring,
+        agent: Agent,
+        line: Line,
+        name_server: NameServer | None = None,
+    ) -> None:
         super().__init__(settings, agent, line)
         self._plane, self._keyring, self._chronicle = plane, keyring, Chronicle()
         self._fleet = _fleet(settings, plane, agent)
         if self._fleet:
             plane.fleet = self._fleet
+        self._name_server = name_server
+        self._names = plane.directory = _directory(settings, plane, name_server) if name_server else None
 
     def app(self, stopping: asyncio.Event) -> Any:
         return build(self._plane, self._keyring, stopping)
 
     def take_no_more(self, why: str) -> None:
         self._plane.unavailable = why
+        if self._names:
+            self._names.stop()
         if self._fleet:
             self._fleet.stop()
 
     def hand_on(self) -> None:
         """Reports of this process stay in it, and its control has stopped."""
+        if self._name_server:
+            self._name_server.stop()  # that of the next process answers already
 
     @property
     def trouble(self) -> str | None:
@@ -100,6 +126,8 @@ class House(Serving):
                 self._take_up(Database.open(self._settings.data_dir / "causeway.sqlite3"))
                 if self._fleet:
                     self._fleet.start()
+                if self._names:
+                    self._names.start()
             self._plane.settle()
         except Exception as error:  # whatever it is, the edge serves on
             why = f"control is not available: {error}. The edge serves its last good snapshot"
@@ -140,3 +168,5 @@ class House(Serving):
             except Problem as error:
                 log.error("rules whose time has passed are still in force: %s", error.message)
             await asyncio.to_thread(self._chronicle.keep, self._plane)
+            if self._name_server:
+                self._name_server.start()

@@ -13,15 +13,25 @@ from causeway.settings import Settings
 from causeway.supervise.line import Line
 
 if TYPE_CHECKING:
+    from causeway.edge.name_server import NameServer
     from causeway.exchange.nats_edge import NatsEdge
+
+_AGAIN_S = 5.0  # between attempts to answer names
 
 
 class Outpost(Serving):
     """HTTP here is /healthz and /readyz alone: the API is where control runs."""
 
-    def __init__(self, settings: Settings, agent: Agent, exchange: NatsEdge, line: Line) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        agent: Agent,
+        exchange: NatsEdge,
+        line: Line,
+        name_server: NameServer | None = None,
+    ) -> None:
         super().__init__(settings, agent, line)
-        self._exchange = exchange
+        self._exchange, self._name_server = exchange, name_server
         self._why_not: str | None = None  # no changes are taken
 
     def app(self, stopping: asyncio.Event) -> Any:
@@ -53,12 +63,18 @@ class Outpost(Serving):
         return (None if report.version else missing), report.version
 
     async def keep(self) -> None:
-        await asyncio.Event().wait()  # agent and exchange have threads of their own
+        """Agent and exchange have threads of their own."""
+        while True:
+            await asyncio.sleep(_AGAIN_S if self._name_server else 3600)
+            if self._name_server and not self._agent.is_stopping:
+                self._name_server.start()
 
     def take_no_more(self, why: str) -> None:
         self._why_not = why  # and the engine refuses snapshots; control goes on hearing how it drains
 
     def hand_on(self) -> None:
+        if self._name_server:
+            self._name_server.stop()
         self._exchange.stop()
 
     def close(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +77,59 @@ def bind_api(host: Address, port: int) -> socket.socket:
             f"the API cannot listen on {socket_text(host, port)}: {error.strerror}; choose another --api HOST:PORT"
         ) from error
     return listener
+
+
+def check_dns(listen: Iterable[tuple[Address, int]]) -> None:
+    """Nobody else has those ports: the serving processes share them among themselves, and would with others.
+
+    Raises:
+        StartError: somebody has, or this user may not listen there.
+    """
+    for host, port in listen:
+        family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                if host.version == 6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if kind == socket.SOCK_STREAM:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((str(host), port))
+                except OSError as error:
+                    may = "; ports below 1024 take root or CAP_NET_BIND_SERVICE" if error.errno == errno.EACCES else ""
+                    told = f"DNS cannot listen on {socket_text(host, port)}: {error.strerror}{may}"
+                    raise StartError(f"{told}; choose another --dns IP:PORT") from error
+
+
+def public_addresses(settings: Settings) -> tuple[Address, ...]:
+    """What clients reach this machine's edge by, where that is not what it listens on.
+
+    One that listens on all addresses of a family is reached by the one that this machine reaches the world from.
+    """
+    if settings.public_addresses:
+        return settings.public_addresses
+    unspecified = [at for at in settings.edge_addresses if at.is_unspecified]
+    if not unspecified:
+        return ()
+    others = [at for at in settings.edge_addresses if not at.is_unspecified]
+    return (*others, *(found for at in unspecified if (found := _outward(at.version))))
+
+
+def name_server_addresses(settings: Settings) -> tuple[Address, ...]:
+    """Where resolvers reach the name server of this machine."""
+    if settings.dns is None:
+        return ()
+    found = (_outward(at.version) if at.is_unspecified else at for at, _ in settings.dns.listen)
+    return tuple(dict.fromkeys(at for at in found if at))
+
+
+def _outward(version: int) -> Address | None:
+    """The address that this machine reaches the world from; nothing is sent."""
+    family, world = (socket.AF_INET6, "2001:db8::1") if version == 6 else (socket.AF_INET, "192.0.2.1")
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((world, 53))
+        return ip_address(probe.getsockname()[0])
+    return None
 
 
 def origin_policy(settings: Settings, api_port: int) -> OriginPolicy:

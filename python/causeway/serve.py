@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from causeway.edge.agent import Agent
+    from causeway.edge.name_server import NameServer
     from causeway.exchange.bus import EdgeSide
     from causeway.exchange.identity import Identity
     from causeway.exchange.nats_edge import NatsEdge
@@ -113,19 +114,34 @@ def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket
     from causeway.exchange.local import LocalExchange
     from causeway.premises import root_token
 
+    names = _name_server(settings)
+
+    def prepare() -> None:
+        _import_house()
+        for server in names:
+            server.start()  # beside the one of the process before, by the last table
+
     token = root_token(settings.data_dir / "token", settings.given_token)
-    agent, exchange = _come_up(settings, line, link, LocalExchange, _import_house)
+    agent, exchange = _come_up(settings, line, link, LocalExchange, prepare)
 
     from causeway.control.plane import Plane
     from causeway.control.tokens import Keyring
     from causeway.house import House, site
 
     plane = Plane(site(settings, port), exchange)
-    house = House(settings, plane, Keyring(token), agent, line)
+    house = House(settings, plane, Keyring(token), agent, line, names[0] if names else None)
     house.open_control()
     if birth.is_first:
         _greet(settings, port, is_new=house.is_new())
     return house
+
+
+def _name_server(settings: Settings) -> list[NameServer]:
+    if settings.dns is None:
+        return []
+    from causeway.edge.name_server import NameServer
+
+    return [NameServer(settings.dns.listen, settings.data_dir)]
 
 
 def _import_house() -> None:
@@ -139,16 +155,25 @@ def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: sock
     assert settings.exchange
     join, path = settings.exchange.join, settings.data_dir / "exchange" / "identity.json"
     identity = edge_identity(path, join) if join else None  # first: who cannot start must not have begun to serve
-    makes = partial(_nats_edge, settings, port, path, identity)
-    agent, exchange = _come_up(settings, line, link, makes, _import_outpost)
+    names = _name_server(settings)
+    makes = partial(_nats_edge, settings, port, path, identity, names[0] if names else None)
+
+    def prepare() -> None:
+        _import_outpost()
+        for server in names:
+            server.start()
+
+    agent, exchange = _come_up(settings, line, link, makes, prepare)
 
     from causeway.outpost import Outpost
 
     if birth.is_first:
         print(f"Edge       {exchange.name}, {', '.join(str(at) for at in settings.edge_addresses)}")
         print(f"Control    over {exchange.url}")
+        if settings.dns:
+            print(f"DNS        {', '.join(socket_text(*one) for one in settings.dns.listen)}")
         print(f"Health     http://{socket_text(settings.api_host, port)}/readyz", flush=True)
-    return Outpost(settings, agent, exchange, line)
+    return Outpost(settings, agent, exchange, line, names[0] if names else None)
 
 
 def _import_outpost() -> None:
@@ -156,21 +181,31 @@ def _import_outpost() -> None:
     import causeway.outpost  # noqa: F401
 
 
-def _nats_edge(settings: Settings, port: int, path: Path, identity: Identity | None) -> NatsEdge:
+def _nats_edge(
+    settings: Settings, port: int, path: Path, identity: Identity | None, names: NameServer | None
+) -> NatsEdge:
     """`identity` is kept at `path`; none where the operator's own nats-server lets in whom it will."""
     from causeway.exchange.link import Where
     from causeway.exchange.membership import Membership
     from causeway.exchange.nats_edge import NatsEdge
     from causeway.exchange.words import Site
-    from causeway.premises import edge_terms
+    from causeway.premises import edge_terms, name_server_addresses, public_addresses
 
     told, terms = settings.exchange, edge_terms(settings, port)
-    site = Site.of(settings.edge_addresses, terms, socket_text(*settings.overlay) if settings.overlay else "")
+    site = Site.of(
+        settings.edge_addresses,
+        terms,
+        public_addresses(settings),
+        settings.location,
+        name_server_addresses(settings),
+        settings.dns.names if settings.dns else (),
+        socket_text(*settings.overlay) if settings.overlay else "",
+    )
     if identity:
         member = Membership(path, identity)
-        return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member)
+        return NatsEdge(Where(identity.url, identity=member.identity), identity.name, site, member, names)
     assert told and told.edge_name
-    return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site)
+    return NatsEdge(Where(told.url, told.token, told.ca), told.edge_name, site, names=names)
 
 
 def _await_control(link: socket.socket) -> None:
@@ -189,6 +224,8 @@ def _greet(settings: Settings, port: int, *, is_new: bool) -> None:
     print(f"Reference  http://{where}/api/docs")
     print(f"Token      {TOKEN_VARIABLE} of the environment" if settings.given_token else f"Token      {token_file}")
     print(f"Edge       {', '.join(str(address) for address in settings.edge_addresses)}")
+    if settings.dns:
+        print(f"DNS        {', '.join(socket_text(*one) for one in settings.dns.listen)}")
     if is_new:
         print("\nFirst application, in another shell:\n")
         if not settings.given_token:

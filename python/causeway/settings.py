@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from causeway.model.application import Address, Network
 from causeway.model.edge import is_edge_name
+from causeway.model.hostname import hostname
 from causeway.model.origin_policy import parse_network
 
 TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
@@ -23,6 +24,7 @@ _MOST_WORKERS = 256
 DISPATCH = FAST_PATH = GUARD = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
 _MOST_BAKE_S = 3_600
+DEFAULT_TTL_S, _MOST_TTL_S = 20, 3600  # silent for 5 s, seen within 1: an edge that died is asked for 26 s at most
 _LEAST_FLOWS, _MOST_FLOWS = 1024, 16_000_000  # in the kernel
 
 
@@ -50,6 +52,15 @@ class ExchangeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """Where names are answered, as whom, and for how long an answer is kept."""
+
+    listen: tuple[tuple[Address, int], ...]
+    names: tuple[str, ...]
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     data_dir: Path
     api_host: Address
@@ -69,6 +80,9 @@ class Settings:
     exchange: ExchangeSettings | None = None
     overlay: tuple[Address, int] | None = None  # where other edges come in
     rollout_bake_s: float = 8.0
+    public_addresses: tuple[Address, ...] = ()
+    location: tuple[float, float] | None = None
+    dns: DnsSettings | None = None
 
     @property
     def is_outpost(self) -> bool:
@@ -123,7 +137,34 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         exchange=_exchange(parser, read),
         overlay=_overlay(parser, read),
         rollout_bake_s=read.rollout_bake_s,
+        public_addresses=_public(parser, read.public_ip),
+        location=read.location,
+        dns=_dns(parser, read),
     )
+
+
+def _public(parser: argparse.ArgumentParser, given: list[Address]) -> tuple[Address, ...]:
+    for address in given:
+        if address.is_unspecified or address.is_multicast:
+            parser.error(f"--public-ip {address} is not an address that clients can connect to")
+    return tuple(dict.fromkeys(given))
+
+
+def _dns(parser: argparse.ArgumentParser, read: argparse.Namespace) -> DnsSettings | None:
+    if not read.dns:
+        for flag in ("dns_name", "dns_ttl_s"):
+            if getattr(read, flag):
+                parser.error(f"--{flag.replace('_', '-')} is for --dns, which is not given")
+        return None
+    if read.join and read.dns_ttl_s:
+        parser.error("--dns-ttl-s is for causeway up: how long answers are kept is the same everywhere")
+    names = tuple(dict.fromkeys(hostname(text) for text in read.dns_name))
+    if None in names:
+        parser.error(f"--dns-name {' '.join(read.dns_name)}: names such as ns1.example.net")
+    ttl_s = DEFAULT_TTL_S if read.dns_ttl_s is None else read.dns_ttl_s
+    if not 1 <= ttl_s <= _MOST_TTL_S:
+        parser.error(f"--dns-ttl-s {ttl_s}: 1 to {_MOST_TTL_S} seconds")
+    return DnsSettings(tuple(dict.fromkeys(read.dns)), tuple(name for name in names if name), ttl_s)
 
 
 def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> ExchangeSettings | None:
@@ -220,6 +261,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-loopback-origins", action="store_true", help="even when an edge address is not loopback")
     add("--deny-origins", type=_network, action="append", default=[], metavar="PREFIX", help="repeatable")
     add("--resolver", type=_resolver, action="append", default=[], metavar="IP:PORT", help="repeatable")
+    add("--public-ip", type=_address, action="append", default=[], metavar="IP", help="what names are answered with")
+    add("--location", type=_location, metavar="LAT,LON", help="degrees north and east of this machine")
+    add("--dns", type=_resolver, action="append", default=[], metavar="IP[:PORT]", help="answer names here; repeatable")
+    add("--dns-name", action="append", default=[], metavar="NAME", help="of a name server; default ns1 in each zone")
+    add("--dns-ttl-s", type=int, metavar="S", help=f"how long answers are kept; default {DEFAULT_TTL_S}")
     add("--exchange", metavar="URL", help="be the control of edges on other machines, over this nats-server")
     add("--join", metavar="FILE|URL", help="be an edge of the control that wrote this file, or over this nats-server")
     add("--name", metavar="NAME", help="of this edge, with --join URL")
@@ -246,6 +292,17 @@ def _resolver(text: str) -> tuple[Address, int]:
         return ip_address(text), 53
     except ValueError:
         return _socket(text)
+
+
+def _location(text: str) -> tuple[float, float]:
+    try:
+        latitude, longitude = (float(part) for part in text.split(","))
+    except ValueError:
+        latitude = longitude = 999.0
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        told = f"{text!r} is not like 50.11,8.68: degrees north and east, south and west below 0"
+        raise argparse.ArgumentTypeError(told)
+    return latitude, longitude
 
 
 def _address(text: str) -> Address:

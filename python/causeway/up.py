@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from causeway.premises import bind_api, data_dir_of_our_own, root_token
+from causeway.premises import bind_api, check_dns, data_dir_of_our_own, root_token
 from causeway.settings import StartError, command, read_settings
 from causeway.supervise.keeper import Keeper
 
@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with data_dir_of_our_own(settings.data_dir):
             if not settings.is_outpost:
                 root_token(settings.data_dir / "token", settings.given_token)
+            if settings.dns:
+                check_dns(settings.dns.listen)
             api = bind_api(settings.api_host, settings.api_port)
             return Keeper(given, settings.data_dir, api, settings.drain_s).run()
     except StartError as error:

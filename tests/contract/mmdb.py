@@ -1,5 +1,6 @@
 """Write a small MMDB file (the format's specification 2.0), so that tests need nobody's database."""
 
+import struct
 from ipaddress import ip_network
 
 
@@ -58,6 +59,8 @@ def _encode(value: object) -> bytes:
             return _head(11, len(value)) + b"".join(_encode(part) for part in value)
         case str():
             return _head(2, len(value.encode())) + value.encode()
+        case float():
+            return _head(3, 8) + struct.pack(">d", value)
         case int():
             return _encode(_Sized(6, value, 4))
         case _Sized():

@@ -49,6 +49,7 @@ def test_every_route_is_described(document: Any) -> None:
         "/api/v1/edges/{name}",
         "/api/v1/edges/{name}/invitation",
         "/api/v1/mitigation",
+        "/api/v1/names",
         "/api/v1/rollouts",
         "/api/v1/rollouts/push",
         "/api/v1/rollouts/{number}",

@@ -4,9 +4,11 @@
 //! Every call lets go of the interpreter; the engine's own threads never take it.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use causeway_dns::{DnsError, Server};
 use causeway_edge::{Config, Edge as Engine, EdgeError, Lenience};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
@@ -146,6 +148,44 @@ impl Edge {
     }
 }
 
+fn raise_dns(py: Python<'_>, error: &DnsError) -> PyErr {
+    raise_as(py, error.code(), error.side(), error.to_string())
+}
+
+#[pyclass(frozen, module = "causeway._core")]
+struct NameServer {
+    server: Server,
+}
+
+#[pymethods]
+impl NameServer {
+    #[staticmethod]
+    fn start(py: Python<'_>, listen: Vec<String>) -> PyResult<NameServer> {
+        let parsed = listen.iter().map(|text| text.parse()).collect::<Result<Vec<SocketAddr>, _>>();
+        let listen = parsed.map_err(|error| PyValueError::new_err(format!("{listen:?}: {error}")))?;
+        let server = py.detach(|| Server::start(&listen)).map_err(|error| raise_dns(py, &error))?;
+        Ok(NameServer { server })
+    }
+
+    fn set_table<'py>(&self, py: Python<'py>, table: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let facts = py.detach(|| self.server.set_table(table)).map_err(|error| raise_dns(py, &error))?;
+        json(py, &facts)
+    }
+
+    fn set_places(&self, py: Python<'_>, mmdb: Option<&[u8]>) -> PyResult<()> {
+        let content = mmdb.map(<[u8]>::to_vec);
+        py.detach(|| self.server.set_places(content)).map_err(|error| raise_dns(py, &error))
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        json(py, &self.server.counters())
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.server.stop());
+    }
+}
+
 /// Take all that an edge with this state directory has left in the kernel away; answers how much that was.
 #[pyfunction]
 fn flush(py: Python<'_>, state_dir: &str) -> PyResult<usize> {
@@ -182,5 +222,5 @@ fn carry_wan(py: Python<'_>, world: &[u8], listener: RawFd) -> PyResult<()> {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{Edge, NativeError, carry_wan, die_with, flush, is_left, probe};
+    use super::{Edge, NameServer, NativeError, carry_wan, die_with, flush, is_left, probe};
 }

@@ -17,6 +17,7 @@ from causeway.api.reach import KeyringOf, PlaneOf, check_ids
 from causeway.control import edges
 from causeway.control.queries import application_states, course_state, edge_states, notices, readiness
 from causeway.model.document.reading import as_choice, as_object, as_switch, as_text, refuse_unknown
+from causeway.model.problem import Code, Problem
 from causeway.model.timestamps import rfc3339
 from causeway.model.zone import Scope, Token
 
@@ -74,6 +75,13 @@ def revoke_edge(plane: PlaneOf, name: str) -> Json:
     from causeway.control import enrolment
 
     return answer({"name": name, "is_in_force": enrolment.revoke(plane, name)})
+
+
+@router.get("/names", summary="What names are answered with, and how often they were asked", dependencies=READ)
+def list_names(plane: PlaneOf) -> Json:
+    if plane.directory is None:
+        raise Problem(Code.NOT_FOUND, "names are not answered here: start with --dns IP[:PORT]")
+    return answer(plane.directory.told())
 
 
 @router.get(

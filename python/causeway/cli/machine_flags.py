@@ -88,6 +88,34 @@ Resolvers = Annotated[
     list[str] | None,
     typer.Option("--resolver", metavar="IP:PORT", help="Ask this DNS server for origin names (repeatable)."),
 ]
+PublicIps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--public-ip",
+        metavar="IP",
+        help="Address that clients reach this edge by, for answers of DNS (repeatable). Default: its edge addresses.",
+    ),
+]
+Location = Annotated[
+    str | None,
+    typer.Option(
+        "--location", metavar="LAT,LON", help="Where this edge is, such as 50.11,8.68: near clients are sent to it."
+    ),
+]
+Dns = Annotated[
+    list[str] | None,
+    typer.Option("--dns", metavar="IP[:PORT]", help="Answer the names of applications here, on port 53 (repeatable)."),
+]
+DnsNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dns-name", metavar="NAME", help="Of the name servers (repeatable). Default: ns1, or ns-EDGE, in each zone."
+    ),
+]
+DnsTtlS = Annotated[
+    int | None,
+    typer.Option("--dns-ttl-s", min=1, max=3600, metavar="S", help="How long resolvers keep an answer. Default: 20."),
+]
 TokenFile = Annotated[
     Path | None,
     typer.Option("--exchange-token-file", metavar="FILE", help="The token that nats-server asks for."),

@@ -12,6 +12,7 @@ from causeway.cli import (
     apps,
     attacks,
     bench,
+    dns,
     edges,
     firewall,
     lab,
@@ -48,6 +49,7 @@ app.registered_commands += [
 ]
 app.add_typer(apps.app)
 app.add_typer(zones.app)
+app.add_typer(dns.app)
 app.add_typer(firewall.app)
 app.add_typer(firewall.geo)
 app.add_typer(attacks.app)

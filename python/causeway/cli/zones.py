@@ -32,7 +32,7 @@ def create(
     url: Url = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Make a zone. No DNS is changed anywhere; point the names at the edge yourself."""
+    """Make a zone. Its names are answered by causeway up --dns; else point them at the edge yourself."""
     with connect(url, token_file) as client:
         accounts = [a for a in client.accounts() if account in (None, a["id"], a["name"])]
         if not accounts:

@@ -73,6 +73,7 @@ class Fleet:
         self._busy: dict[str, Future[None]] = {}  # deliveries that take long
         self._connected_s: float | None = None
         self._identified_until_s = 0.0
+        self.on_forget: Callable[[str], None] = lambda name: None
         self.exchange = connect(self._woken.set)
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
@@ -111,6 +112,7 @@ class Fleet:
             self.exchange.forget(name)
         finally:
             self._standings.pop(name, None)
+            self.on_forget(name)
 
     @property
     def is_staging(self) -> bool:

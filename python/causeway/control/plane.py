@@ -34,6 +34,7 @@ from causeway.store.database import Database, StoreError
 
 if TYPE_CHECKING:
     from causeway.control.fleet import Fleet
+    from causeway.control.names import Directory
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ class Plane:
     version: int = 0
     next_expiry: datetime | None = None  # of a rule
     fleet: Fleet | None = None  # edges of other machines
+    directory: Directory | None = None  # of names
     on_change: Callable[[], None] = lambda: None  # what this machine's edge serves is another state now
     _changing: threading.Lock = field(default_factory=threading.Lock)
 

@@ -48,6 +48,19 @@ class Edge(Protocol):
         """Be this to other edges (see `identity.to_edges`). Raises EdgeRefused: it goes on as what it was."""
 
 
+class Names(Protocol):
+    """Who answers names on an edge. The SHA-256 of its places is empty where it has none."""
+
+    serial: int
+    places_sha256: str
+
+    def set_table(self, table: bytes) -> None:
+        """Answer by it from now on, and after a restart."""
+
+    def set_places(self, mmdb: bytes | None) -> str | None:
+        """Know by this file where clients are; answers why it is of no use."""
+
+
 class Reader(Protocol):
     """One listener's view of the events from the moment it came."""
 

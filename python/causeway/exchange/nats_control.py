@@ -98,6 +98,16 @@ class RemoteEdge:
         with self._loans.lent(content) as sha256:
             return self._ask(words.PutBlob(sha256, len(content), kind, overlaps, private), BlobReport, _BLOB_S)
 
+    def put_names(self, table: bytes) -> None:
+        """Have it answer names by this table. Raises EdgeRefused: it does not."""
+        with self._loans.lent(table) as sha256:
+            self._ask(words.PutNames(sha256, len(table)), type(None), _BLOB_S)
+
+    def put_places(self, mmdb: bytes) -> str | None:
+        """Have it know where clients are by this file; empty: not at all. Raises EdgeRefused: it did not hear."""
+        with self._loans.lent(mmdb) as sha256:
+            return self._ask(words.PutPlaces(sha256, len(mmdb)), str | None, _BLOB_S)  # type: ignore[arg-type]
+
     def has_blob(self, digest: str) -> bool:
         return self._ask(words.HasBlob(digest), bool)
 

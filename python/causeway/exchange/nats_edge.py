@@ -20,7 +20,7 @@ from nats.errors import NoRespondersError
 from nats.js.errors import NotFoundError
 
 from causeway.exchange import words
-from causeway.exchange.bus import Edge, EdgeRefused
+from causeway.exchange.bus import Edge, EdgeRefused, Names
 from causeway.exchange.link import Link, NatsClient, Unreachable, Where
 from causeway.exchange.membership import Membership, Refused
 from causeway.model.report import ApplyReport, Report
@@ -35,9 +35,16 @@ _CHUNK_S = 10.0
 class NatsEdge:
     """The edge's side of the bus (see `bus.EdgeSide`), for the edge that is called `name`."""
 
-    def __init__(self, where: Where, name: str, site: words.Site, membership: Membership | None = None) -> None:
+    def __init__(
+        self,
+        where: Where,
+        name: str,
+        site: words.Site,
+        membership: Membership | None = None,
+        names: Names | None = None,
+    ) -> None:
         self.name, self.url = name, where.url
-        self._site, self._membership = site, membership
+        self._site, self._membership, self._names = site, membership, names
         self._link = Link(where, f"edge-{name}", self._on_connected)
         self._edge: Edge | None = None
         self._listens: NatsClient | None = None  # which one has our subscriptions
@@ -95,7 +102,11 @@ class NatsEdge:
         await client.publish(words.report_subject(self.name), packed)
 
     def _told(self, report: Report) -> words.Told:
-        return words.Told(self._site, msgspec.Raw(msgspec.json.encode(report)))
+        told = words.Told(self._site, msgspec.Raw(msgspec.json.encode(report)))
+        if self._names is None:
+            return told
+        serial, places = self._names.serial, self._names.places_sha256
+        return msgspec.structs.replace(told, names_serial=serial, names_places=places)
 
     # ---- in the thread of the link ----
 
@@ -212,6 +223,12 @@ class NatsEdge:
             case words.PutBlob(sha256, size_bytes, kind, overlaps, private):
                 content = await self._blob(sha256, size_bytes)
                 return await self._in_thread(partial(edge.put_blob, kind, content, overlaps=overlaps, private=private))
+            case words.PutNames(sha256, size_bytes):
+                table = await self._blob(sha256, size_bytes)
+                return await self._in_thread(partial(self._names_here().set_table, table))
+            case words.PutPlaces(sha256, size_bytes):
+                places = await self._blob(sha256, size_bytes) if size_bytes else None
+                return await self._in_thread(partial(self._names_here().set_places, places))
             case words.HasBlob(digest):
                 return await self._in_thread(partial(edge.has_blob, digest))
             case words.AllRuleHits():
@@ -240,6 +257,11 @@ class NatsEdge:
         if hashlib.sha256(content).hexdigest() != sha256:
             raise EdgeRefused("blob_damaged", "a list has arrived as another than it was")
         return bytes(content)
+
+    def _names_here(self) -> Names:
+        if self._names is None:
+            raise EdgeRefused("names_missing", "this edge does not answer names: start it with --dns")
+        return self._names
 
     def _observe(self) -> None:
         if self._edge:

@@ -17,12 +17,14 @@ import msgspec
 from causeway import __version__
 from causeway.exchange.nats_jwt import Rights
 from causeway.model.application import Address
+from causeway.model.hostname import hostname
 from causeway.model.report import Report
 from causeway.model.snapshot import Settings, socket_text
 
 MOST_SNAPSHOT_BYTES = 256 << 20
 MOST_REPORT_BYTES = 64 << 20
 _MOST_ENROL_BYTES = 16 * 1024
+_MOST_OF_NAMES = 64  # addresses of one edge, or names
 SNAPSHOTS = "causeway_snapshots"  # the bucket of the key-value store: by edge
 STREAM = f"KV_{SNAPSHOTS}"  # what the bucket is made of
 REPORTS = "causeway.up.*.report"
@@ -79,9 +81,21 @@ class Site(msgspec.Struct, frozen=True):
     allow_loopback_origins: bool = False
     resolvers: list[tuple[str, int]] = []
     overlay: str = ""  # where it listens for other edges, HOST:PORT; nothing: nowhere
+    public_addresses: list[str] = []  # what names are answered with, where it is not what it listens on
+    location: tuple[float, float] | None = None  # degrees north and east
+    name_servers: list[str] = []  # where it answers names
+    server_names: list[str] = []  # what it is called as one
 
     @staticmethod
-    def of(edge_addresses: Iterable[Address], terms: Settings, overlay: str = "") -> Site:
+    def of(
+        edge_addresses: Iterable[Address],
+        terms: Settings,
+        public: Iterable[Address] = (),
+        location: tuple[float, float] | None = None,
+        name_servers: Iterable[Address] = (),
+        server_names: Iterable[str] = (),
+        overlay: str = "",
+    ) -> Site:
         def sockets(of: Iterable[tuple[Address, int]]) -> list[tuple[str, int]]:
             return [(str(address), port) for address, port in of]
 
@@ -93,6 +107,10 @@ class Site(msgspec.Struct, frozen=True):
             terms.allow_loopback_origins,
             sockets(terms.resolvers),
             overlay,
+            [str(address) for address in public],
+            location,
+            [str(address) for address in name_servers],
+            list(server_names),
         )
 
     def addresses(self) -> tuple[Address, ...]:
@@ -107,6 +125,29 @@ class Site(msgspec.Struct, frozen=True):
         host, _, port = self.overlay.rpartition(":")
         with _understood():
             return socket_text(ip_address(host.removeprefix("[").removesuffix("]")), int(port) % 65_536)
+
+    def public(self) -> tuple[Address, ...]:
+        """Raises Unreadable."""
+        with _understood():
+            return tuple(ip_address(text) for text in self.public_addresses[:_MOST_OF_NAMES])
+
+    def place(self) -> tuple[float, float] | None:
+        """Raises Unreadable."""
+        if self.location and not (-90 <= self.location[0] <= 90 and -180 <= self.location[1] <= 180):
+            raise Unreadable(f"{self.location} is no place")
+        return self.location
+
+    def answers_names(self) -> tuple[Address, ...]:
+        """Where. Raises Unreadable."""
+        with _understood():
+            return tuple(ip_address(text) for text in self.name_servers[:_MOST_OF_NAMES])
+
+    def called(self) -> tuple[str, ...]:
+        """As a name server. Raises Unreadable."""
+        found = tuple(hostname(text) for text in self.server_names[:_MOST_OF_NAMES])
+        if None in found:
+            raise Unreadable("what it is called as a name server is no hostname")
+        return tuple(name for name in found if name)
 
     def terms(self) -> Settings:
         """Raises Unreadable."""
@@ -138,6 +179,8 @@ class Told(msgspec.Struct, frozen=True):
     site: Site
     report: msgspec.Raw
     software: str = __version__
+    names_serial: int = 0  # by which table it answers names
+    names_places: str = ""  # and by which database of places: its SHA-256
 
 
 class Apply(msgspec.Struct, frozen=True, tag="apply"):
@@ -166,6 +209,20 @@ class PutBlob(msgspec.Struct, frozen=True, tag="put_blob"):
     private: bool
 
 
+class PutNames(msgspec.Struct, frozen=True, tag="put_names"):
+    """Answer names by the table of that SHA-256, and fetch it in chunks."""
+
+    sha256: str
+    size_bytes: int
+
+
+class PutPlaces(msgspec.Struct, frozen=True, tag="put_places"):
+    """The same with the database of places; 0 bytes: have none."""
+
+    sha256: str
+    size_bytes: int
+
+
 class HasBlob(msgspec.Struct, frozen=True, tag="has_blob"):
     digest: str
 
@@ -180,7 +237,7 @@ class Explain(msgspec.Struct, frozen=True, tag="explain"):
     port: int
 
 
-Ask = Apply | Observe | Listen | PutBlob | HasBlob | AllRuleHits | Explain
+Ask = Apply | Observe | Listen | PutBlob | PutNames | PutPlaces | HasBlob | AllRuleHits | Explain
 
 
 class Chunk(msgspec.Struct, frozen=True):
