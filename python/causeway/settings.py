@@ -12,16 +12,20 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from causeway.model.anycast import LAST_RESORT_MED, Community, Policy, Terms, parse_anycast, parse_community
 from causeway.model.application import Address, Network
 from causeway.model.edge import is_edge_name
 from causeway.model.origin_policy import parse_network
 
 TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
+BIRD_SOCKET, BIRD_INCLUDE = Path("/run/bird/bird.ctl"), Path("/etc/bird/causeway.conf")
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
 DISPATCH = FAST_PATH = GUARD = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
+_MOST_LEAVE_S = 30
+LEAVE_SLACK_S = 4.0  # for BIRD, before an edge that stops closes its ports all the same
 _LEAST_FLOWS, _MOST_FLOWS = 1024, 16_000_000  # in the kernel
 
 
@@ -49,6 +53,15 @@ class ExchangeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AnycastSettings:
+    """What is announced through the operator's BIRD, and how that is reached."""
+
+    policy: Policy
+    bird_socket: Path
+    bird_include: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     data_dir: Path
     api_host: Address
@@ -66,6 +79,7 @@ class Settings:
     given_token: str | None
     drain_s: float = 30.0
     exchange: ExchangeSettings | None = None
+    anycast: AnycastSettings | None = None
 
     @property
     def is_outpost(self) -> bool:
@@ -116,7 +130,35 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         given_token=given,
         drain_s=read.drain_s,
         exchange=_exchange(parser, read),
+        anycast=_anycast(parser, read, addresses),
     )
+
+
+def _anycast(
+    parser: argparse.ArgumentParser, read: argparse.Namespace, addresses: tuple[Address, ...]
+) -> AnycastSettings | None:
+    if not read.anycast:
+        for flag in ("anycast_community", "anycast_drain_community"):
+            if getattr(read, flag):
+                parser.error(f"--{flag.replace('_', '-')} is for --anycast PREFIX, which is not given")
+        if read.anycast_med is not None:
+            parser.error("--anycast-med is for --anycast PREFIX, which is not given")
+        return None
+    prefixes = tuple(dict.fromkeys(read.anycast))
+    for prefix in prefixes:
+        own = [address for address in addresses if address.version == prefix.version]
+        if not any(address.is_unspecified or address in prefix for address in own):
+            parser.error(f"--anycast {prefix}: no --edge-ip is in it, so nobody would be served there")
+    if not 0 <= read.anycast_leave_s <= _MOST_LEAVE_S:
+        parser.error(f"--anycast-leave-s {read.anycast_leave_s}: 0 to {_MOST_LEAVE_S} seconds")
+    if read.anycast_med is not None and not 0 <= read.anycast_med < LAST_RESORT_MED:
+        parser.error(f"--anycast-med {read.anycast_med}: 0 to {LAST_RESORT_MED - 1}")
+    usual = Terms(tuple(read.anycast_community), read.anycast_med)
+    leaving = Policy(prefixes).leaving
+    if read.anycast_drain_community:
+        leaving = Terms(tuple(read.anycast_drain_community), leaving.med)
+    policy = Policy(prefixes, usual, leaving, read.anycast_leave_s)
+    return AnycastSettings(policy, read.bird_socket.absolute(), read.bird_include.absolute())
 
 
 def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> ExchangeSettings | None:
@@ -203,6 +245,13 @@ def _parser() -> argparse.ArgumentParser:
         "--exchange-ca", type=Path, metavar="FILE", help="who vouches for nats-server; default: who this machine trusts"
     )
     add("--exchange-plain", action="store_true", help="allow nats:// to another machine")
+    add("--anycast", type=_anycast_prefix, action="append", default=[], metavar="PREFIX", help="announced by BIRD")
+    add("--anycast-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
+    add("--anycast-med", type=int, metavar="N", help="default: none")
+    add("--anycast-drain-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
+    add("--anycast-leave-s", type=int, default=3, metavar="S", help="between worse terms and withdrawal")
+    add("--bird-socket", type=Path, default=BIRD_SOCKET, metavar="PATH", help=f"default {BIRD_SOCKET}")
+    add("--bird-include", type=Path, default=BIRD_INCLUDE, metavar="FILE", help=f"default {BIRD_INCLUDE}")
     return parser
 
 
@@ -234,3 +283,17 @@ def _network(text: str) -> Network:
         return parse_network(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a prefix such as 10.0.0.0/8: {error}") from None
+
+
+def _anycast_prefix(text: str) -> Network:
+    try:
+        return parse_anycast(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a prefix such as 198.18.100.7/32: {error}") from None
+
+
+def _community(text: str) -> Community:
+    try:
+        return parse_community(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None

@@ -41,6 +41,13 @@ def up(
     exchange_token_file: flags.TokenFile = None,
     exchange_ca: flags.Ca = None,
     exchange_plain: flags.Plain = False,
+    anycast: flags.Anycast = None,
+    anycast_community: flags.AnycastCommunities = None,
+    anycast_med: flags.AnycastMed = None,
+    anycast_drain_community: flags.AnycastDrainCommunities = None,
+    anycast_leave_s: flags.AnycastLeaveS = None,
+    bird_socket: flags.BirdSocket = None,
+    bird_include: flags.BirdInclude = None,
 ) -> None:
     """Start an edge, its API and its control plane on this machine.
 
@@ -79,6 +86,13 @@ def edge(
     exchange_token_file: flags.TokenFile = None,
     exchange_ca: flags.Ca = None,
     exchange_plain: flags.Plain = False,
+    anycast: flags.Anycast = None,
+    anycast_community: flags.AnycastCommunities = None,
+    anycast_med: flags.AnycastMed = None,
+    anycast_drain_community: flags.AnycastDrainCommunities = None,
+    anycast_leave_s: flags.AnycastLeaveS = None,
+    bird_socket: flags.BirdSocket = None,
+    bird_include: flags.BirdInclude = None,
 ) -> None:
     """Start an edge that takes what it serves from control on another machine.
 

@@ -13,10 +13,11 @@ from typing import Protocol
 import msgspec
 
 from causeway.edge.alarms import Alarms
+from causeway.edge.anycast import Anycast
 from causeway.edge.episodes import Episodes
 from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
 from causeway.edge.named import named_thread
-from causeway.exchange.bus import EdgeRefused, EdgeSide
+from causeway.exchange.bus import LEAVING, EdgeRefused, EdgeSide
 from causeway.model.mitigation import Look, Plan, PlanReport, decode_look, decode_plan, decode_plan_report
 from causeway.model.report import (
     ApplyReport,
@@ -27,6 +28,7 @@ from causeway.model.report import (
     decode_apply_report,
     decode_report,
 )
+from causeway.model.snapshot import edge_addresses
 from causeway.native import NativeError
 
 log = logging.getLogger(__name__)
@@ -65,10 +67,17 @@ class EngineFailed(Exception):
 class Agent:
     """One edge on the exchange."""
 
-    def __init__(self, engine: Engine, exchange: EdgeSide, mitigation: Mitigation | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        exchange: EdgeSide,
+        mitigation: Mitigation | None = None,
+        anycast: Anycast | None = None,
+    ) -> None:
         self._engine = engine
         self._exchange = exchange
         self._mitigation = mitigation
+        self._anycast = anycast
         self._snapshot: bytes | None = None
         self._applying = threading.Lock()
         self._observing = threading.Lock()  # reports are published in the order in which they were taken
@@ -89,6 +98,8 @@ class Agent:
             log.warning("bans on disk were not taken up: %s", report.bans_not_believed)
         if self._mitigation:
             self._mitigation.start()
+        if self._anycast:
+            self._anycast.start()
         self._exchange.attach(self)
         self._thread.start()
 
@@ -98,6 +109,8 @@ class Agent:
         Raises:
             EdgeRefused: nothing was changed.
         """
+        if self._anycast and self._anycast.has_peers and not self._anycast.make_way(edge_addresses(snapshot)):
+            raise EdgeRefused(LEAVING, "clients are sent elsewhere first")
         with self._applying:
             report = self._apply(snapshot)
             self._snapshot = snapshot
@@ -119,6 +132,8 @@ class Agent:
                 report = msgspec.structs.replace(report, mitigation=told.state)
                 attacks = [*told.attacks, *attacks]
             report = msgspec.structs.replace(report, attacks=attacks)
+            if self._anycast:
+                report = self._anycast.see(report)
             self._exchange.publish(report)
             for line in self._alarms.lines(report):
                 log.log(line.level, "%s", line.text)
@@ -185,6 +200,8 @@ class Agent:
             self._is_stopping = True
         if self._mitigation:
             self._mitigation.stop()  # the other process decides from now on
+        if self._anycast:
+            self._anycast.stop()
         return moved
 
     def open_flows(self) -> int:
@@ -194,11 +211,13 @@ class Agent:
     def stop(self, drain_s: float) -> int:
         """Close the ports, let flows of the engine end for `drain_s`, answer how many had to be cut.
 
-        What the kernel carries goes on.
+        Before that, clients are sent elsewhere, where anycast does it. What the kernel carries goes on.
 
         A second call with a shorter time, while the first one waits, cuts what is left.
         """
         self._is_stopping = True
+        if self._anycast:
+            self._anycast.leave()
         if self._mitigation:
             self._mitigation.stop()
         cut = self._engine.drain(int(drain_s * 1000))

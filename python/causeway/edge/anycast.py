@@ -1,0 +1,208 @@
+"""Announce while healthy: what the edge is able to serve goes to BIRD, by a thread of its own.
+
+It never speaks BGP, and nothing waits for it but an edge that stops. What BIRD does not do is told in reports and
+tried again; the edge serves on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from causeway.edge import bird
+from causeway.edge.announcing import Announcing, Health
+from causeway.edge.bird import BirdTrouble
+from causeway.edge.bird_socket import ask, write_include
+from causeway.edge.named import named_thread
+from causeway.model.anycast import Announcements, Policy, community_text
+from causeway.model.application import Address, Network
+from causeway.model.report import Announced, AnycastState, Report
+from causeway.settings import LEAVE_SLACK_S
+
+log = logging.getLogger(__name__)
+
+_TURN_S = 0.5
+_CHECK_S = 5.0  # so often BIRD is asked whether it has our routes
+_AGAIN_S = 1.0  # after news and after trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """How BIRD is reached, and the interface that routes lead to."""
+
+    socket: Path
+    include: Path
+    device: str
+
+
+class Anycast:
+    """What is announced for this edge."""
+
+    def __init__(self, policy: Policy, where: Where, light: Callable[[bool], object], *, has_peers: bool) -> None:
+        """`light`: tell the supervisor whether the interface that routes lead to may be up.
+
+        `has_peers`: this is one edge of several, and what takes it out of service waits for its clients to leave.
+        """
+        self._policy, self._where, self._light, self.has_peers = policy, where, light, has_peers
+        self._announcing = Announcing(policy)
+        self._versions = {prefix.version for prefix in policy.prefixes}
+        self._lock = threading.Lock()
+        self._health: Health | None = None
+        self._said: Announcements | None = None  # what the file says
+        self._is_asked = False  # whether BIRD has taken that
+        self._trouble: str | None = None
+        self._due_s = 0.0
+        self._woken = threading.Event()
+        self._is_over = False
+        self._leaves = 0
+        self._thread = named_thread("edge-anycast", self._run)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def see(self, report: Report) -> Report:
+        """Learn from a report how the edge is; return it with what is announced."""
+        health = Health.of(report)
+        if health != self._health:
+            self._health = health
+            self._woken.set()
+        return msgspec.structs.replace(report, anycast=self._told())
+
+    def leave(self) -> None:
+        """Send clients elsewhere, and return when they are; called again, the first call returns at once."""
+        self._leaves += 1
+        if self._is_over or self._leaves > 1 or not self._thread.is_alive():
+            return
+        prefixes = [prefix for prefix in self._policy.prefixes if self._begin_to_leave(prefix)]
+        if prefixes:
+            log.info("anycast: clients are sent elsewhere for %g s before any port is closed", self._policy.leave_s)
+        until_s = time.monotonic() + self._policy.leave_s + LEAVE_SLACK_S
+        while time.monotonic() < until_s and self._leaves == 1 and not all(map(self._has_left, prefixes)):
+            time.sleep(0.05)
+        self.stop()
+
+    def make_way(self, served: Iterable[Address]) -> bool:
+        """Whether the edge may come down to these addresses: clients of all others are elsewhere.
+
+        Until they are, this sends them there, for as long as it is asked.
+        """
+        served, may = tuple(served), True
+        for prefix in self._policy.prefixes:
+            if Health(frozenset(served)).serves(prefix):
+                self._stay(prefix)
+            elif self._begin_to_leave(prefix) or not self._has_left(prefix):
+                may = False
+        return may
+
+    def stop(self) -> None:
+        """Say nothing more; what was said stays said."""
+        self._is_over = True
+        self._woken.set()
+
+    def _begin_to_leave(self, prefix: Network) -> bool:
+        """Whether anybody may still come there."""
+        with self._lock:
+            was_announced = self._announcing.level(prefix) > 0
+            if was_announced:
+                self._announcing.leave(prefix, time.monotonic())
+        self._woken.set()
+        return was_announced
+
+    def _stay(self, prefix: Network) -> None:
+        with self._lock:
+            self._announcing.stay(prefix)
+        self._woken.set()
+
+    def _has_left(self, prefix: Network) -> bool:
+        with self._lock:
+            is_quiet = not self._announcing.is_leaving(prefix) or self._announcing.has_left(prefix, time.monotonic())
+            return is_quiet and prefix not in (self._said or {})
+
+    def _told(self) -> AnycastState:
+        with self._lock:
+            said, trouble = self._said or {}, self._trouble
+        announced = []
+        for prefix in self._policy.prefixes:
+            terms = said.get(prefix)
+            state = "withdrawn" if terms is None else "leaving" if terms == self._policy.leaving else "announced"
+            communities = [community_text(community) for community in terms.communities] if terms else []
+            announced.append(Announced(str(prefix), state, communities, terms.med if terms else None))
+        return AnycastState(announced, trouble)
+
+    # ---- in its own thread ----
+
+    def _run(self) -> None:
+        while not self._is_over:
+            self._woken.wait(_TURN_S)
+            self._woken.clear()
+            health = self._health
+            if health is None or self._is_over:
+                continue
+            try:
+                self._turn(health, time.monotonic())
+            except Exception:  # whatever it is, the next turn may go well
+                log.exception("anycast: it could not be decided what to announce; what was announced stays")
+
+    def _turn(self, health: Health, now_s: float) -> None:
+        with self._lock:
+            wanted = self._announcing.step(health, now_s)
+        if wanted != self._said:
+            self._due_s, self._is_asked = 0.0, False
+        if now_s < self._due_s:
+            return
+        if not wanted:
+            self._light(False)  # first: it holds even where BIRD does not read its configuration
+        try:
+            is_news = self._say(wanted)
+        except BirdTrouble as error:
+            self._note(str(error))
+            self._due_s = now_s + _AGAIN_S
+        else:
+            self._note(None)
+            self._due_s = now_s + (_AGAIN_S if is_news else _CHECK_S)
+        if wanted and self._said is not None:
+            self._light(True)  # on each turn: a supervisor may have been started in between
+
+    def _say(self, wanted: Announcements) -> bool:
+        """Whether BIRD had to be told. Raises BirdTrouble."""
+        is_news = write_include(self._where.include, bird.render(wanted, self._versions, self._where.device))
+        if is_news or self._said is None:
+            log.info("anycast: %s", _said_text(wanted, self._policy))
+        with self._lock:
+            self._said = wanted
+        commands = ["configure"] if is_news or not self._is_asked else []
+        names = [bird.protocol_name(version) for version in sorted(self._versions)]
+        _, replies = ask(self._where.socket, [*commands, *(f"show route protocol {name} count" for name in names)])
+        if commands:
+            bird.check_configured(replies.pop(0))
+            self._is_asked = True
+        found = sum(bird.route_count(reply, name) for reply, name in zip(replies, names, strict=True))
+        if not commands and found < len(wanted):
+            device = self._where.device
+            raise BirdTrouble(
+                f"BIRD has {found} of {len(wanted)} routes in force: they lead to {device}, which must be there and up"
+            )
+        return bool(commands)
+
+    def _note(self, trouble: str | None) -> None:
+        with self._lock:
+            before, self._trouble = self._trouble, trouble
+        if trouble and trouble != before:
+            log.error("anycast: %s. The edge serves on; it is tried again", trouble)
+        elif before and not trouble:
+            log.info("anycast: BIRD does what it is asked again")
+
+
+def _said_text(announcements: Announcements, policy: Policy) -> str:
+    if not announcements:
+        return "nothing is announced"
+    said = [
+        f"{prefix}{' as a last resort' if terms == policy.leaving else ''}" for prefix, terms in announcements.items()
+    ]
+    return f"announces {', '.join(said)}"
