@@ -160,6 +160,18 @@ class RemoteStatus(TypedDict):
     trouble: str | None
 
 
+class Announced(TypedDict):
+    prefix: str
+    state: str  # announced, leaving, withdrawn
+    communities: list[str]
+    med: int | None
+
+
+class AnycastStatus(TypedDict):
+    prefixes: list[Announced]
+    trouble: str | None
+
+
 class EdgeStatus(TypedDict):
     name: str
     version: int
@@ -173,6 +185,7 @@ class EdgeStatus(TypedDict):
     detections: NotRequired[list[Detection]]  # attacks of sources, the newest last
     guard: NotRequired[Guard]
     mitigation: NotRequired[MitigationSummary]
+    anycast: NotRequired[AnycastStatus | None]
     memory: NotRequired[dict[str, int] | None]
     port_pressure: NotRequired[list[PortPressure]]
     remote: NotRequired[RemoteStatus]  # an edge of another machine

@@ -4,6 +4,7 @@ client 198.18.1.1, router .2 towards it; ams 198.18.2.2 and fra 198.18.3.2, whic
 address, 198.18.100.7, is on the loopback of both. BIRD of the PoPs is configured as docs/anycast.md has it.
 """
 
+import json
 import socket
 import subprocess
 import threading
@@ -11,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from support.echo import start_echo
 from support.edge import Running
-from support.namespaces import Namespace, Namespaces, device_of
+from support.namespaces import Namespace, Namespaces
 from support.patience import eventually
 from support.program import Program, Programs, need, run
 
@@ -38,6 +41,7 @@ protocol bgp pop%d {
   local 198.18.%d.1 as 64500;
   neighbor 198.18.%d.2 as 64512;
   bfd on;
+  connect delay time 1; connect retry time 1; error wait time 1, 1; startup hold time 10;
   ipv4 { import filter elsewhere_if_there_is; export none; };
 }
 """
@@ -87,7 +91,7 @@ class Bird:
 
 class Pop:
     def __init__(self, world: "World", name: str, number: int) -> None:
-        self.name, self.number = name, number
+        self._world, self.name, self.number = world, name, number
         self.network = world.namespaces.make()
         world.namespaces.join(world.router, self.network, number)
         self.network.ip("address", "add", f"{ADDRESS}/32", "dev", "lo")
@@ -107,32 +111,34 @@ class Pop:
         """Have the application there that is asked for; its origin says which PoP it is in."""
         if not self.edge.program:
             self.edge.start()
-        self.edge.create_application(f"tcp/{PORT}", f"tcp://198.18.{self.number}.2:{self.origin}", **_ECHO)
+        self.edge.create_application(f"tcp/{PORT}", f"tcp://198.18.{self.number}.2:{self.origin}")
         return self
 
-    def cut_off(self) -> None:
-        """What a PoP without power looks like from elsewhere."""
-        device = device_of(self.network)
-        self.network.ip("link", "set", device, "down")
+    def vanish(self) -> None:
+        """Nothing comes from there any more, not even a lost link; then everything there has ended."""
+        self._world.cut(self.number)
         self.bird.end()
         self.edge.kill_all()
 
-    def come_back(self) -> None:
-        self.network.ip("link", "set", device_of(self.network), "up")
-        with_default = subprocess.run(
-            ["ip", "-netns", self.network.name, "route", "replace", "default", "via", f"198.18.{self.number}.1"]
-        )
-        assert with_default.returncode == 0
-        self.bird.start()
-        self.edge.start()
+    def heal(self) -> None:
+        """Everything of it runs, as far as it has ended."""
+        self._world.join_again()
+        if not (self.bird.program and self.bird.program.is_running):
+            self.bird.start()
+        if not self.edge.program:
+            self.serve()
+        elif not self.edge.program.is_running:
+            self.edge.start()
 
-
-_ECHO = {"x_causeway": {"on_delete": "drain"}}
+    def anycast(self) -> dict[str, Any]:
+        """What `causeway status` has of it."""
+        found: dict[str, Any] = self.edge.status()["edges"][0]["anycast"]
+        return found
 
 
 class World:
     def __init__(self, namespaces: Namespaces, programs: Programs) -> None:
-        need("bird")
+        need("bird", "nft")
         self.namespaces, self.programs = namespaces, programs
         self.client, self.router = namespaces.make(), namespaces.make()
         namespaces.join(self.client, self.router, 1)
@@ -141,6 +147,21 @@ class World:
         self.pops = {name: Pop(self, name, number) for name, number in POPS.items()}
         text = _ROUTER + "".join(_NEIGHBOUR % (number, number, number) for number in POPS.values())
         self.bird = Bird(programs, programs.folder / "router", self.router, text).start()
+
+    def cut(self, number: int) -> None:
+        """Drop what comes from a PoP and goes there, in the router: its links stay up."""
+        with self.router:
+            found = json.loads(run("ip", "-j", "address", "show", "to", f"198.18.{number}.1"))
+            device = next(link["ifname"] for link in found if link)
+            rules = f"""table inet cut {{
+                chain from {{ type filter hook prerouting priority -300; iifname "{device}" drop; }}
+                chain towards {{ type filter hook postrouting priority 300; oifname "{device}" drop; }}
+            }}"""
+            run("nft", "-f", "-", stdin=rules.encode())
+
+    def join_again(self) -> None:
+        with self.router:
+            subprocess.run(["nft", "delete", "table", "inet", "cut"], capture_output=True, check=False)
 
     def close(self) -> None:
         for pop in self.pops.values():
@@ -215,7 +236,7 @@ class Stream:
     def gap_s(self) -> float:
         """The longest time in which no new connection was answered."""
         ends = sorted(end for _, end, told in self.results if told in POPS)
-        return max(later - earlier for earlier, later in zip(ends, ends[1:], strict=False))
+        return max(later - earlier for earlier, later in pairwise(ends))
 
 
 def soon(look: Callable[[], object], within_s: float) -> float:
