@@ -138,7 +138,7 @@ def _anycast(
     parser: argparse.ArgumentParser, read: argparse.Namespace, addresses: tuple[Address, ...]
 ) -> AnycastSettings | None:
     if not read.anycast:
-        for flag in ("anycast_community", "anycast_drain_community"):
+        for flag in ("anycast_community", "anycast_drain_community", "anycast_pass_to"):
             if getattr(read, flag):
                 parser.error(f"--{flag.replace('_', '-')} is for --anycast PREFIX, which is not given")
         if read.anycast_med is not None:
@@ -157,7 +157,10 @@ def _anycast(
     leaving = Policy(prefixes).leaving
     if read.anycast_drain_community:
         leaving = Terms(tuple(read.anycast_drain_community), leaving.med)
-    policy = Policy(prefixes, usual, leaving, read.anycast_leave_s)
+    for version in (4, 6):
+        if len([address for address in read.anycast_pass_to if address.version == version]) > 1:
+            parser.error(f"--anycast-pass-to: give one IPv{version} address, of one other PoP")
+    policy = Policy(prefixes, usual, leaving, read.anycast_leave_s, tuple(read.anycast_pass_to))
     return AnycastSettings(policy, read.bird_socket.absolute(), read.bird_include.absolute())
 
 
@@ -250,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--anycast-med", type=int, metavar="N", help="default: none")
     add("--anycast-drain-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
     add("--anycast-leave-s", type=int, default=3, metavar="S", help="between worse terms and withdrawal")
+    add("--anycast-pass-to", type=_address, action="append", default=[], metavar="IP", help="one of each family")
     add("--bird-socket", type=Path, default=BIRD_SOCKET, metavar="PATH", help=f"default {BIRD_SOCKET}")
     add("--bird-include", type=Path, default=BIRD_INCLUDE, metavar="FILE", help=f"default {BIRD_INCLUDE}")
     return parser

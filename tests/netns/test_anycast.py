@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 from support.anycast import Stream, World, soon
+from support.echo import echoes
 from support.namespaces import Namespaces
 from support.patience import eventually
 from support.program import Programs
@@ -100,16 +102,33 @@ def test_an_upgrade_moves_nobody(both: World) -> None:
     assert both.ways() == ["ams", "fra"]
 
 
-def test_a_stop_loses_no_new_connection(both: World) -> None:
+def test_a_stop_loses_no_connection(both: World) -> None:
+    """Those that exist end by themselves where they are; new ones are passed on, and stay there when routes move."""
     ams = both.pops["ams"]
+    old = [both.connect() for _ in range(20)]
+    assert all(greeted(connection) == "ams" for connection in old)
     with Stream(both).flowing() as stream:
         time.sleep(0.3)
-        assert ams.edge.stop(within_s=30) == 0
-        assert both.ask() == "fra"
+        assert ams.edge.program
+        ams.edge.program.send(signal.SIGTERM)
+        eventually(lambda: both.ask() == "fra")
+        passed_on = [both.connect() for _ in range(20)]
+        assert all(greeted(connection) == "fra" for connection in passed_on)
+        assert both.ways() == ["ams", "fra"]
+        for connection in old:
+            assert echoes(connection)
+            connection.close()
+        assert ams.edge.program.wait(30) == 0
+        assert both.ways() == ["fra"]
+        assert all(echoes(connection) for connection in passed_on)
     assert stream.failures() == []
-    assert {told for _, _, told in stream.results} == {"ams", "fra"}
-    print(f"{len(stream.results)} connections through a stop, the longest gap {stream.gap_s() * 1000:.0f} ms")
-    assert both.ways() == ["fra"]
+    print(f"{len(stream.results)} new connections through a stop, the longest gap {stream.gap_s() * 1000:.0f} ms")
+    for connection in passed_on:
+        connection.close()
+
+
+def greeted(connection: socket.socket) -> str:
+    return connection.recv(4).decode().strip()
 
 
 def test_a_bird_that_comes_back_announces_what_is_served(both: World) -> None:

@@ -99,13 +99,21 @@ class Pop:
         self.folder = world.programs.folder / name
         self.folder.mkdir()
         self.include = self.folder / "causeway.conf"
+        flags = self._link(world)
         self.bird = Bird(world.programs, self.folder, self.network, bird_conf(number, self.include)).start()
         self.edge = Running(
             world.programs, self.folder / "data", "--edge-ip", ADDRESS, "--workers", "1", "--anycast", f"{ADDRESS}/32",
             "--anycast-med", str(number), "--anycast-community", "64512:100",
-            "--bird-socket", str(self.bird.socket), "--bird-include", str(self.include), inside=self.network,
+            "--bird-socket", str(self.bird.socket), "--bird-include", str(self.include), *flags, inside=self.network,
         )  # fmt: skip
         self.origin = start_echo(world.programs, f"198.18.{number}.2", greeting=f"{name} ", inside=self.network)
+
+    def _link(self, world: "World") -> tuple[str, ...]:
+        """The second PoP has a link of its own to the first, which passes connections on over it."""
+        if not world.pops:
+            return ("--anycast-pass-to", "198.18.4.2")
+        world.namespaces.join(world.pops["ams"].network, self.network, 4)
+        return ()
 
     def serve(self) -> "Pop":
         """Have the application there that is asked for; its origin says which PoP it is in."""
@@ -144,7 +152,9 @@ class World:
         namespaces.join(self.client, self.router, 1)
         self.client.ip("route", "add", "default", "via", "198.18.1.2")
         self.router.setting("ipv4/ip_forward", "1")
-        self.pops = {name: Pop(self, name, number) for name, number in POPS.items()}
+        self.pops: dict[str, Pop] = {}
+        for name, number in POPS.items():
+            self.pops[name] = Pop(self, name, number)
         text = _ROUTER + "".join(_NEIGHBOUR % (number, number, number) for number in POPS.values())
         self.bird = Bird(programs, programs.folder / "router", self.router, text).start()
 
@@ -177,6 +187,10 @@ class World:
         lines = [line for line in self.routes().splitlines() if "[pop" in line]
         lines.sort(key=lambda line: "*" not in line.split("]")[1])
         return [names[line.split("[pop")[1][0]] for line in lines]
+
+    def connect(self) -> socket.socket:
+        with self.client:
+            return socket.create_connection((ADDRESS, PORT), timeout=5.0)
 
     def ask(self, within_s: float = 1.0) -> str:
         """The PoP that answers a new connection. An OSError: none does."""

@@ -46,6 +46,7 @@ def up(
     anycast_med: flags.AnycastMed = None,
     anycast_drain_community: flags.AnycastDrainCommunities = None,
     anycast_leave_s: flags.AnycastLeaveS = None,
+    anycast_pass_to: flags.AnycastPassTo = None,
     bird_socket: flags.BirdSocket = None,
     bird_include: flags.BirdInclude = None,
 ) -> None:
@@ -91,6 +92,7 @@ def edge(
     anycast_med: flags.AnycastMed = None,
     anycast_drain_community: flags.AnycastDrainCommunities = None,
     anycast_leave_s: flags.AnycastLeaveS = None,
+    anycast_pass_to: flags.AnycastPassTo = None,
     bird_socket: flags.BirdSocket = None,
     bird_include: flags.BirdInclude = None,
 ) -> None:

@@ -116,6 +116,14 @@ AnycastLeaveS = Annotated[
     int | None,
     typer.Option("--anycast-leave-s", metavar="S", help="How long before it is withdrawn. Default: 3."),
 ]
+AnycastPassTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--anycast-pass-to",
+        metavar="IP",
+        help="While this edge drains, new connections go on to this edge of another PoP, over a link between the two.",
+    ),
+]
 BirdSocket = Annotated[
     Path | None,
     typer.Option("--bird-socket", metavar="PATH", help="Of the BIRD that announces. Default: /run/bird/bird.ctl."),

@@ -215,12 +215,17 @@ class Agent:
 
         A second call with a shorter time, while the first one waits, cuts what is left.
         """
-        self._is_stopping = True
-        if self._anycast:
-            self._anycast.leave()
+        anycast, is_first, self._is_stopping = self._anycast, not self._is_stopping, True
+        if anycast and not is_first:
+            anycast.hurry()
+        passes = bool(anycast and anycast.pass_on())
+        if anycast and not passes:
+            anycast.leave()
         if self._mitigation:
             self._mitigation.stop()
         cut = self._engine.drain(int(drain_s * 1000))
+        if anycast and passes:
+            anycast.leave()
         self._is_over = True
         self._woken.set()
         if self._thread.is_alive():

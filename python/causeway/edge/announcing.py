@@ -6,6 +6,7 @@ damp who flaps. Knows nothing of control: an edge that serves is announced, whoe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import ip_address
@@ -59,9 +60,14 @@ class Announcing:
     _levels: dict[Network, Level] = field(default_factory=dict)
     _worse_s: dict[Network, float] = field(default_factory=dict)
     _left_s: dict[Network, float] = field(default_factory=dict)  # since when it is being left
+    _held: frozenset[Network] = frozenset()
     _full_s: float | None = None
     _well_s: float | None = None
     _is_short: bool = False
+
+    def hold(self, prefixes: Iterable[Network]) -> None:
+        """Go on with these although nobody is served there any more: connections that exist still are."""
+        self._held = frozenset(prefixes)
 
     def leave(self, prefix: Network, now_s: float) -> None:
         """Have clients go elsewhere: on leaving terms at first, then withdrawn, until `stay`."""
@@ -90,7 +96,7 @@ class Announcing:
         return self._levels.get(prefix, Level.WITHDRAWN)
 
     def _wanted(self, prefix: Network, health: Health, now_s: float) -> Level:
-        if not health.serves(prefix):
+        if not health.serves(prefix) and prefix not in self._held:
             return Level.WITHDRAWN
         since_s = self._left_s.get(prefix)
         if since_s is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from causeway.edge.announcing import Announcing, Health
 from causeway.edge.bird import BirdTrouble
 from causeway.edge.bird_socket import ask, write_include
 from causeway.edge.named import named_thread
+from causeway.edge.passing import NoPassing, Passing
 from causeway.model.anycast import Announcements, Policy, community_text
 from causeway.model.application import Address, Network
 from causeway.model.report import Announced, AnycastState, Report
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _TURN_S = 0.5
 _CHECK_S = 5.0  # so often BIRD is asked whether it has our routes
 _AGAIN_S = 1.0  # after news and after trouble
+_LEAST_PASSING_S = 2.0  # until a report says what there is after ports were closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +56,21 @@ class Anycast:
         self._versions = {prefix.version for prefix in policy.prefixes}
         self._lock = threading.Lock()
         self._health: Health | None = None
+        self._has_connections = True
         self._said: Announcements | None = None  # what the file says
         self._is_asked = False  # whether BIRD has taken that
         self._trouble: str | None = None
         self._due_s = 0.0
         self._woken = threading.Event()
         self._is_over = False
-        self._leaves = 0
+        self._hurries = False
+        self._passing = Passing(policy.prefixes, policy.pass_to) if policy.pass_to else None
+        self._passes_until_s: float | None = None  # connections that exist have not all ended before
         self._thread = named_thread("edge-anycast", self._run)
 
     def start(self) -> None:
+        if self._passing:
+            self._pass(self._passing.end)  # what a process has left that was killed
         self._thread.start()
 
     def see(self, report: Report) -> Report:
@@ -72,38 +79,83 @@ class Anycast:
         if health != self._health:
             self._health = health
             self._woken.set()
+        self._has_connections = report.totals.get("connections_open", 0) > 0
         return msgspec.structs.replace(report, anycast=self._told())
 
+    def pass_on(self) -> bool:
+        """Have new connections go on to another PoP from now on; whether they all do."""
+        if self._passing is None or self._hurries or self._is_over:
+            return False
+        if not self._passing.is_on:
+            if not self._pass(self._passing.begin):
+                return False
+            log.info("anycast: new connections are passed on to %s", ", ".join(map(str, self._policy.pass_to)))
+        with self._lock:
+            self._announcing.hold(self._passing.prefixes)
+        return set(self._passing.prefixes) == set(self._policy.prefixes)
+
     def leave(self) -> None:
-        """Send clients elsewhere, and return when they are; called again, the first call returns at once."""
-        self._leaves += 1
-        if self._is_over or self._leaves > 1 or not self._thread.is_alive():
-            return
+        """Send clients elsewhere, and return when they are."""
+        if self._is_over or self._hurries or not self._thread.is_alive():
+            return self.stop()
         prefixes = [prefix for prefix in self._policy.prefixes if self._begin_to_leave(prefix)]
         if prefixes:
-            log.info("anycast: clients are sent elsewhere for %g s before any port is closed", self._policy.leave_s)
+            log.info("anycast: clients are sent elsewhere, for %g s as a last resort", self._policy.leave_s)
         until_s = time.monotonic() + self._policy.leave_s + LEAVE_SLACK_S
-        while time.monotonic() < until_s and self._leaves == 1 and not all(map(self._has_left, prefixes)):
+        while time.monotonic() < until_s and not self._hurries and not all(map(self._has_left, prefixes)):
             time.sleep(0.05)
-        self.stop()
+        return self.stop()
 
-    def make_way(self, served: Iterable[Address]) -> bool:
-        """Whether the edge may come down to these addresses: clients of all others are elsewhere.
+    def hurry(self) -> None:
+        """Wait for nobody any more."""
+        self._hurries = True
+
+    def make_way(self, served: frozenset[Address]) -> bool:
+        """Whether the edge may come down to these addresses: clients of all others are elsewhere, or are passed on.
 
         Until they are, this sends them there, for as long as it is asked.
         """
-        served, may = tuple(served), True
+        if not served and self._begin_to_pass():
+            return True
+        if served and self._passes_until_s is not None:
+            self._stay_after_all()
+        may = True
         for prefix in self._policy.prefixes:
-            if Health(frozenset(served)).serves(prefix):
+            if Health(served).serves(prefix):
                 self._stay(prefix)
             elif self._begin_to_leave(prefix) or not self._has_left(prefix):
                 may = False
         return may
 
+    def _begin_to_pass(self) -> bool:
+        if self._passes_until_s is None:
+            is_announced = any(self._announcing.level(prefix) for prefix in self._policy.prefixes)
+            if not is_announced or not self.pass_on():
+                return False
+            self._passes_until_s = time.monotonic() + _LEAST_PASSING_S
+        return True
+
+    def _stay_after_all(self) -> None:
+        self._passes_until_s = None
+        if self._passing and self._passing.is_on:
+            self._pass(self._passing.begin_no_more)
+        with self._lock:
+            self._announcing.hold(())
+
+    def _pass(self, act: Callable[[], None]) -> bool:
+        try:
+            act()
+        except NoPassing as error:
+            log.error("anycast: connections are not passed on to another PoP: %s", error)
+            return False
+        return True
+
     def stop(self) -> None:
         """Say nothing more; what was said stays said."""
         self._is_over = True
         self._woken.set()
+        if self._passing and self._passing.is_on:
+            self._pass(self._passing.end)
 
     def _begin_to_leave(self, prefix: Network) -> bool:
         """Whether anybody may still come there."""
@@ -150,6 +202,8 @@ class Anycast:
                 log.exception("anycast: it could not be decided what to announce; what was announced stays")
 
     def _turn(self, health: Health, now_s: float) -> None:
+        if self._passes_until_s is not None and now_s > self._passes_until_s and not self._has_connections:
+            self._leave_when_empty()
         with self._lock:
             wanted = self._announcing.step(health, now_s)
         if wanted != self._said:
@@ -168,6 +222,13 @@ class Anycast:
             self._due_s = now_s + (_AGAIN_S if is_news else _CHECK_S)
         if wanted and self._said is not None:
             self._light(True)  # on each turn: a supervisor may have been started in between
+
+    def _leave_when_empty(self) -> None:
+        """Once no connection is left that began here."""
+        for prefix in self._policy.prefixes:
+            self._begin_to_leave(prefix)
+        if self._passing and self._passing.is_on and all(map(self._has_left, self._policy.prefixes)):
+            self._pass(self._passing.end)
 
     def _say(self, wanted: Announcements) -> bool:
         """Whether BIRD had to be told. Raises BirdTrouble."""

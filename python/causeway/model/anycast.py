@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from causeway.model.application import Network
+from causeway.model.application import Address, Network
 
 Community = tuple[int, int] | tuple[int, int, int]  # plain (RFC 1997), large (RFC 8092)
 GRACEFUL_SHUTDOWN = (65_535, 0)  # RFC 8326: whoever honours it takes any other way
@@ -36,6 +36,7 @@ class Policy:
     usual: Terms = Terms()
     leaving: Terms = Terms((GRACEFUL_SHUTDOWN,), LAST_RESORT_MED)
     leave_s: float = 3.0
+    pass_to: tuple[Address, ...] = ()  # of another PoP, on a link to there: at most one of each family
 
 
 def parse_anycast(text: str) -> Network:
