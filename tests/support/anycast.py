@@ -101,11 +101,12 @@ class Pop:
         self.include = self.folder / "causeway.conf"
         flags = self._link(world)
         self.bird = Bird(world.programs, self.folder, self.network, bird_conf(number, self.include)).start()
-        self.edge = Running(
-            world.programs, self.folder / "data", "--edge-ip", ADDRESS, "--workers", "1", "--anycast", f"{ADDRESS}/32",
-            "--anycast-med", str(number), "--anycast-community", "64512:100",
-            "--bird-socket", str(self.bird.socket), "--bird-include", str(self.include), *flags, inside=self.network,
+        self.flags = (
+            "--edge-ip", ADDRESS, "--workers", "1", "--anycast", f"{ADDRESS}/32", "--anycast-med", str(number),
+            "--anycast-community", "64512:100", "--bird-socket", str(self.bird.socket),
+            "--bird-include", str(self.include), *flags,
         )  # fmt: skip
+        self.edge = Running(world.programs, self.folder / "data", *self.flags, inside=self.network)
         self.origin = start_echo(world.programs, f"198.18.{number}.2", greeting=f"{name} ", inside=self.network)
 
     def _link(self, world: "World") -> tuple[str, ...]:
@@ -188,14 +189,14 @@ class World:
         lines.sort(key=lambda line: "*" not in line.split("]")[1])
         return [names[line.split("[pop")[1][0]] for line in lines]
 
-    def connect(self) -> socket.socket:
+    def connect(self, port: int = PORT) -> socket.socket:
         with self.client:
-            return socket.create_connection((ADDRESS, PORT), timeout=5.0)
+            return socket.create_connection((ADDRESS, port), timeout=5.0)
 
-    def ask(self, within_s: float = 1.0) -> str:
+    def ask(self, within_s: float = 1.0, port: int = PORT) -> str:
         """The PoP that answers a new connection. An OSError: none does."""
         with self.client:
-            connection = socket.create_connection((ADDRESS, PORT), timeout=within_s)
+            connection = socket.create_connection((ADDRESS, port), timeout=within_s)
         with connection:
             connection.sendall(b"hello")
             connection.shutdown(socket.SHUT_WR)
@@ -212,12 +213,13 @@ class Stream:
 
     world: World
     every_s: float = 0.02
+    port: int = PORT
     results: list[tuple[float, float, str]] = field(default_factory=list)  # start, end, PoP or what went wrong
 
     def one(self) -> None:
         began_s = time.monotonic()
         try:
-            told = self.world.ask(within_s=4.0)
+            told = self.world.ask(within_s=4.0, port=self.port)
         except OSError as error:
             told = f"failed: {error!r}"
         self.results.append((began_s, time.monotonic(), told))

@@ -109,11 +109,14 @@ class Agent:
         Raises:
             EdgeRefused: nothing was changed.
         """
-        if self._anycast and self._anycast.has_peers and not self._anycast.make_way(edge_addresses(snapshot)):
+        anycast = self._anycast if self._anycast and self._anycast.has_peers else None
+        if anycast and not anycast.make_way(edge_addresses(snapshot)):
             raise EdgeRefused(LEAVING, "clients are sent elsewhere first")
         with self._applying:
             report = self._apply(snapshot)
             self._snapshot = snapshot
+            if anycast:
+                anycast.stay(edge_addresses(snapshot))
             if self._mitigation:
                 self._mitigation.set_policy(policy_of(snapshot))
         if report.not_kept:

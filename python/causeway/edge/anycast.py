@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 _TURN_S = 0.5
 _CHECK_S = 5.0  # so often BIRD is asked whether it has our routes
-_AGAIN_S = 1.0  # after news and after trouble
-_LEAST_PASSING_S = 2.0  # until a report says what there is after ports were closed
+_AGAIN_S, _TROUBLE_S = 1.0, 2.0  # after news, and after trouble
+_HANDSHAKE_S = 0.5
+_LEAST_PASSING_S = 3.0  # until a report says what there is after ports were closed, or opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Anycast:
         self._hurries = False
         self._passing = Passing(policy.prefixes, policy.pass_to) if policy.pass_to else None
         self._passes_until_s: float | None = None  # connections that exist have not all ended before
+        self._holds_until_s: float | None = None
         self._thread = named_thread("edge-anycast", self._run)
 
     def start(self) -> None:
@@ -90,8 +92,10 @@ class Anycast:
             if not self._pass(self._passing.begin):
                 return False
             log.info("anycast: new connections are passed on to %s", ", ".join(map(str, self._policy.pass_to)))
-        with self._lock:
-            self._announcing.hold(self._passing.prefixes)
+            self._holds_until_s = None
+            with self._lock:
+                self._announcing.hold(self._passing.prefixes)
+            time.sleep(_HANDSHAKE_S)  # ports close next, and with them what is half open
         return set(self._passing.prefixes) == set(self._policy.prefixes)
 
     def leave(self) -> None:
@@ -117,15 +121,21 @@ class Anycast:
         """
         if not served and self._begin_to_pass():
             return True
-        if served and self._passes_until_s is not None:
-            self._stay_after_all()
         may = True
         for prefix in self._policy.prefixes:
-            if Health(served).serves(prefix):
-                self._stay(prefix)
-            elif self._begin_to_leave(prefix) or not self._has_left(prefix):
+            if not Health(served).serves(prefix) and (self._begin_to_leave(prefix) or not self._has_left(prefix)):
                 may = False
         return may
+
+    def stay(self, served: frozenset[Address]) -> None:
+        """Have clients of these addresses come again: they are served."""
+        if served and self._passes_until_s is not None:
+            self._stay_after_all()
+        with self._lock:
+            for prefix in self._policy.prefixes:
+                if Health(served).serves(prefix):
+                    self._announcing.stay(prefix)
+        self._woken.set()
 
     def _begin_to_pass(self) -> bool:
         if self._passes_until_s is None:
@@ -139,8 +149,7 @@ class Anycast:
         self._passes_until_s = None
         if self._passing and self._passing.is_on:
             self._pass(self._passing.begin_no_more)
-        with self._lock:
-            self._announcing.hold(())
+        self._holds_until_s = time.monotonic() + _LEAST_PASSING_S
 
     def _pass(self, act: Callable[[], None]) -> bool:
         try:
@@ -165,11 +174,6 @@ class Anycast:
                 self._announcing.leave(prefix, time.monotonic())
         self._woken.set()
         return was_announced
-
-    def _stay(self, prefix: Network) -> None:
-        with self._lock:
-            self._announcing.stay(prefix)
-        self._woken.set()
 
     def _has_left(self, prefix: Network) -> bool:
         with self._lock:
@@ -204,6 +208,10 @@ class Anycast:
     def _turn(self, health: Health, now_s: float) -> None:
         if self._passes_until_s is not None and now_s > self._passes_until_s and not self._has_connections:
             self._leave_when_empty()
+        if self._holds_until_s is not None and now_s > self._holds_until_s:
+            self._holds_until_s = None
+            with self._lock:
+                self._announcing.hold(())
         with self._lock:
             wanted = self._announcing.step(health, now_s)
         if wanted != self._said:
@@ -216,7 +224,7 @@ class Anycast:
             is_news = self._say(wanted)
         except BirdTrouble as error:
             self._note(str(error))
-            self._due_s = now_s + _AGAIN_S
+            self._due_s = now_s + _TROUBLE_S
         else:
             self._note(None)
             self._due_s = now_s + (_AGAIN_S if is_news else _CHECK_S)
