@@ -138,30 +138,34 @@ def _anycast(
     parser: argparse.ArgumentParser, read: argparse.Namespace, addresses: tuple[Address, ...]
 ) -> AnycastSettings | None:
     if not read.anycast:
-        for flag in ("anycast_community", "anycast_drain_community", "anycast_pass_to"):
-            if getattr(read, flag):
+        for flag, value in vars(read).items():
+            if flag.startswith(("anycast_", "bird_")) and value not in (None, []):
                 parser.error(f"--{flag.replace('_', '-')} is for --anycast PREFIX, which is not given")
-        if read.anycast_med is not None:
-            parser.error("--anycast-med is for --anycast PREFIX, which is not given")
         return None
     prefixes = tuple(dict.fromkeys(read.anycast))
     for prefix in prefixes:
         own = [address for address in addresses if address.version == prefix.version]
         if not any(address.is_unspecified or address in prefix for address in own):
             parser.error(f"--anycast {prefix}: no --edge-ip is in it, so nobody would be served there")
-    if not 0 <= read.anycast_leave_s <= _MOST_LEAVE_S:
-        parser.error(f"--anycast-leave-s {read.anycast_leave_s}: 0 to {_MOST_LEAVE_S} seconds")
+    leave_s = Policy(prefixes).leave_s if read.anycast_leave_s is None else read.anycast_leave_s
+    if not 0 <= leave_s <= _MOST_LEAVE_S:
+        parser.error(f"--anycast-leave-s {leave_s}: 0 to {_MOST_LEAVE_S} seconds")
     if read.anycast_med is not None and not 0 <= read.anycast_med < LAST_RESORT_MED:
         parser.error(f"--anycast-med {read.anycast_med}: 0 to {LAST_RESORT_MED - 1}")
     usual = Terms(tuple(read.anycast_community), read.anycast_med)
     leaving = Policy(prefixes).leaving
     if read.anycast_drain_community:
         leaving = Terms(tuple(read.anycast_drain_community), leaving.med)
-    for version in (4, 6):
-        if len([address for address in read.anycast_pass_to if address.version == version]) > 1:
-            parser.error(f"--anycast-pass-to: give one IPv{version} address, of one other PoP")
-    policy = Policy(prefixes, usual, leaving, read.anycast_leave_s, tuple(read.anycast_pass_to))
-    return AnycastSettings(policy, read.bird_socket.absolute(), read.bird_include.absolute())
+    for address in read.anycast_pass_to:
+        if address.is_unspecified or any(address in prefix for prefix in prefixes):
+            parser.error(f"--anycast-pass-to {address}: give the other PoP's address on a link between the two")
+        if len([other for other in read.anycast_pass_to if other.version == address.version]) > 1:
+            parser.error(f"--anycast-pass-to: give one IPv{address.version} address, of one other PoP")
+        if all(prefix.version != address.version for prefix in prefixes):
+            parser.error(f"--anycast-pass-to {address}: no --anycast PREFIX is of IPv{address.version}")
+    policy = Policy(prefixes, usual, leaving, leave_s, tuple(read.anycast_pass_to))
+    socket, include = read.bird_socket or BIRD_SOCKET, read.bird_include or BIRD_INCLUDE
+    return AnycastSettings(policy, socket.absolute(), include.absolute())
 
 
 def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> ExchangeSettings | None:
@@ -252,10 +256,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--anycast-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
     add("--anycast-med", type=int, metavar="N", help="default: none")
     add("--anycast-drain-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
-    add("--anycast-leave-s", type=int, default=3, metavar="S", help="between worse terms and withdrawal")
+    add("--anycast-leave-s", type=int, metavar="S", help="between worse terms and withdrawal; default 3")
     add("--anycast-pass-to", type=_address, action="append", default=[], metavar="IP", help="one of each family")
-    add("--bird-socket", type=Path, default=BIRD_SOCKET, metavar="PATH", help=f"default {BIRD_SOCKET}")
-    add("--bird-include", type=Path, default=BIRD_INCLUDE, metavar="FILE", help=f"default {BIRD_INCLUDE}")
+    add("--bird-socket", type=Path, metavar="PATH", help=f"default {BIRD_SOCKET}")
+    add("--bird-include", type=Path, metavar="FILE", help=f"default {BIRD_INCLUDE}")
     return parser
 
 

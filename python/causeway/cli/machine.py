@@ -108,9 +108,11 @@ def doctor(
     output: Annotated[
         Format, typer.Option("-o", "--output", help="How to print the answer.", show_default=True)
     ] = Format.TABLE,
+    anycast: flags.Anycast = None,
+    bird_socket: flags.BirdSocket = None,
 ) -> None:
     """Say what this machine can do, what it cannot, why, and what that means."""
-    _become("causeway.edge.doctor", ["-o", str(output)])
+    _become("causeway.edge.doctor", flags.flags({"output": output, "anycast": anycast, "bird_socket": bird_socket}))
 
 
 @app.command(cls=GroupedCommand)

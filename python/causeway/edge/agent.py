@@ -8,12 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from causeway.edge.alarms import Alarms
-from causeway.edge.anycast import Anycast
 from causeway.edge.episodes import Episodes
 from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
 from causeway.edge.named import named_thread
@@ -30,6 +29,9 @@ from causeway.model.report import (
 )
 from causeway.model.snapshot import edge_addresses
 from causeway.native import NativeError
+
+if TYPE_CHECKING:
+    from causeway.edge.anycast import Anycast
 
 log = logging.getLogger(__name__)
 

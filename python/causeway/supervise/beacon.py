@@ -6,6 +6,7 @@ away, and a routing daemon takes back what leads there: nobody has to act. Packe
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -24,23 +25,44 @@ class NoBeacon(Exception):
     """There can be none here; the message says why."""
 
 
+def why_none() -> str | None:
+    """Why there can be no beacon here, if so: one without a name is made and let go of."""
+    try:
+        handle = _open(b"")
+    except NoBeacon as error:
+        return str(error)
+    os.close(handle)
+    return None
+
+
+def _open(name: bytes) -> int:
+    """Raises NoBeacon."""
+    try:
+        handle = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise NoBeacon(f"/dev/net/tun cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.ioctl(handle, _TUNSETIFF, struct.pack("16sH22x", name, _IFF_TUN | _IFF_NO_PI))
+    except OSError as error:
+        os.close(handle)
+        is_taken = error.errno == errno.EBUSY
+        why = "another causeway has it" if is_taken else f"{error.strerror} (it takes CAP_NET_ADMIN)"
+        raise NoBeacon(f"the interface {name.decode() or 'of a beacon'} cannot be made: {why}") from error
+    return handle
+
+
 class Beacon:
     """Dark at first. It is lit while announcements are wanted and somebody serves."""
 
     def __init__(self) -> None:
         """Raises NoBeacon."""
+        self._handle = _open(DEVICE.encode())
         try:
-            self._handle = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise NoBeacon(f"/dev/net/tun cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.ioctl(self._handle, _TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), _IFF_TUN | _IFF_NO_PI))
             self._show(is_lit=False)
             _set_up()
         except OSError as error:
             os.close(self._handle)
-            why = "another causeway has it" if error.errno == 16 else f"{error.strerror} (it takes CAP_NET_ADMIN)"
-            raise NoBeacon(f"the interface {DEVICE} cannot be made: {why}") from error
+            raise NoBeacon(f"the link of {DEVICE} cannot be switched: {error.strerror}") from error
         self.is_lit = False
         self.is_wanted = False
         self._served_s = float("-inf")
