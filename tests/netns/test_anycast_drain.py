@@ -3,6 +3,8 @@
 ams has a control of its own, with nats-server, beside the edge that is drained; fra is a `causeway up`.
 """
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -43,6 +45,7 @@ class Fleet:
             for port, carrier in ((BY_ENGINE, "engine"), (BY_KERNEL, "kernel")):
                 echo = start_echo(programs, origin, greeting=f"{name} ", inside=self.world.router)
                 edge.create_application(f"tcp/{port}", f"tcp://{origin}:{echo}", x_causeway={"carrier": carrier})
+                edge.create_application(f"udp/{port}", f"udp://{origin}:{echo}", x_causeway={"carrier": carrier})
 
     def drain(self, *flags: str) -> None:
         with self.place:
@@ -90,6 +93,64 @@ def test_a_drain_loses_no_connection_of_the_engine_or_the_kernel(fleet: Fleet) -
         print(f"port {port}: {len(stream.results)} new connections, the longest gap {stream.gap_s() * 1000:.0f} ms")
     for connection in passed_on:
         connection.close()
+
+
+def test_a_drain_leaves_no_datagram_without_an_answer(fleet: Fleet) -> None:
+    """Sessions that send go on where they are until routers are told; new ones are in the other PoP at once."""
+    world = fleet.world
+    fleet.drain("--undo")
+    eventually(lambda: world.ways() == ["ams", "fra"], 30)
+    eventually(lambda: world.ask() == "ams", 10)
+    talks = [Talk(world, port) for port in (BY_ENGINE, BY_KERNEL)]
+    held = world.connect()  # so that the drain lasts
+    for talk in talks:
+        talk.start()
+    fleet.drain()
+    eventually(lambda: world.ask() == "fra", 10)
+    time.sleep(2.0)
+    assert world.ways() == ["ams", "fra"]
+    held.close()
+    time.sleep(1.0)
+    for talk in talks:
+        talk.end()
+        print(f"port {talk.port}: {talk.asked} datagrams, {talk.unanswered} without an answer")
+        assert talk.unanswered == 0
+    eventually(lambda: world.ways() == ["fra"], 90)
+
+
+class Talk(threading.Thread):
+    """One session that goes on, and a new one each time, every 50 ms."""
+
+    def __init__(self, world: World, port: int) -> None:
+        super().__init__()
+        self.world, self.port, self.asked, self.unanswered = world, port, 0, 0
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        with self.session() as old:
+            while not self._is_over.wait(0.05):
+                self.ask(old)
+                with self.session() as new:
+                    self.ask(new)
+
+    def session(self) -> socket.socket:
+        with self.world.client:
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.settimeout(2.0)
+        made.connect((ADDRESS, self.port))
+        return made
+
+    def ask(self, session: socket.socket) -> None:
+        self.asked += 1
+        try:
+            session.send(b"hello")
+            self.unanswered += session.recv(100) != b"hello"
+        except OSError:
+            self.unanswered += 1
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.join()
 
 
 def test_a_drain_that_is_undone_loses_no_connection_either(fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ from support.namespaces import Namespace, Namespaces
 from support.patience import eventually
 from support.program import need
 
-from causeway.edge.passing import NoPassing, Passing
+from causeway.edge.passing import NoPassing, Passing, Stage
 from causeway.supervise.beacon import ALONE_S, DEVICE, STEADY_S, Beacon, NoBeacon
 
 
@@ -100,12 +100,15 @@ def ruleset() -> str:
 
 def test_connections_of_both_families_are_passed_on_until_that_ends(passing: Passing) -> None:
     assert len(passing.prefixes) == 3
-    passing.begin()
-    passing.begin()  # once more is the same
+    passing.to(Stage.LEARNING)
+    assert ruleset().count("update @kept") == 2
+    passing.to(Stage.PASSING)
+    passing.to(Stage.PASSING)  # once more is the same
+    assert ruleset().count("!= @kept") == 2
     for words in ("dup to 198.18.4.2", "dup to 2001:db8:4::2", "198.18.100.0/24", "2001:db8:7::/48"):
         assert ruleset().count(words) >= 1
     assert ruleset().count("tcp flags syn") == 2
-    passing.begin_no_more()
+    passing.to(Stage.ENDING)
     assert "tcp flags syn" not in ruleset()
     assert ruleset().count("dup to") == 2
     passing.end()
@@ -116,4 +119,4 @@ def test_connections_of_both_families_are_passed_on_until_that_ends(passing: Pas
 def test_where_nft_is_not_installed_that_is_said(passing: Passing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(NoPassing, match="install nftables"):
-        passing.begin()
+        passing.to(Stage.LEARNING)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from causeway.edge.announcing import Announcing, Health
 from causeway.edge.bird import BirdTrouble
 from causeway.edge.bird_socket import ask, write_include
 from causeway.edge.named import named_thread
-from causeway.edge.passing import NoPassing, Passing
+from causeway.edge.passing import NoPassing, Passing, Stage
 from causeway.model.anycast import Announcements, Policy, community_text
 from causeway.model.application import Address, Network
 from causeway.model.report import Announced, AnycastState, Report
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 _TURN_S = 0.5
 _CHECK_S = 5.0  # so often BIRD is asked whether it has our routes
 _AGAIN_S, _TROUBLE_S = 1.0, 2.0  # after news, and after trouble
-_HANDSHAKE_S = 0.5
+_LEARNING_S = 2.0  # for handshakes to end, and for clients of UDP to be heard
 _LEAST_PASSING_S = 3.0  # until a report says what there is after ports were closed, or opened
 
 
@@ -89,13 +90,14 @@ class Anycast:
         if self._passing is None or self._hurries or self._is_over:
             return False
         if not self._passing.is_on:
-            if not self._pass(self._passing.begin):
+            if not self._pass(partial(self._passing.to, Stage.LEARNING)):
                 return False
             log.info("anycast: new connections are passed on to %s", ", ".join(map(str, self._policy.pass_to)))
             self._holds_until_s = None
             with self._lock:
                 self._announcing.hold(self._passing.prefixes)
-            time.sleep(_HANDSHAKE_S)  # ports close next, and with them what is half open
+            time.sleep(_LEARNING_S)  # ports close next, and with them what is half open
+            self._pass(partial(self._passing.to, Stage.PASSING))
         return set(self._passing.prefixes) == set(self._policy.prefixes)
 
     def leave(self) -> None:
@@ -148,7 +150,7 @@ class Anycast:
     def _stay_after_all(self) -> None:
         self._passes_until_s = None
         if self._passing and self._passing.is_on:
-            self._pass(self._passing.begin_no_more)
+            self._pass(partial(self._passing.to, Stage.ENDING))
         self._holds_until_s = time.monotonic() + _LEAST_PASSING_S
 
     def _pass(self, act: Callable[[], None]) -> bool:

@@ -1,13 +1,15 @@
 """New connections go on to another PoP while this one drains: the kernel passes their packets on, by nftables.
 
-What began here goes on here, since only flows whose first SYN was passed on are. When routers lead clients to the other
-PoP, such a flow is there already, and nobody notices. UDP has no first packet that says so, and is not passed on.
+What began here goes on here: of TCP, flows are passed on whose first SYN was. UDP has no first packet, so who sends is
+noted for a moment, and strangers are passed on from then on. When routers lead clients to the other PoP, such a flow is
+there already, and nobody notices.
 """
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable
+from enum import Enum
 
 from causeway.model.application import Address, Network
 
@@ -18,31 +20,41 @@ _WITHIN_S = 5.0
 _FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 
 
+class Stage(Enum):
+    LEARNING = 1  # ports are open: new connections are passed on, who sends datagrams is noted
+    PASSING = 2  # ports close: datagrams of others are passed on, too
+    ENDING = 3  # new ones are served here again
+
+
 class NoPassing(Exception):
     """The kernel cannot be told; the message says why."""
 
 
-def rules(prefixes: Iterable[Network], gateways: Iterable[Address], *, takes_new: bool) -> str:
+def rules(prefixes: Iterable[Network], gateways: Iterable[Address], stage: Stage) -> str:
     """What nft is to read: a table for each family that has a gateway. Flows that were passed on stay so."""
     prefixes, parts = tuple(prefixes), []
     for gateway in gateways:
         family, kind = _FAMILIES[gateway.version]
         to = ", ".join(str(prefix) for prefix in prefixes if prefix.version == gateway.version)
-        if not to:
-            continue
-        flow, passed = f"{family} saddr . tcp sport . {family} daddr . tcp dport", "passed"
-        first = f"{family} daddr {{ {to} }} tcp flags & (fin | syn | rst | ack) == syn update @{passed} {{ {flow} }}"
-        parts.append(
-            f"add table {family} {_TABLE}\n"
-            f"add set {family} {_TABLE} {passed} {{ type {kind} . inet_service . {kind} . inet_service; "
-            f"size {_MOST_FLOWS}; flags dynamic,timeout; timeout {_IDLE}; }}\n"
-            f"add chain {family} {_TABLE} incoming {{ type filter hook prerouting priority raw; policy accept; }}\n"
-            f"flush chain {family} {_TABLE} incoming\n"
-            + (f"add rule {family} {_TABLE} incoming {first}\n" if takes_new else "")
-            + f"add rule {family} {_TABLE} incoming {family} daddr {{ {to} }} meta l4proto tcp {flow} @{passed} "
-            f"update @{passed} {{ {flow} }} dup to {gateway} drop\n"
-        )
-    return "".join(parts)
+        table, ours = f"{family} {_TABLE}", f"{family} daddr {{ {to} }}"
+        flow = f"meta l4proto . {family} saddr . th sport . {family} daddr . th dport"
+        first = f"{ours} tcp flags & (fin | syn | rst | ack) == syn update @passed {{ {flow} }}"
+        learn = f"{ours} meta l4proto udp update @kept {{ {flow} }}"
+        strange = f"{ours} meta l4proto udp {flow} != @kept update @passed {{ {flow} }}"
+        passed = f"{ours} meta l4proto {{ tcp, udp }} {flow} @passed update @passed {{ {flow} }} dup to {gateway} drop"
+        wanted = {Stage.LEARNING: [first, learn], Stage.PASSING: [first, strange], Stage.ENDING: []}[stage]
+        keys = f"type inet_proto . {kind} . inet_service . {kind} . inet_service"
+        parts += [
+            f"add table {table}",
+            *(
+                f"add set {table} {name} {{ {keys}; size {_MOST_FLOWS}; flags dynamic,timeout; timeout {_IDLE}; }}"
+                for name in ("passed", "kept")
+            ),
+            f"add chain {table} incoming {{ type filter hook prerouting priority raw; policy accept; }}",
+            f"flush chain {table} incoming",
+            *(f"add rule {table} incoming {rule}" for rule in (*wanted, passed)),
+        ]
+    return "\n".join([*parts, ""])
 
 
 def removal(gateways: Iterable[Address]) -> str:
@@ -59,15 +71,10 @@ class Passing:
         self._gateways = gateways
         self.is_on = False
 
-    def begin(self) -> None:
-        """Pass new connections on from now on. Raises NoPassing."""
-        _nft(rules(self.prefixes, self._gateways, takes_new=True))
-        self.is_on = True
-
-    def begin_no_more(self) -> None:
-        """Those that were passed on are so until they end; new ones are served here. Raises NoPassing."""
-        self.is_on = False
-        _nft(rules(self.prefixes, self._gateways, takes_new=False))
+    def to(self, stage: Stage) -> None:
+        """Raises NoPassing."""
+        self.is_on = stage is not Stage.ENDING
+        _nft(rules(self.prefixes, self._gateways, stage))
 
     def end(self) -> None:
         """Raises NoPassing."""
