@@ -39,7 +39,8 @@ class Fleet:
         self.edge = Outpost(programs, self.folder / "ams-1", self.nats.url, "ams-1", ADDRESS, *flags)
         with self.place:
             self.edge.start()
-        self.world.pops["fra"].edge.start()
+        self.world.pops["fra"].heal()
+        self.world.pops["fra"].await_readiness()
         for name, edge in {"ams": self.control, "fra": self.world.pops["fra"].edge}.items():
             origin = f"198.18.{POPS[name]}.1"  # in the router, so that the kernel may carry
             for port, carrier in ((BY_ENGINE, "engine"), (BY_KERNEL, "kernel")):

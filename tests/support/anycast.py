@@ -25,6 +25,7 @@ from support.program import Program, Programs, need, run
 ADDRESS, PORT = "198.18.100.7", 7000
 PAGE = Path(__file__).parents[2] / "docs/anycast.md"
 POPS = {"ams": 2, "fra": 3}
+START_S = 60.0  # of a machine that may be busy with other tests
 _ROUTER = """
 log stderr all;
 router id 198.18.1.2;
@@ -118,8 +119,7 @@ class Pop:
 
     def serve(self) -> "Pop":
         """Have the application there that is asked for; its origin says which PoP it is in."""
-        if not self.edge.program:
-            self.edge.start()
+        self.await_readiness()
         self.edge.create_application(f"tcp/{PORT}", f"tcp://198.18.{self.number}.2:{self.origin}")
         return self
 
@@ -130,14 +130,15 @@ class Pop:
         self.edge.kill_all()
 
     def heal(self) -> None:
-        """Everything of it runs, as far as it has ended."""
+        """Start everything of it that has ended; `await_readiness` is for afterwards."""
         self._world.join_again()
         if not (self.bird.program and self.bird.program.is_running):
             self.bird.start()
-        if not self.edge.program:
-            self.serve()
-        elif not self.edge.program.is_running:
-            self.edge.start()
+        if not (self.edge.program and self.edge.program.is_running):
+            self.edge.launch()
+
+    def await_readiness(self) -> None:
+        eventually(lambda: self.edge.readiness().status_code == 200, START_S)
 
     def anycast(self) -> dict[str, Any]:
         """What `causeway status` has of it."""
