@@ -162,6 +162,18 @@ class RemoteStatus(TypedDict):
     rollout: NotRequired[int | None]  # the open one, where it has reached the edge
 
 
+class Announced(TypedDict):
+    prefix: str
+    state: str  # announced, leaving, withdrawn
+    communities: list[str]
+    med: int | None
+
+
+class AnycastStatus(TypedDict):
+    prefixes: list[Announced]
+    trouble: str | None
+
+
 class EdgeStatus(TypedDict):
     name: str
     version: int
@@ -176,6 +188,7 @@ class EdgeStatus(TypedDict):
     detections: NotRequired[list[Detection]]  # attacks of sources, the newest last
     guard: NotRequired[Guard]
     mitigation: NotRequired[MitigationSummary]
+    anycast: NotRequired[AnycastStatus | None]
     memory: NotRequired[dict[str, int] | None]
     port_pressure: NotRequired[list[PortPressure]]
     remote: NotRequired[RemoteStatus]  # an edge of another machine

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from causeway.edge.agent import Agent
+from causeway.model.report import Report
 from causeway.serving import Serving
 from causeway.settings import Settings
 from causeway.supervise.line import Line
@@ -49,18 +50,19 @@ class Outpost(Serving):
         if path == "/healthz":
             return 200, {"status": "alive"}
         if path == "/readyz":
-            reason, version = self._readiness()
-            told = {"ready": reason is None, "reason": reason, "version": version}
-            return 200 if reason is None else 503, {**told, "is_connected": self._exchange.is_connected}
+            report = self._agent.observe()
+            reason = self._why_not_ready(report)
+            told = {"ready": reason is None, "reason": reason, "version": report.version}
+            more = {"anycast": report.anycast} if report.anycast else {}
+            return 200 if reason is None else 503, {**told, "is_connected": self._exchange.is_connected, **more}
         where = self._exchange.url
         return 404, {"reason": f"this is an edge: the API is where its control runs, which is reached over {where}"}
 
-    def _readiness(self) -> tuple[str | None, int]:
-        report = self._agent.observe()
+    def _why_not_ready(self, report: Report) -> str | None:
         if self._why_not or report.is_draining:
-            return self._why_not or "the edge is draining", report.version
+            return self._why_not or "the edge is draining"
         missing = self._exchange.refusal or "no snapshot has come from control yet"
-        return (None if report.version else missing), report.version
+        return None if report.version else missing
 
     async def keep(self) -> None:
         """Agent and exchange have threads of their own."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from causeway.edge.agent import Agent
+    from causeway.edge.anycast import Anycast
     from causeway.edge.name_server import NameServer
     from causeway.exchange.bus import EdgeSide
     from causeway.exchange.identity import Identity
@@ -101,13 +102,26 @@ def _come_up(
     engine = take_over(settings, link) if link else start_engine(settings)
     pulse(engine, line)
     exchange = exchange or side()
-    agent = Agent(engine, exchange, Mitigation(engine))
+    agent = Agent(engine, exchange, Mitigation(engine), _anycast(settings, line))
     agent.start()
     if link:
         _await_control(link)
     else:
         prepare()
     return agent, exchange
+
+
+def _anycast(settings: Settings, line: Line) -> Anycast | None:
+    told = settings.anycast
+    if told is None:
+        return None
+    from causeway.edge.anycast import Anycast, Where  # most machines have no BGP
+    from causeway.supervise.beacon import DEVICE
+
+    where = Where(told.bird_socket, told.bird_include, DEVICE)
+    return Anycast(
+        told.policy, where, lambda is_lit: line.say("announces", is_lit=is_lit), has_peers=settings.is_outpost
+    )
 
 
 def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket.socket | None) -> Serving:

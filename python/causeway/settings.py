@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from causeway.model.anycast import LAST_RESORT_MED, Community, Policy, Terms, parse_anycast, parse_community
 from causeway.model.application import Address, Network
 from causeway.model.edge import is_edge_name
 from causeway.model.hostname import hostname
@@ -19,12 +20,15 @@ from causeway.model.origin_policy import parse_network
 
 TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
+BIRD_SOCKET, BIRD_INCLUDE = Path("/run/bird/bird.ctl"), Path("/etc/bird/causeway.conf")
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{40,}", re.ASCII)
 _MOST_WORKERS = 256
 DISPATCH = FAST_PATH = GUARD = ("auto", "on", "off")
 _MOST_DRAIN_S = 86_400
 _MOST_BAKE_S = 3_600
 DEFAULT_TTL_S, _MOST_TTL_S = 20, 3600  # silent for 5 s, seen within 1: an edge that died is asked for 26 s at most
+_MOST_LEAVE_S = 30
+LEAVE_SLACK_S = 4.0  # for BIRD, before an edge that stops closes its ports all the same
 _LEAST_FLOWS, _MOST_FLOWS = 1024, 16_000_000  # in the kernel
 
 
@@ -61,6 +65,15 @@ class DnsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AnycastSettings:
+    """What is announced through the operator's BIRD, and how that is reached."""
+
+    policy: Policy
+    bird_socket: Path
+    bird_include: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     data_dir: Path
     api_host: Address
@@ -83,6 +96,7 @@ class Settings:
     public_addresses: tuple[Address, ...] = ()
     location: tuple[float, float] | None = None
     dns: DnsSettings | None = None
+    anycast: AnycastSettings | None = None
 
     @property
     def is_outpost(self) -> bool:
@@ -140,6 +154,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         public_addresses=_public(parser, read.public_ip),
         location=read.location,
         dns=_dns(parser, read),
+        anycast=_anycast(parser, read, addresses),
     )
 
 
@@ -165,6 +180,40 @@ def _dns(parser: argparse.ArgumentParser, read: argparse.Namespace) -> DnsSettin
     if not 1 <= ttl_s <= _MOST_TTL_S:
         parser.error(f"--dns-ttl-s {ttl_s}: 1 to {_MOST_TTL_S} seconds")
     return DnsSettings(tuple(dict.fromkeys(read.dns)), tuple(name for name in names if name), ttl_s)
+
+
+def _anycast(
+    parser: argparse.ArgumentParser, read: argparse.Namespace, addresses: tuple[Address, ...]
+) -> AnycastSettings | None:
+    if not read.anycast:
+        for flag, value in vars(read).items():
+            if flag.startswith(("anycast_", "bird_")) and value not in (None, []):
+                parser.error(f"--{flag.replace('_', '-')} is for --anycast PREFIX, which is not given")
+        return None
+    prefixes = tuple(dict.fromkeys(read.anycast))
+    for prefix in prefixes:
+        own = [address for address in addresses if address.version == prefix.version]
+        if not any(address.is_unspecified or address in prefix for address in own):
+            parser.error(f"--anycast {prefix}: no --edge-ip is in it, so nobody would be served there")
+    leave_s = Policy(prefixes).leave_s if read.anycast_leave_s is None else read.anycast_leave_s
+    if not 0 <= leave_s <= _MOST_LEAVE_S:
+        parser.error(f"--anycast-leave-s {leave_s}: 0 to {_MOST_LEAVE_S} seconds")
+    if read.anycast_med is not None and not 0 <= read.anycast_med < LAST_RESORT_MED:
+        parser.error(f"--anycast-med {read.anycast_med}: 0 to {LAST_RESORT_MED - 1}")
+    usual = Terms(tuple(read.anycast_community), read.anycast_med)
+    leaving = Policy(prefixes).leaving
+    if read.anycast_drain_community:
+        leaving = Terms(tuple(read.anycast_drain_community), leaving.med)
+    for address in read.anycast_pass_to:
+        if address.is_unspecified or any(address in prefix for prefix in prefixes):
+            parser.error(f"--anycast-pass-to {address}: give the other PoP's address on a link between the two")
+        if len([other for other in read.anycast_pass_to if other.version == address.version]) > 1:
+            parser.error(f"--anycast-pass-to: give one IPv{address.version} address, of one other PoP")
+        if all(prefix.version != address.version for prefix in prefixes):
+            parser.error(f"--anycast-pass-to {address}: no --anycast PREFIX is of IPv{address.version}")
+    policy = Policy(prefixes, usual, leaving, leave_s, tuple(read.anycast_pass_to))
+    socket, include = read.bird_socket or BIRD_SOCKET, read.bird_include or BIRD_INCLUDE
+    return AnycastSettings(policy, socket.absolute(), include.absolute())
 
 
 def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> ExchangeSettings | None:
@@ -275,6 +324,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--rollout-bake-s", type=float, default=8.0, metavar="S", help="each stage of a rollout is looked at so long")
     add("--exchange-plain", action="store_true", help="allow nats:// to another machine")
+    add("--anycast", type=_anycast_prefix, action="append", default=[], metavar="PREFIX", help="announced by BIRD")
+    add("--anycast-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
+    add("--anycast-med", type=int, metavar="N", help="default: none")
+    add("--anycast-drain-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
+    add("--anycast-leave-s", type=int, metavar="S", help="between worse terms and withdrawal; default 3")
+    add("--anycast-pass-to", type=_address, action="append", default=[], metavar="IP", help="one of each family")
+    add("--bird-socket", type=Path, metavar="PATH", help=f"default {BIRD_SOCKET}")
+    add("--bird-include", type=Path, metavar="FILE", help=f"default {BIRD_INCLUDE}")
     return parser
 
 
@@ -317,3 +374,17 @@ def _network(text: str) -> Network:
         return parse_network(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a prefix such as 10.0.0.0/8: {error}") from None
+
+
+def _anycast_prefix(text: str) -> Network:
+    try:
+        return parse_anycast(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a prefix such as 198.18.100.7/32: {error}") from None
+
+
+def _community(text: str) -> Community:
+    try:
+        return parse_community(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None

@@ -15,7 +15,7 @@ from causeway.cli.render import Format, Output, bytes_text, duration_text, hint,
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import EdgeStatus
+    from causeway.client import AnycastStatus, EdgeStatus
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -136,7 +136,22 @@ def content_text(edge: EdgeStatus) -> str:
 
 
 def state_text(edge: EdgeStatus, newest: int) -> str:
-    """The first that is true: silent, draining, behind and why, refused ports, serving."""
+    """The first that is true: silent, draining, behind and why, refused ports, serving; and what routers are told."""
+    told = edge.get("anycast")
+    is_silent = bool((remote := edge.get("remote")) and remote["is_silent"])
+    return _own_state(edge, newest) + (_anycast_text(told) if told and not is_silent else "")
+
+
+def _anycast_text(told: AnycastStatus) -> str:
+    if told["trouble"]:
+        return "; anycast: see causeway status"
+    by_state: dict[str, list[str]] = {}
+    for at in told["prefixes"]:
+        by_state.setdefault(at["state"], []).append(at["prefix"])
+    return "".join(f", {state} {' '.join(prefixes)}" for state, prefixes in by_state.items())
+
+
+def _own_state(edge: EdgeStatus, newest: int) -> str:
     remote = edge.get("remote")
     if remote and remote["is_silent"]:
         return f"silent for {duration_text(remote['silent_s'])}"

@@ -57,6 +57,14 @@ def up(
             help="How long each stage of a rollout is looked at. Default: 8.",
         ),
     ] = None,
+    anycast: flags.Anycast = None,
+    anycast_community: flags.AnycastCommunities = None,
+    anycast_med: flags.AnycastMed = None,
+    anycast_drain_community: flags.AnycastDrainCommunities = None,
+    anycast_leave_s: flags.AnycastLeaveS = None,
+    anycast_pass_to: flags.AnycastPassTo = None,
+    bird_socket: flags.BirdSocket = None,
+    bird_include: flags.BirdInclude = None,
 ) -> None:
     """Start an edge, its API and its control plane on this machine.
 
@@ -100,6 +108,14 @@ def edge(
     exchange_token_file: flags.TokenFile = None,
     exchange_ca: flags.Ca = None,
     exchange_plain: flags.Plain = False,
+    anycast: flags.Anycast = None,
+    anycast_community: flags.AnycastCommunities = None,
+    anycast_med: flags.AnycastMed = None,
+    anycast_drain_community: flags.AnycastDrainCommunities = None,
+    anycast_leave_s: flags.AnycastLeaveS = None,
+    anycast_pass_to: flags.AnycastPassTo = None,
+    bird_socket: flags.BirdSocket = None,
+    bird_include: flags.BirdInclude = None,
 ) -> None:
     """Start an edge that takes what it serves from control on another machine.
 
@@ -113,9 +129,11 @@ def doctor(
     output: Annotated[
         Format, typer.Option("-o", "--output", help="How to print the answer.", show_default=True)
     ] = Format.TABLE,
+    anycast: flags.Anycast = None,
+    bird_socket: flags.BirdSocket = None,
 ) -> None:
     """Say what this machine can do, what it cannot, why, and what that means."""
-    _become("causeway.edge.doctor", ["-o", str(output)])
+    _become("causeway.edge.doctor", flags.flags({"output": output, "anycast": anycast, "bird_socket": bird_socket}))
 
 
 @app.command(cls=GroupedCommand)

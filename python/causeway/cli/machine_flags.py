@@ -128,6 +128,48 @@ Plain = Annotated[
     bool,
     typer.Option("--exchange-plain", help="Allow nats:// to another machine, where the network between is private."),
 ]
+Anycast = Annotated[
+    list[str] | None,
+    typer.Option("--anycast", metavar="PREFIX", help="Have BIRD announce it while this edge serves (repeatable)."),
+]
+AnycastCommunities = Annotated[
+    list[str] | None,
+    typer.Option("--anycast-community", metavar="A:B[:C]", help="Goes along with it (repeatable). Default: none."),
+]
+AnycastMed = Annotated[
+    int | None,
+    typer.Option("--anycast-med", metavar="N", help="Of several edges behind one neighbour, the lowest is taken."),
+]
+AnycastDrainCommunities = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--anycast-drain-community",
+        metavar="A:B[:C]",
+        help="Goes along instead before it is withdrawn (repeatable). Default: 65535:0, graceful shutdown.",
+    ),
+]
+AnycastLeaveS = Annotated[
+    int | None,
+    typer.Option("--anycast-leave-s", metavar="S", help="How long before it is withdrawn. Default: 3."),
+]
+AnycastPassTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--anycast-pass-to",
+        metavar="IP",
+        help="While this edge drains, new connections go on to this edge of another PoP, over a link between the two.",
+    ),
+]
+BirdSocket = Annotated[
+    Path | None,
+    typer.Option("--bird-socket", metavar="PATH", help="Of the BIRD that announces. Default: /run/bird/bird.ctl."),
+]
+BirdInclude = Annotated[
+    Path | None,
+    typer.Option(
+        "--bird-include", metavar="FILE", help="Written for bird.conf to include. Default: /etc/bird/causeway.conf."
+    ),
+]
 
 
 def flags(given: Mapping[str, object]) -> list[str]:

@@ -24,6 +24,7 @@ from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
     from causeway.client import (
+        AnycastStatus,
         Course,
         EdgeStatus,
         FlowPath,
@@ -122,6 +123,7 @@ def _edge_fields(edge: EdgeStatus) -> list[tuple[str, str]]:
         *([("fast path", _fast_path_text(path))] if (path := edge.get("flow_path")) else []),
         *([("guard", _guard_text(guard))] if (guard := edge.get("guard")) else []),
         *([("mitigation", mitigation_text(told))] if (told := edge.get("mitigation")) else []),
+        *([("anycast", anycast_text(announced))] if (announced := edge.get("anycast")) else []),
         *([("memory", _memory_text(memory))] if (memory := edge.get("memory")) else []),
         *([("workers", _workers_text(edge))] if edge.get("workers_replaced_total") else []),
         *(("source ports", _ports_text(pressure)) for pressure in edge.get("port_pressure", ())),
@@ -170,6 +172,15 @@ def mitigation_text(told: MitigationSummary) -> str:
     judged = "the kernel judges packets" if told["is_attached"] else "the kernel judges packets when it has to"
     held = f"{told['rules']} rules, {told['holds']} applications held, " if told["rules"] or told["holds"] else ""
     return f"on, {judged}, {held}{told['attacks']} attacks going on"
+
+
+def anycast_text(told: AnycastStatus) -> str:
+    """Each prefix and how routers hear of it; and why they may not, which may be long."""
+    said = []
+    for at in told["prefixes"]:
+        attributes = ", ".join([*at["communities"], *([f"MED {at['med']}"] if at["med"] is not None else [])])
+        said.append(f"{at['prefix']} {at['state']}" + (f" ({attributes})" if attributes else ""))
+    return ", ".join(said) + (f"; {told['trouble']}" if told["trouble"] else "")
 
 
 def _memory_text(memory: dict[str, int]) -> str:

@@ -71,6 +71,7 @@ def _edge(name: str, report: Report) -> dict[str, object]:
         "detections": msgspec.to_builtins(report.detections),
         "guard": msgspec.to_builtins(report.guard),
         "mitigation": _mitigation(report),
+        "anycast": msgspec.to_builtins(report.anycast),
         "memory": msgspec.to_builtins(report.memory),
         "port_pressure": msgspec.to_builtins(report.port_pressure),
         "overlay": msgspec.to_builtins(report.overlay),

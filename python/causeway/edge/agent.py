@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,7 +16,7 @@ from causeway.edge.alarms import Alarms
 from causeway.edge.episodes import Episodes
 from causeway.edge.mitigation import GuardEngine, Mitigation, policy_of
 from causeway.edge.named import named_thread
-from causeway.exchange.bus import EdgeRefused, EdgeSide
+from causeway.exchange.bus import LEAVING, EdgeRefused, EdgeSide
 from causeway.model.mitigation import Look, Plan, PlanReport, decode_look, decode_plan, decode_plan_report
 from causeway.model.report import (
     ApplyReport,
@@ -27,8 +27,11 @@ from causeway.model.report import (
     decode_apply_report,
     decode_report,
 )
-from causeway.model.snapshot import content_digest
+from causeway.model.snapshot import content_digest, edge_addresses
 from causeway.native import NativeError
+
+if TYPE_CHECKING:
+    from causeway.edge.anycast import Anycast
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +70,17 @@ class EngineFailed(Exception):
 class Agent:
     """One edge on the exchange."""
 
-    def __init__(self, engine: Engine, exchange: EdgeSide, mitigation: Mitigation | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        exchange: EdgeSide,
+        mitigation: Mitigation | None = None,
+        anycast: Anycast | None = None,
+    ) -> None:
         self._engine = engine
         self._exchange = exchange
         self._mitigation = mitigation
+        self._anycast = anycast
         self._snapshot: bytes | None = None
         self._content: tuple[int, str] | None = None  # the version of that snapshot, and the digest of what it says
         self._applying = threading.Lock()
@@ -92,6 +102,8 @@ class Agent:
             log.warning("bans on disk were not taken up: %s", report.bans_not_believed)
         if self._mitigation:
             self._mitigation.start()
+        if self._anycast:
+            self._anycast.start()
         self._exchange.attach(self)
         self._thread.start()
 
@@ -101,10 +113,15 @@ class Agent:
         Raises:
             EdgeRefused: nothing was changed.
         """
+        anycast = self._anycast if self._anycast and self._anycast.has_peers else None
+        if anycast and not anycast.make_way(edge_addresses(snapshot)):
+            raise EdgeRefused(LEAVING, "clients are sent elsewhere first")
         with self._applying:
             report = self._apply(snapshot)
             self._snapshot = snapshot
             self._content = report.version, content_digest(snapshot)
+            if anycast:
+                anycast.stay(edge_addresses(snapshot))
             if self._mitigation:
                 self._mitigation.set_policy(policy_of(snapshot))
         if report.not_kept:
@@ -125,6 +142,8 @@ class Agent:
                 attacks = [*told.attacks, *attacks]
             found = (one[1] for one in (applied, self._content) if one and one[0] == report.version)
             report = msgspec.structs.replace(report, attacks=attacks, content=next(found, None))
+            if self._anycast:
+                report = self._anycast.see(report)
             self._exchange.publish(report)
             for line in self._alarms.lines(report):
                 log.log(line.level, "%s", line.text)
@@ -202,6 +221,8 @@ class Agent:
             self._is_stopping = True
         if self._mitigation:
             self._mitigation.stop()  # the other process decides from now on
+        if self._anycast:
+            self._anycast.stop()
         return moved
 
     def open_flows(self) -> int:
@@ -211,14 +232,21 @@ class Agent:
     def stop(self, drain_s: float) -> int:
         """Close the ports, let flows of the engine end for `drain_s`, answer how many had to be cut.
 
-        What the kernel carries goes on.
+        Before that, clients are sent elsewhere, where anycast does it. What the kernel carries goes on.
 
         A second call with a shorter time, while the first one waits, cuts what is left.
         """
-        self._is_stopping = True
+        anycast, is_first, self._is_stopping = self._anycast, not self._is_stopping, True
+        if anycast and not is_first:
+            anycast.hurry()
+        passes = bool(anycast and anycast.pass_on())
+        if anycast and not passes:
+            anycast.leave()
         if self._mitigation:
             self._mitigation.stop()
         cut = self._engine.drain(int(drain_s * 1000))
+        if anycast and passes:
+            anycast.leave()
         self._is_over = True
         self._woken.set()
         if self._thread.is_alive():

@@ -7,9 +7,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypedDict, cast
 
 from causeway import native
+from causeway.edge.bird import BirdTrouble
+from causeway.edge.bird_socket import ask
+from causeway.model.anycast import parse_anycast
+from causeway.premises import is_local
+from causeway.settings import BIRD_SOCKET
+from causeway.supervise.beacon import why_none
 
 
 class Capability(TypedDict):
@@ -23,9 +30,15 @@ class Capability(TypedDict):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="causeway doctor", description="Say what this machine can do.")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    output = parser.parse_args(arguments).output
+    add = parser.add_argument
+    add("--anycast", action="append", default=[], metavar="PREFIX", help="what is to be announced")
+    add("--bird-socket", type=Path, metavar="PATH", help=f"default {BIRD_SOCKET}")
+    read = parser.parse_args(arguments)
+    output = read.output
     found = cast("list[Capability]", json.loads(native.probe()))
     capabilities = [*found, mitigation(found)]
+    if read.anycast or read.bird_socket or BIRD_SOCKET.exists():
+        capabilities.append(anycast(read.anycast, read.bird_socket or BIRD_SOCKET))
     if output == "json":
         print(json.dumps(capabilities, indent=2))
     else:
@@ -41,6 +54,32 @@ def mitigation(capabilities: Sequence[Capability]) -> Capability:
         return Capability(name="mitigation", available=True, detail=f"Attacks can be held off automatically, {how}")
     why = "the guard cannot judge packets, see there: limits and IP access rules hold all the same."
     return Capability(name="mitigation", available=False, detail=f"Attacks cannot be held off automatically: {why}")
+
+
+def anycast(prefixes: Sequence[str], bird_socket: Path) -> Capability:
+    """Say whether BIRD would announce these, and take them back if the edge dies."""
+    missing = [*_unreachable(prefixes), *([why] if (why := why_none()) else [])]
+    version = ""
+    try:
+        version, _ = ask(bird_socket)
+    except BirdTrouble as error:
+        missing.append(str(error))
+    if missing:
+        return Capability(name="anycast", available=False, detail=f"Nothing would be announced: {'; '.join(missing)}.")
+    return Capability(name="anycast", available=True, detail=f"{version} answers, and causeway up --anycast uses it.")
+
+
+def _unreachable(prefixes: Sequence[str]) -> list[str]:
+    found = []
+    for text in prefixes:
+        try:
+            prefix = parse_anycast(text)
+        except ValueError as error:
+            found.append(f"{text} is not a prefix such as 198.18.100.7/32: {error}")
+            continue
+        if prefix.num_addresses == 1 and not is_local(prefix.network_address):
+            found.append(f"no interface has {prefix.network_address}: ip address add {prefix} dev lo")
+    return found
 
 
 def summary(capabilities: Sequence[Capability]) -> str:

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from causeway.model.report import ApplyReport, BlobReport, Event, Explanation, Report, RuleHits
 
+LEAVING = "edge_leaving"  # an edge that sends its clients elsewhere before it obeys: not yet, in place of no
+
 
 class EdgeRefused(Exception):
     """The edge did not take a snapshot; what it served before still runs."""

@@ -20,7 +20,7 @@ from nats.errors import NoRespondersError
 from nats.js.errors import NotFoundError
 
 from causeway.exchange import words
-from causeway.exchange.bus import Edge, EdgeRefused, Names
+from causeway.exchange.bus import LEAVING, Edge, EdgeRefused, Names
 from causeway.exchange.link import Link, NatsClient, Unreachable, Where
 from causeway.exchange.membership import Membership, Refused
 from causeway.model.report import ApplyReport, Report
@@ -184,6 +184,9 @@ class NatsEdge:
                 self._outcome = EdgeRefused("snapshot_unreadable", f"the snapshot cannot be read: {error}")
             except EdgeRefused as error:
                 self._outcome = error
+                if error.code == LEAVING:  # it is judged at the next look, or when control asks again
+                    log.info("snapshot %d waits: %s", entry.seq, error)
+                    return
             self._revision = entry.seq
             if isinstance(self._outcome, EdgeRefused):
                 log.error("snapshot %d was refused (%s): %s", entry.seq, self._outcome.code, self._outcome)
@@ -238,6 +241,8 @@ class NatsEdge:
 
     async def _applied(self, revision: int) -> ApplyReport:
         await self._catch_up(revision)
+        if isinstance(self._outcome, EdgeRefused) and self._outcome.code == LEAVING:
+            raise self._outcome
         if self._revision < revision:  # of a store that was lost, and begins at 1, is none here any more
             raise EdgeRefused("snapshot_missing", f"the exchange has no snapshot of revision {revision} for this edge")
         if self._outcome is None or isinstance(self._outcome, EdgeRefused):

@@ -213,6 +213,22 @@ class Detection(msgspec.Struct, frozen=True):
     per_s: int = 0  # connections, in the second in which it was seen last
 
 
+class Announced(msgspec.Struct, frozen=True):
+    """A prefix and how routers hear of it: `announced`, `leaving` (a last resort) or `withdrawn`."""
+
+    prefix: str
+    state: str
+    communities: list[str] = []
+    med: int | None = None
+
+
+class AnycastState(msgspec.Struct, frozen=True):
+    """What this edge says to its routers; `trouble`: why they may not hear of it."""
+
+    prefixes: list[Announced]
+    trouble: str | None = None
+
+
 class Report(msgspec.Struct, frozen=True):
     """`events` is the JSON list as it came; `decode_events` reads it. The last three are added by the agent.
 
@@ -242,6 +258,7 @@ class Report(msgspec.Struct, frozen=True):
     mitigation: MitigationState | None = None
     overlay: Overlay | None = None  # it speaks to no other edge
     content: str | None = None
+    anycast: AnycastState | None = None  # none: it is not told to announce anything
 
     @property
     def has_events(self) -> bool:

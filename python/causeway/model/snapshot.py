@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from ipaddress import ip_address
 
 import msgspec
 
@@ -76,6 +77,26 @@ def encode_application(application: Application, edge_addresses: tuple[Address, 
             **({"logins": True} if application.takes_logins else {}),
         }
     )
+
+
+class _Place(msgspec.Struct, frozen=True):
+    edge_addresses: list[str] = []
+
+
+class _Places(msgspec.Struct, frozen=True):
+    applications: list[_Place] = []
+
+
+_places = msgspec.json.Decoder(_Places)
+
+
+def edge_addresses(snapshot: bytes) -> frozenset[Address]:
+    """Where a snapshot has the edge serve anybody; of one that the engine would refuse, nowhere."""
+    try:
+        found = {text for place in _places.decode(snapshot).applications for text in place.edge_addresses}
+        return frozenset(ip_address(text) for text in found)
+    except (msgspec.MsgspecError, ValueError):
+        return frozenset()
 
 
 _ADDRESSES = b'"edge_addresses":['

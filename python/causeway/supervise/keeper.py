@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from causeway.supervise.beacon import DEVICE, Beacon
 from causeway.supervise.child import Child
 from causeway.supervise.door import Door, Visitor
 from causeway.supervise.line import Word
@@ -44,8 +45,18 @@ class Upgrade:
 class Keeper:
     """The loop of the supervisor."""
 
-    def __init__(self, arguments: Sequence[str], data_dir: Path, api: socket.socket, drain_s: float) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        data_dir: Path,
+        api: socket.socket,
+        drain_s: float,
+        leave_s: float = 0.0,
+        beacon: Beacon | None = None,
+    ) -> None:
+        """`leave_s`: what a stop takes before connections begin to drain; `beacon`: it is lit while somebody serves."""
         self._arguments, self._api, self._drain_s = list(arguments), api, drain_s
+        self._leave_s, self._beacon = leave_s, beacon
         self._selector = selectors.DefaultSelector()
         self._notify = Notify()
         self._environment = dict(os.environ)
@@ -77,6 +88,7 @@ class Keeper:
                 self._serving.excuse(now_s - due_s)
             self._reap()
             self._watch(now_s)
+            self._tend_beacon(now_s)
         self._door.close()
         return self._exit_status
 
@@ -124,6 +136,9 @@ class Keeper:
                 child.failure = str(word.told.get("why", "it does not say why"))
             case "serving":
                 self._on_serving(child, word)
+            case "announces" if self._beacon:
+                self._beacon.is_wanted = bool(word.told.get("is_lit"))
+                self._tend_beacon(time.monotonic())
             case "prepared" if upgrade and child is upgrade.new:
                 self._hand_over(upgrade)
             case "handed_over" if upgrade and child is upgrade.old:
@@ -211,6 +226,13 @@ class Keeper:
             log.error("process %d hangs: it is killed and replaced", self._serving.pid)
             self._serving.kill()
 
+    def _tend_beacon(self, now_s: float) -> None:
+        if self._beacon is None:
+            return
+        is_serving = any(child.is_beating for child in (self._serving, *self._draining) if child)
+        if self._beacon.tend(now_s, is_serving=is_serving):
+            log.info("%s is %s", DEVICE, "up: routes lead here" if self._beacon.is_lit else "down: no route leads here")
+
     # ---- replacing ----
 
     def _on_request(self, visitor: Visitor, request: str) -> None:
@@ -280,7 +302,7 @@ class Keeper:
         """Drain everything; asked again, cut it."""
         self._stops += 1
         drain_s = self._drain_s if self._stops == 1 else 0.0
-        deadline_s = time.monotonic() + drain_s + (1.0 if self._stops == 1 else 3.0)
+        deadline_s = time.monotonic() + drain_s + (1.0 + self._leave_s if self._stops == 1 else 3.0)
         self._notify.stopping()
         self._start_at_s = None
         upgrade = self._upgrade

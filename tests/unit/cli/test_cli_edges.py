@@ -32,3 +32,16 @@ def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote
 )
 def test_the_most_pressing_is_said(told: Any, state: str) -> None:
     assert state_text(told, 7) == state
+
+
+@pytest.mark.parametrize(
+    ("states", "trouble", "text"),
+    [
+        (["announced"], None, "serving, announced 198.18.0.0/32"),
+        (["announced", "withdrawn"], None, "serving, announced 198.18.0.0/32, withdrawn 198.18.1.0/32"),
+        (["announced"], "BIRD is not there", "serving; anycast: see causeway status"),
+    ],
+)
+def test_what_routers_are_told_is_said(states: list[str], trouble: str | None, text: str) -> None:
+    prefixes = [{"prefix": f"198.18.{n}.0/32", "state": state} for n, state in enumerate(states)]
+    assert state_text({**edge(), "anycast": {"prefixes": prefixes, "trouble": trouble}}, 7) == text
