@@ -220,8 +220,10 @@ class Plane:
                         return
                     is_begun = True
                     after = self._edited(edit) if isinstance(edit, Edit) else before
-                    course = self._course_after(before, after, edit) if isinstance(edit, Edit) else self.course
-                    self._keep_course(connection, course)
+                    course = self.course
+                    if isinstance(edit, Edit):
+                        course = self._course_after(before, after, edit)
+                        self._keep_course(connection, course)
                     asking = _asking(after, course)
                     firewalls = self._firewalls(connection, asking, are_new=isinstance(edit, NewRules))
                     asn = self._asn(connection, asking)
