@@ -287,6 +287,43 @@ include: "{folder}/made/causeway.conf"
 
 
 @pytest.mark.slow
+def test_a_drained_edge_serves_who_has_its_address_until_nobody_has(
+    programs: Programs, tmp_path: Path, make_edge: Callable[..., Running], dns_port: int
+) -> None:
+    ttl_s = 6
+    nats = NatsServer(programs, tmp_path / "nats").start()
+    flags = ("--exchange", nats.url, "--workers", "1", "--dns", f"{CONTROL}:{dns_port}", "--dns-ttl-s", str(ttl_s))
+    control = make_edge(*flags).start()
+    Outpost(programs, tmp_path / "fra-1", nats.url, "fra-1", FRANKFURT).start(None).await_readiness(200)
+    port = free_port()
+    control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    name = f"app-tcp-{port}.example.net"
+    eventually(lambda: dig(dns_port, name).addresses == [CONTROL, FRANKFURT], WITHIN_S)
+
+    control.result("PUT", "/api/v1/edges/fra-1", {"drained": True})
+    began_s = time.monotonic()
+    eventually(lambda: dig(dns_port, name).addresses == [CONTROL], 5)
+    while time.monotonic() < began_s + ttl_s - 1:
+        assert ask(port, FRANKFURT) == b"hello", "somebody may have asked just before"
+        time.sleep(0.2)
+    eventually(lambda: is_closed(FRANKFURT, port), 10)
+    control.restart()
+    time.sleep(2)
+    assert is_closed(FRANKFURT, port), "it is drained since long"
+    control.result("PUT", "/api/v1/edges/fra-1", {"drained": False})
+    eventually(lambda: dig(dns_port, name).addresses == [CONTROL, FRANKFURT], WITHIN_S)
+    assert ask(port, FRANKFURT) == b"hello"
+
+
+def is_closed(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.slow
 def test_edges_answer_names_too_and_go_on_alone(
     programs: Programs, tmp_path: Path, make_edge: Callable[..., Running], dns_port: int
 ) -> None:

@@ -56,6 +56,8 @@ class Fleet:
         self._woken = threading.Event()
         self._is_over = False
         self._standings: dict[str, Standing] = {}
+        self.linger_s = 0.0  # how long clients still come to a drained edge, by its name
+        self._drained_at_s: dict[str, float] = {}
         self.on_forget: Callable[[str], None] = lambda name: None
         self.exchange = connect(self._woken.set)
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
@@ -63,6 +65,7 @@ class Fleet:
     def start(self) -> None:
         """Once the plane has its database."""
         self.prepare()
+        self._drained_at_s = dict.fromkeys(self._plane.drained, float("-inf"))  # before this process
         self._plane.on_change = self._woken.set
         self.exchange.start()
         self._thread.start()
@@ -111,7 +114,19 @@ class Fleet:
                         list(pool.map(lambda edge: self._follow(edge, state), edges))  # noqa: B023 - all are waited for
                 except Exception:  # whatever it is, the next round may go well
                     log.exception("edges of other machines could not be brought to the newest state")
-                self._woken.wait(_AGAIN_S if any(self._has_trouble(edge) for edge in edges) else None)
+                again_s = [_AGAIN_S] if any(self._has_trouble(edge) for edge in edges) else []
+                self._woken.wait(min(again_s + self._until_shut_s(), default=None))
+
+    def _is_shut(self, name: str, drained: frozenset[str]) -> bool:
+        """Drained, and for so long that nobody is on the way to it any more."""
+        if name not in drained:
+            self._drained_at_s.pop(name, None)
+            return False
+        return time.monotonic() - self._drained_at_s.setdefault(name, time.monotonic()) >= self.linger_s
+
+    def _until_shut_s(self) -> list[float]:
+        left_s = [at_s + self.linger_s - time.monotonic() for at_s in list(self._drained_at_s.values())]
+        return [max(0.0, found) + 0.1 for found in left_s if found > -0.5]  # it may have come while we looked
 
     def _learn_addresses(self, edges: list[RemoteEdge]) -> None:
         found: set[Address] = set()
@@ -130,7 +145,7 @@ class Fleet:
         before, told, report = self._standings.get(edge.name), edge.told, edge.report()
         if self._is_over or told is None or report is None:
             return
-        is_drained = edge.name in state.drained
+        is_drained = self._is_shut(edge.name, state.drained)
         if before and (before.of, before.site, before.is_drained) == (state.version, told.site, is_drained):
             is_there = before.trouble is None and report.version >= before.version
             if is_there or edge.is_silent:  # who is silent has it left for it, or is heard of again
