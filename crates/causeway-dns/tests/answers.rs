@@ -305,7 +305,8 @@ fn a_table_that_is_none_is_refused_with_what_is_wrong() {
 
 #[test]
 fn a_zone_whose_name_leaves_no_room_for_its_contact_is_answered() {
-    let zone = [["a".repeat(60); 4].join("."), "b".repeat(5)].join(".");
+    let label = "a".repeat(60);
+    let zone = [&label, &label, &label, &label, "bbbbb"].join(".");
     let json = format!(
         r#"{{"format": 1, "serial": 1, "ttl_s": 20, "hosts": [], "names": [],
             "zones": [{{"name": "{zone}", "servers": ["ns1.example.org"]}}]}}"#
