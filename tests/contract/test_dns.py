@@ -256,10 +256,12 @@ def test_knot_answers_the_same_by_the_files_that_are_exported(world: World, tmp_
     folder, port = tmp_path / "knot", free_port()
     folder.mkdir()
     (folder / "geo.mmdb").write_bytes(COUNTRIES)
+    steering = environment({"CAUSEWAY_URL": world.control.url, "CAUSEWAY_API_TOKEN": world.control.token})
+    shown = subprocess.run([CAUSEWAY, "dns", "show"], capture_output=True, text=True, timeout=30, env=steering).stdout
+    assert sorted(line.split()[1] for line in shown.splitlines()[1:]) == [CONTROL, FRANKFURT, FRANKFURT_TOO, NEW_YORK]
     done = subprocess.run(
         [CAUSEWAY, "dns", "export", "--out", folder / "made", "--geo", folder / "geo.mmdb"],
-        capture_output=True, text=True, timeout=30,
-        env=environment({"CAUSEWAY_URL": world.control.url, "CAUSEWAY_API_TOKEN": world.control.token}),
+        capture_output=True, text=True, timeout=30, env=steering,
     )  # fmt: skip
     assert (done.returncode, "wrote 3 files" in done.stdout) == (0, True), done
     (folder / "knot.conf").write_text(
