@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("causeway")
 
+_NAMES_S = 1.0  # until a drained edge is out of the answers
 _AGAIN_S = 1.0  # between attempts to bring control up, and looks for rules whose time has passed
 
 
@@ -95,6 +96,7 @@ class House(Serving):
         self._fleet = _fleet(settings, plane, agent)
         if self._fleet:
             plane.fleet = self._fleet
+            self._fleet.linger_s = settings.dns.ttl_s + _NAMES_S if settings.dns else 0.0
         self._name_server = name_server
         self._names = plane.directory = _directory(settings, plane, name_server) if name_server else None
 

@@ -256,10 +256,12 @@ def test_knot_answers_the_same_by_the_files_that_are_exported(world: World, tmp_
     folder, port = tmp_path / "knot", free_port()
     folder.mkdir()
     (folder / "geo.mmdb").write_bytes(COUNTRIES)
+    steering = environment({"CAUSEWAY_URL": world.control.url, "CAUSEWAY_API_TOKEN": world.control.token})
+    shown = subprocess.run([CAUSEWAY, "dns", "show"], capture_output=True, text=True, timeout=30, env=steering).stdout
+    assert sorted(line.split()[1] for line in shown.splitlines()[1:]) == [CONTROL, FRANKFURT, FRANKFURT_TOO, NEW_YORK]
     done = subprocess.run(
         [CAUSEWAY, "dns", "export", "--out", folder / "made", "--geo", folder / "geo.mmdb"],
-        capture_output=True, text=True, timeout=30,
-        env=environment({"CAUSEWAY_URL": world.control.url, "CAUSEWAY_API_TOKEN": world.control.token}),
+        capture_output=True, text=True, timeout=30, env=steering,
     )  # fmt: skip
     assert (done.returncode, "wrote 3 files" in done.stdout) == (0, True), done
     (folder / "knot.conf").write_text(
@@ -284,6 +286,43 @@ include: "{folder}/made/causeway.conf"
         assert all(f" {TTL_S} IN A " in answer for answer in its.answers)
     assert dig(port, "example.net", "NS").answers == dig(dns_port, "example.net", "NS").answers
     assert dig(port, "nowhere.example.net").status == "NXDOMAIN"
+
+
+@pytest.mark.slow
+def test_a_drained_edge_serves_who_has_its_address_until_nobody_has(
+    programs: Programs, tmp_path: Path, make_edge: Callable[..., Running], dns_port: int
+) -> None:
+    ttl_s = 6
+    nats = NatsServer(programs, tmp_path / "nats").start()
+    flags = ("--exchange", nats.url, "--workers", "1", "--dns", f"{CONTROL}:{dns_port}", "--dns-ttl-s", str(ttl_s))
+    control = make_edge(*flags).start()
+    Outpost(programs, tmp_path / "fra-1", nats.url, "fra-1", FRANKFURT).start(None).await_readiness(200)
+    port = free_port()
+    control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    name = f"app-tcp-{port}.example.net"
+    eventually(lambda: dig(dns_port, name).addresses == [CONTROL, FRANKFURT], WITHIN_S)
+
+    control.result("PUT", "/api/v1/edges/fra-1", {"drained": True})
+    began_s = time.monotonic()
+    eventually(lambda: dig(dns_port, name).addresses == [CONTROL], 5)
+    while time.monotonic() < began_s + ttl_s - 1:
+        assert ask(port, FRANKFURT) == b"hello", "somebody may have asked just before"
+        time.sleep(0.2)
+    eventually(lambda: is_closed(FRANKFURT, port), 10)
+    control.restart()
+    time.sleep(2)
+    assert is_closed(FRANKFURT, port), "it is drained since long"
+    control.result("PUT", "/api/v1/edges/fra-1", {"drained": False})
+    eventually(lambda: dig(dns_port, name).addresses == [CONTROL, FRANKFURT], WITHIN_S)
+    assert ask(port, FRANKFURT) == b"hello"
+
+
+def is_closed(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ fn without_a_place_of_the_client_every_edge_is_answered_and_each_has_its_turn_to
     assert!(told(&question).0.answers.iter().all(|record| record.ttl == 20));
 }
 
-/// 10.1.0.0/16 is in Germany, 10.2.0.0/16 in the United States, 10.3.0.0/16 in New York by its degrees; an IPv6 tree.
+/// Made by `mmdb` of tests/contract/mmdb.py: 10.1.0.0/16 is in Germany, 10.2.0.0/16 in the United States, 10.3.0.0/16 in New York by its degrees; an IPv6 tree.
 fn places() -> Places {
     Places::from_mmdb(include_bytes!("places.mmdb").to_vec()).unwrap()
 }
@@ -305,7 +305,8 @@ fn a_table_that_is_none_is_refused_with_what_is_wrong() {
 
 #[test]
 fn a_zone_whose_name_leaves_no_room_for_its_contact_is_answered() {
-    let zone = [["a".repeat(60); 4].join("."), "b".repeat(5)].join(".");
+    let label = "a".repeat(60);
+    let zone = [&label, &label, &label, &label, "bbbbb"].join(".");
     let json = format!(
         r#"{{"format": 1, "serial": 1, "ttl_s": 20, "hosts": [], "names": [],
             "zones": [{{"name": "{zone}", "servers": ["ns1.example.org"]}}]}}"#

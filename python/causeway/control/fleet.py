@@ -73,6 +73,8 @@ class Fleet:
         self._busy: dict[str, Future[None]] = {}  # deliveries that take long
         self._connected_s: float | None = None
         self._identified_until_s = 0.0
+        self.linger_s = 0.0  # how long clients still come to a drained edge, by its name
+        self._drained_at_s: dict[str, float] = {}
         self.on_forget: Callable[[str], None] = lambda name: None
         self.exchange = connect(self._woken.set)
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
@@ -80,6 +82,7 @@ class Fleet:
     def start(self) -> None:
         """Once the plane has its database."""
         self.prepare()
+        self._drained_at_s = dict.fromkeys(self._plane.drained, float("-inf"))  # before this process
         self._plane.on_change = self._woken.set
         self.exchange.start()
         self._thread.start()
@@ -153,7 +156,8 @@ class Fleet:
                 except Exception:  # whatever it is, the next round may go well
                     log.exception("edges of other machines could not be brought to the newest state")
                 has_trouble = any(self._has_trouble(edge) for edge in edges)
-                self._woken.wait(_LOOK_S if is_moving else _AGAIN_S if has_trouble else None)
+                again_s = [_LOOK_S] if is_moving else [_AGAIN_S] if has_trouble else []
+                self._woken.wait(min(again_s + self._until_shut_s(), default=None))
 
     def _note_connection(self) -> None:
         if not self.exchange.is_connected:
@@ -174,6 +178,17 @@ class Fleet:
         for future in done:
             if error := future.exception():
                 log.error("an edge of another machine could not be brought to the newest state", exc_info=error)
+
+    def _is_shut(self, name: str, drained: frozenset[str]) -> bool:
+        """Drained, and for so long that nobody is on the way to it any more."""
+        if name not in drained:
+            self._drained_at_s.pop(name, None)
+            return False
+        return time.monotonic() - self._drained_at_s.setdefault(name, time.monotonic()) >= self.linger_s
+
+    def _until_shut_s(self) -> list[float]:
+        left_s = [at_s + self.linger_s - time.monotonic() for at_s in list(self._drained_at_s.values())]
+        return [max(0.0, found) + 0.1 for found in left_s if found > -0.5]  # it may have come while we looked
 
     def _learn_addresses(self, edges: list[RemoteEdge]) -> None:
         found: set[Address] = set()
@@ -213,7 +228,7 @@ class Fleet:
             return
         rollout = state.course.rollout
         number = rollout.number if rollout and rollout.reaches(edge.name) else None
-        is_drained = edge.name in state.drained
+        is_drained = self._is_shut(edge.name, state.drained)
         if before and before.is_for(state, told.site, number, is_drained=is_drained):
             has_lost = report.version < before.version or (report.content is None and edge.tells_content)
             if edge.is_silent or not (before.trouble or has_lost):
