@@ -59,6 +59,9 @@ bench-outage: setup test-deps ## ten minutes of edges without control and nats-s
 bench-rollouts: setup test-deps ## how soon a change is on one edge, on all, and back where it does harm
 	@$(BIN)/python bench/edges/rollouts.py $(ARGS)
 
+bench-overlay: setup ## what it costs to go over other edges, with TLS between them
+	@$(BIN)/python bench/overlay/run.py $(ARGS)
+
 instructions: setup test-deps ## count instructions of a unit of work anew and keep them
 	@$(BIN)/python bench/instructions.py --write
 

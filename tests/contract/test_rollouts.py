@@ -17,6 +17,8 @@ from support.patience import eventually
 from support.ports import free_port
 from support.program import Programs, environment
 
+pytestmark = pytest.mark.alone
+
 BAKE_S = 1.5
 BACK_S = 30.0  # the goal
 ADDRESSES = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"]

@@ -15,6 +15,8 @@ from support.program import Programs
 
 from causeway.supervise.beacon import ALONE_S
 
+pytestmark = pytest.mark.alone
+
 ELSEWHERE_S = 3.0  # promised: from the end of a PoP until new connections land on another one
 
 

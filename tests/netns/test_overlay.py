@@ -18,6 +18,8 @@ from support.program import need
 
 from causeway.lab import Lab
 
+pytestmark = pytest.mark.alone
+
 FAR_MS, NEAR_MS = 60, 15
 OVERHEAD_MS = 12  # of processes on a machine that may be busy; what an edge costs by itself is in bench/overlay
 STREAMS = 60

@@ -1,0 +1,123 @@
+"""What it costs to go over other edges: one engine alone, then two and three with TLS between them, interleaved.
+
+Everything on loopback addresses of this machine, one worker each; ratios are to the engine alone. Prints JSON. With
+--check it fails when a goal is missed. Delays and starts are `tests/netns/test_overlay.py`'s, over an emulated WAN.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
+
+from machine import facts  # noqa: E402
+from support.among_edges import Edges, edges  # noqa: E402
+from support.bare_engine import application  # noqa: E402
+from support.patience import eventually  # noqa: E402
+
+PAR, AMS, FRA, ORIGIN = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.9"
+ECHO, SINK, SOURCE = 7001, 7002, 7003
+WAYS = {"alone": [], "two edges": [["fra"]], "three edges": [["ams", "fra"]]}
+WORKLOADS = {  # arguments of causeway-load, and the port of its origin
+    "round trips of 64 B, 16 connections": (("rr", "--connections", "16", "--size", "64"), ECHO),
+    "round trips of 64 B, one connection": (("rr", "--connections", "1", "--size", "64"), ECHO),
+    "new connections": (("short", "--parallel", "16", "--close", "fin"), ECHO),
+    "bulk to the origin, 4 streams": (("bulk", "--streams", "4", "--direction", "up"), SINK),
+    "bulk from the origin, 4 streams": (("bulk", "--streams", "4", "--direction", "down"), SOURCE),
+}
+BULK_GOAL, ADDED_GOAL_US = 0.5, 1000.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--check", action="store_true", help="1 where a goal is missed")
+    options = parser.parse_args()
+    subprocess.run(["cargo", "build", "-q", "--release", "-p", "causeway-load"], check=True, cwd=ROOT)
+    load = str(ROOT / "target" / "release" / "causeway-load")
+    found: dict[str, dict[str, list[dict[str, float]]]] = {name: {way: [] for way in WAYS} for name in WORKLOADS}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="causeway-overlay-")))
+        origin = subprocess.Popen(
+            [load, "origin", "--bind", ORIGIN, "--max-seconds", "3600"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        stack.callback(origin.wait)
+        stack.callback(origin.stdin.close)
+        made = stack.enter_context(edges(folder, {"par": PAR, "ams": AMS, "fra": FRA}))
+        ports = _serve(made)
+        for number in range(options.rounds):
+            for name, (arguments, to) in WORKLOADS.items():
+                for way in WAYS:
+                    told = _run(load, arguments, ports[way, to], options.seconds)
+                    found[name][way].append(told)
+                    print(f"{number + 1}/{options.rounds} {name}, {way}: {told['rate']:.4g}/s", file=sys.stderr)
+    result = _result(found)
+    print(json.dumps({"machine": facts(), **result}, indent=1))
+    return 1 if options.check and result["missed"] else 0
+
+
+def _serve(made: Edges) -> dict[tuple[str, int], int]:
+    """The port for each way and each port of the origin, once all of them answer."""
+    ports, ingress, exits = {}, [], []
+    for number, (way, to) in enumerate((way, to) for way in WAYS for to in (ECHO, SINK, SOURCE)):
+        port = ports[way, to] = 7101 + number
+        ingress.append(application(number + 1, "tcp", [PAR], port, ORIGIN, to, paths=WAYS[way]))
+        if WAYS[way]:
+            exits.append(application(number + 1, "tcp", [], port, ORIGIN, to, exit=True))
+    made.apply("fra", *exits)
+    made.apply("par", *ingress)
+    for way in WAYS:
+        eventually(lambda way=way: _answers(ports[way, ECHO]), 10)
+    return ports
+
+
+def _answers(port: int) -> bool:
+    import socket
+
+    with socket.create_connection((PAR, port), timeout=2) as connection:
+        connection.sendall(b"x")
+        return connection.recv(1) == b"x"
+
+
+def _run(load: str, arguments: tuple[str, ...], port: int, seconds: float) -> dict[str, float]:
+    command = [load, *arguments, "--to", f"{PAR}:{port}", "--seconds", str(seconds), "--warmup", "0.5"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def _result(found: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, object]:
+    """Ratios are of the same round, so that what slows the machine slows both."""
+    shown: dict[str, object] = {}
+    missed: list[str] = []
+    for name, ways in found.items():
+        shown[name] = lines = {}
+        for way, runs in ways.items():
+            ratios = [run["rate"] / alone["rate"] for run, alone in zip(runs, ways["alone"], strict=True)]
+            lines[way] = {
+                "rate": statistics.median(run["rate"] for run in runs),
+                "ratio": round(statistics.median(ratios), 3),
+                "p50_us": statistics.median(run["p50_us"] or 0 for run in runs),
+                "failed": sum(run.get("failed", 0) for run in runs),
+            }
+        if name.startswith("bulk") and lines["three edges"]["ratio"] < BULK_GOAL:
+            missed.append(f"{name}: {lines['three edges']['ratio']} of one engine, goal {BULK_GOAL}")
+        if name.endswith("one connection"):
+            added_us = lines["three edges"]["p50_us"] - lines["two edges"]["p50_us"]
+            shown["added by one edge more, p50 in us"] = round(added_us, 1)
+            if added_us > ADDED_GOAL_US:
+                missed.append(f"one edge more adds {added_us} us")
+    return {"figures": shown, "missed": missed}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
