@@ -116,6 +116,7 @@ class Fleet:
         finally:
             self._standings.pop(name, None)
             self.on_forget(name)
+            self._woken.set()  # others must hear that it is none of them
 
     @property
     def is_staging(self) -> bool:
