@@ -48,12 +48,16 @@ NOTHING = Sight(0, 0, frozenset(), 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One edge that was given the change. `taken_s`: since when it serves it; `refusal`: it never will."""
+    """One edge that was given the change. `taken_s`: since when it serves it; `refusal`: it never will.
+
+    `heard_s`: when it reported last.
+    """
 
     name: str
     before: Sight
     now: Sight
     taken_s: float | None = None
+    heard_s: float = 0.0
     is_silent: bool = False
     refusal: str | None = None
 
@@ -79,8 +83,9 @@ def judge(edges: Sequence[Watched], opened_s: float, now_s: float, bake_s: float
         others = f", and {len(strays) - 1} more" if len(strays) > 1 else ""
         return Harm(f"edge {name}: {why}{others}")
     away = {name for name, _ in strays}
-    waited_for = [edge.taken_s for edge in edges if edge.name not in away]
-    is_baked = all(taken_s is not None and now_s - taken_s >= bake_s for taken_s in waited_for)
+    waited_for = [edge for edge in edges if edge.name not in away]
+    # Its word of the end of that time counts: who has died meanwhile is not silent for long enough yet.
+    is_baked = all(edge.taken_s is not None and edge.heard_s - edge.taken_s >= bake_s for edge in waited_for)
     return Passed() if is_baked and (waited_for or not edges) else None
 
 

@@ -160,6 +160,7 @@ class Stages:
             self._before.setdefault(name, sight),
             sight,
             self._taken_s.get(name),
+            edge.heard_s,
             edge.is_silent,
             standing.refusal if standing and has_it else None,
         )

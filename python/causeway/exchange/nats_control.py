@@ -51,6 +51,11 @@ class RemoteEdge:
         self._heard_s = 0.0
 
     @property
+    def heard_s(self) -> float:
+        """When it reported last, on the monotonic clock."""
+        return self._heard_s
+
+    @property
     def silent_s(self) -> float:
         """Since its last report."""
         return time.monotonic() - self._heard_s

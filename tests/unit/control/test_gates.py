@@ -23,7 +23,7 @@ PORT = ("a", "tcp", "192.0.2.1", 22, 22)
 RANGE = ("a", "udp", "192.0.2.1", 30, 39)
 BEFORE = Sight(uptime_ms=50_000, workers_replaced=1, refused=frozenset({PORT}), tried=100, failed=2)
 LATER = replace(BEFORE, uptime_ms=60_000)
-GOOD = Watched("fra-1", BEFORE, LATER, taken_s=101.0)
+GOOD = Watched("fra-1", BEFORE, LATER, taken_s=101.0, heard_s=1_000.0)
 
 
 def seen(**changes: object) -> Watched:
@@ -69,9 +69,10 @@ def test_harm_on_one_edge_ends_it_and_says_why(edge: Watched, why: str) -> None:
     ],
 )
 def test_what_is_usual_passes_once_it_was_looked_at_long_enough(edge: Watched) -> None:
-    assert judge([edge], OPENED_S, 108.9, BAKE_S) is None
-    assert judge([edge], OPENED_S, 109.0, BAKE_S) == Passed()
-    assert judge([edge], OPENED_S, 101.0, 0.0) == Passed()
+    assert judge([replace(edge, heard_s=108.9)], OPENED_S, 110.0, BAKE_S) is None, "it has not said so itself"
+    assert judge([replace(edge, heard_s=109.0)], OPENED_S, 110.0, BAKE_S) == Passed()
+    assert judge([replace(edge, heard_s=100.9)], OPENED_S, 101.0, 0.0) is None
+    assert judge([replace(edge, heard_s=101.0)], OPENED_S, 101.0, 0.0) == Passed()
 
 
 def test_every_edge_of_the_stage_is_waited_for_and_not_for_ever() -> None:
@@ -79,8 +80,8 @@ def test_every_edge_of_the_stage_is_waited_for_and_not_for_ever() -> None:
     assert judge([GOOD, slow], OPENED_S, OPENED_S + TAKE_S, BAKE_S) is None
     found = judge([GOOD, slow], OPENED_S, OPENED_S + TAKE_S + 0.1, BAKE_S)
     assert found == Harm("edge nyc-1: it did not take the change within 20 s")
-    assert judge([GOOD, replace(slow, taken_s=105.0)], OPENED_S, 112.9, BAKE_S) is None
-    assert judge([GOOD, replace(slow, taken_s=105.0)], OPENED_S, 113.0, BAKE_S) == Passed()
+    assert judge([GOOD, replace(slow, taken_s=105.0, heard_s=112.9)], OPENED_S, 113.0, BAKE_S) is None
+    assert judge([GOOD, replace(slow, taken_s=105.0, heard_s=113.0)], OPENED_S, 113.0, BAKE_S) == Passed()
 
 
 def test_of_many_edges_one_may_go_away_by_itself_but_not_two() -> None:
