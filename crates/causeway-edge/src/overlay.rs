@@ -97,7 +97,12 @@ impl Overlay {
             peers: spec.peers.iter().filter_map(|peer| Some((name(&peer.name)?, peer.address))).collect(),
             drained: spec.peers.iter().filter(|peer| peer.is_drained).filter_map(|peer| name(&peer.name)).collect(),
             exits: exits.values().map(|active| (active.id, active.clone())).collect(),
-            transit: Arc::new(Active::new(transit(), OriginSet::addresses(Vec::new()), policy, lasting.counters.clone())),
+            transit: Arc::new(Active::new(
+                transit(),
+                OriginSet::addresses(Vec::new()),
+                policy,
+                lasting.counters.clone(),
+            )),
             next: next.into_iter().collect(),
             lasting,
             spec,

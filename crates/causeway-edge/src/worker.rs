@@ -447,9 +447,8 @@ impl Loop {
                         self.contain(Token::Session.at(slot), |it| it.udp.on_timer(&mut it.desk, slot, generation))
                     }
                     Kind::Port => self.udp.on_port_timer(&mut self.desk, slot),
-                    Kind::Link => {
-                        self.contain(Token::Link.at(slot), |it| it.tcp.on_link_timer(&mut it.desk, entry.slot, generation))
-                    }
+                    Kind::Link => self
+                        .contain(Token::Link.at(slot), |it| it.tcp.on_link_timer(&mut it.desk, entry.slot, generation)),
                 }
             }
         }

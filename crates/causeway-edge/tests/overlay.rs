@@ -27,6 +27,11 @@ fn serve(members: &[Member], edge: SocketAddr, origins: &[SocketAddr], paths: &[
     }
 }
 
+/// Nothing more comes: by RST, or, where a write has met that already, by what looks like an end.
+fn is_over(stream: &mut TcpStream) -> bool {
+    !matches!(stream.read(&mut [0]), Ok(1..))
+}
+
 fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
     let mut sender = stream.try_clone().unwrap();
     let sent = bytes.to_vec();
@@ -155,7 +160,7 @@ fn what_became_of_an_origin_is_told_at_the_edge_with_the_client() {
     serve(&members, edge, &[nobody], &[&["lon", "fra"]], json!({}));
     let mut client = connect(edge);
     let _ = client.write_all(b"x");
-    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(is_over(&mut client));
     let record = members[0].record("origin_refused");
     assert_eq!((record["kind"].as_str(), record["origin"].as_str()), (Some("originError"), Some(&*nobody.to_string())));
     assert!(record["message"].as_str().unwrap().starts_with(&nobody.to_string()), "{record}");
@@ -188,7 +193,7 @@ fn a_path_beyond_the_next_edge_that_is_broken_is_avoided_by_the_flows_after() {
     drop(members.pop()); // fra
     let mut first = connect(edge);
     let _ = first.write_all(b"x");
-    assert!(first.read(&mut [0]).is_err(), "its bytes are gone: it cannot begin anew");
+    assert!(is_over(&mut first), "its bytes are gone: it cannot begin anew");
     members[0].record("path_broken");
     assert_eq!(exchange(&mut connect(edge), b"again"), b"again");
 }
@@ -220,7 +225,7 @@ fn whoever_is_not_of_the_network_is_refused() {
     stranger.apply_among(&[("fra", members[1].at)], &[app]);
     let mut client = connect(at);
     let _ = client.write_all(b"x");
-    assert!(client.read(&mut [0]).is_err());
+    assert!(is_over(&mut client));
     stranger.record("path_broken");
     // And who speaks no TLS at all.
     let mut plain = connect(members[1].at);
@@ -243,25 +248,23 @@ fn an_edge_that_is_taken_out_loses_what_it_has_and_gets_nothing_more() {
     let fra = &members[1];
     let exit = application(1, "tcp", edge, &[origin], json!({"exit": true, "edge_addresses": []}));
     fra.apply_among(&[("fra", fra.at)], &[exit]);
-    assert!(client.read(&mut [0]).is_err(), "its flow ends");
+    assert!(is_over(&mut client), "its flow ends");
     let mut later = connect(edge);
     let _ = later.write_all(b"x");
-    assert!(later.read(&mut [0]).is_err());
+    assert!(is_over(&mut later));
     eventually("it is refused", || (fra.counted("peers_refused_total") > 0).then_some(()));
 }
 
 #[test]
-fn flows_in_circles_and_of_unknown_applications_end_with_a_reason() {
+fn an_application_that_the_last_edge_does_not_know_ends_with_a_reason_at_each_edge() {
     let members = network(&["par", "lon", "fra"]);
     let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
-    serve(&members, edge, &[origin], &[&["lon", "par"]], json!({}));
-    // par is the last edge of the path of its own clients, and is not one that connects for others.
-    let app = application(1, "tcp", edge, &[origin], json!({"paths": [["lon", "par"]]}));
+    let app = application(1, "tcp", edge, &[origin], json!({"paths": [["lon", "fra"]]}));
     members[0].apply(&members, &[app]);
     let mut client = connect(edge);
     let _ = client.write_all(b"x");
-    assert!(client.read(&mut [0]).is_err());
-    members[0].record("path_unknown");
+    assert!(is_over(&mut client));
+    members.iter().for_each(|member| drop(member.record("path_unknown")));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! What edges say to each other before a flow: whole, in pieces, with more behind it, and anything else.
+#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 

@@ -36,16 +36,10 @@ impl Overlaying {
     }
 
     /// For a worker that takes the place of another.
-    pub fn listen_again(
-        &self,
-        place: Place,
-        held: &mut HashMap<Place, Weak<Shared>>,
-        workers: usize,
-    ) -> Vec<Step> {
+    pub fn listen_again(&self, place: Place, held: &mut HashMap<Place, Weak<Shared>>, workers: usize) -> Vec<Step> {
         let Some(overlay) = &self.running else { return Vec::new() };
         let sockets = held.get(&place).and_then(Weak::upgrade);
-        let sockets =
-            sockets.or_else(|| listen::bind(place, &overlay.transit, workers).ok().map(Shared::new));
+        let sockets = sockets.or_else(|| listen::bind(place, &overlay.transit, workers).ok().map(Shared::new));
         let listening = sockets.map(|sockets| {
             held.insert(place, Arc::downgrade(&sockets));
             Step::ListenForEdges { place, sockets }
@@ -82,7 +76,9 @@ impl Running {
             exits.insert(id.clone(), kept.unwrap_or_else(made));
         }
         let is_same = |running: &&Arc<Overlay>| {
-            running.spec == *spec && is_same_exits(&exits, &self.overlay.exits) && !has_changed.iter().any(|id| wanted.contains_key(id))
+            running.spec == *spec
+                && is_same_exits(&exits, &self.overlay.exits)
+                && !has_changed.iter().any(|id| wanted.contains_key(id))
         };
         let running = self.overlay.running.as_ref().filter(is_same).cloned();
         let overlay = running.unwrap_or_else(|| {

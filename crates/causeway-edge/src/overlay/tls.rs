@@ -24,7 +24,7 @@ pub enum Got {
 
 #[derive(Debug)]
 pub struct Tls {
-    connection: Connection,
+    connection: Box<Connection>,
     has_heard_end: bool,
     has_told_end: bool,
 }
@@ -44,7 +44,7 @@ impl Tls {
 
     fn of(mut connection: Connection) -> Tls {
         connection.set_buffer_limit(None); // we only write to what is flushed
-        Tls { connection, has_heard_end: false, has_told_end: false }
+        Tls { connection: Box::new(connection), has_heard_end: false, has_told_end: false }
     }
 
     /// Who the other side has proven to be.
@@ -70,13 +70,7 @@ impl Tls {
     ///
     /// # Errors
     /// Of the socket; `ConnectionReset` for an end that was not announced, `InvalidData` for what is no TLS of ours.
-    pub fn read(
-        &mut self,
-        fd: RawFd,
-        ready: &mut Readiness,
-        scratch: &mut [u8],
-        out: &mut Vec<u8>,
-    ) -> io::Result<Got> {
+    pub fn read(&mut self, fd: RawFd, ready: &mut Readiness, scratch: &mut [u8], out: &mut Vec<u8>) -> io::Result<Got> {
         if self.has_heard_end {
             return Ok(Got::End);
         }
@@ -122,13 +116,11 @@ impl Tls {
         let _ = self.connection.writer().write_all(bytes); // into memory, without a limit
     }
 
-    /// There is no more to come. True the first time.
-    pub fn end(&mut self) -> bool {
-        let is_new = !std::mem::replace(&mut self.has_told_end, true);
-        if is_new {
+    /// There is no more to come; leaves with the next flush.
+    pub fn end(&mut self) {
+        if !std::mem::replace(&mut self.has_told_end, true) {
             self.connection.send_close_notify();
         }
-        is_new
     }
 
     /// Give the socket what it takes; answers whether that was all.

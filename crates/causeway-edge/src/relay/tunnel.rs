@@ -38,9 +38,7 @@ impl Half {
                 continue;
             }
             if self.has_read_end {
-                if to.tls.as_mut().is_some_and(|tls| tls.end()) {
-                    continue;
-                }
+                // Not to be told yet: after an error that somebody has taken, a socket reads like one that has ended.
                 moved.is_done = true;
                 break;
             }

@@ -175,16 +175,36 @@ impl Connection {
 
     /// Pass a FIN on in a direction that has just ended. True if a timer may be due earlier now.
     pub fn pass_end(&mut self, up: &Moved, down: &Moved, now_ms: u64) -> bool {
+        let told = [self.tell_end(up.is_done, 1), self.tell_end(down.is_done, 0)];
         let directions = [(up.is_done, &mut self.up, &self.origin), (down.is_done, &mut self.down, &self.client)];
         let mut has_ended = false;
-        for (is_done, half, target) in directions {
+        for ((is_done, half, target), has_told) in directions.into_iter().zip(told) {
             if is_done && !half.has_sent_end {
+                if !has_told {
+                    continue; // it waits behind what the socket has not taken
+                }
                 half.has_sent_end = true;
                 target.iter().for_each(|fd| sys::shutdown_write(fd.as_raw_fd()));
                 (self.half_closed_ms, has_ended) = (now_ms, true);
             }
         }
         has_ended
+    }
+
+    /// The end of TLS goes before FIN, on the side of the client (0) or the origin (1): is it with the socket? A socket
+    /// that has failed says so at its next use.
+    fn tell_end(&mut self, is_done: bool, side: usize) -> bool {
+        let Some(tunnel) = self.tunnel.as_mut().filter(|_| is_done) else { return true };
+        let [client, origin] = [(&mut tunnel.client, &self.client), (&mut tunnel.origin, &self.origin)];
+        let (Some(tls), Some(fd)) = (if side == 0 { client } else { origin }) else { return true };
+        tls.end();
+        tls.flush(fd.as_raw_fd(), &mut self.ready[side]).unwrap_or(true)
+    }
+
+    /// Both directions have ended: may the sockets be closed, with all that they have to say?
+    pub fn has_told_ends(&mut self) -> bool {
+        let told = [self.tell_end(true, 0), self.tell_end(true, 1)];
+        told.into_iter().all(|is_told| is_told)
     }
 
     /// A client's socket is watched for room only once it has lacked it: most never do.

@@ -165,7 +165,8 @@ impl Link {
 impl TcpPlane {
     /// Be this to other edges from now on. Whoever is none of them any more has nothing here.
     pub fn set_overlay(&mut self, desk: &mut Desk, overlay: Option<Arc<Overlay>>) {
-        let knows = |name: Option<Name>| name.is_some_and(|name| overlay.as_ref().is_some_and(|o| o.peer(&name).is_some()));
+        let knows =
+            |name: Option<Name>| name.is_some_and(|name| overlay.as_ref().is_some_and(|o| o.peer(&name).is_some()));
         let strangers: Vec<usize> = self
             .links
             .links
@@ -281,8 +282,7 @@ impl TcpPlane {
 
     fn watch_link(&mut self, desk: &mut Desk, slot: usize, raw: i32) -> bool {
         desk.files.take(1);
-        let entry =
-            Entry { kind: TimerKind::Link, slot: slot as u32, generation: self.links.links[slot].generation };
+        let entry = Entry { kind: TimerKind::Link, slot: slot as u32, generation: self.links.links[slot].generation };
         desk.timers.at(desk.now_ms + HANDSHAKE_MS, entry);
         let interest = sys::IN | sys::OUT | sys::RDHUP | sys::EDGE;
         let is_watched = desk.epoll.add(raw, interest, Token::Link.at(slot)).is_ok();

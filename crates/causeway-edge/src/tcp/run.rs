@@ -106,8 +106,12 @@ impl TcpPlane {
         if up.has_progress {
             connection.on_written();
         }
+        let mut down = down;
         if up.is_done && down.is_done {
-            return self.close(desk, slot, Cause::Closed, Reset::None);
+            if connection.has_told_ends() {
+                return self.close(desk, slot, Cause::Closed, Reset::None);
+            }
+            down.is_blocked = true; // for what is to be told
         }
         let mut must_arm = connection.pass_end(&up, &down, desk.now_ms);
         if connection.watch_writable(desk, slot, &down).is_err() {

@@ -210,14 +210,15 @@ impl TcpPlane {
             };
             match Answer::parse(answer) {
                 Ok(Read::Whole { consumed, value }) => {
+                    let cause = overlay::cause(value.outcome);
                     connection.down.bytes += (answer.len() - consumed) as u64;
-                    if tunnel.number > 0 {
-                        connection.down.hold(std::mem::take(answer)); // who handed it over reads it
-                    } else {
+                    if tunnel.number == 0 || cause != Cause::Opened {
                         connection.origin_address = value.origin;
                         connection.down.hold(answer.split_off(consumed));
+                    } else {
+                        connection.down.hold(std::mem::take(answer)); // who handed it over reads it
                     }
-                    return self.answered(desk, slot, overlay::cause(value.outcome));
+                    return self.answered(desk, slot, cause);
                 }
                 Ok(Read::NeedMore) if got != Got::End => {}
                 Ok(Read::NeedMore) | Err(_) => return self.answered(desk, slot, Cause::PathBroken),
@@ -231,9 +232,6 @@ impl TcpPlane {
         let Some(tunnel) = &mut connection.tunnel else { return true };
         (tunnel.answer, tunnel.answer_due_ms) = (None, NEVER);
         if tunnel.is_handed_over() && cause != Cause::Opened {
-            if connection.down.holds_bytes() {
-                return true; // it goes on to who reads it, and the end of the next edge behind it
-            }
             self.end_unanswered(desk, slot, cause);
             return false;
         }
