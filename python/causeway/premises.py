@@ -172,6 +172,24 @@ def edge_identity(path: Path, join: Path) -> Identity:
     return invited
 
 
+def identity_to_edges(settings: Settings) -> bytes | None:
+    """What the edge of this machine is to others, as far as it can be known before it serves; see `edge_identity`."""
+    told, folder = settings.exchange, settings.data_dir / "exchange"
+    if told is None or settings.overlay is None:
+        return None
+    from causeway.exchange import identity  # most machines are alone
+    from causeway.exchange.authority import Authority
+
+    try:
+        if told.certifies:
+            return Authority(folder, told.url).local()
+        path = folder / "identity.json"
+        kept = identity.read(path) if path.exists() else None
+    except (OSError, identity.NoIdentity):  # who needs it says so
+        return None
+    return kept.to_edges() if kept and not kept.invitation else None
+
+
 def is_local(address: Address) -> bool:
     """Whether this machine has the address: it can be bound."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET

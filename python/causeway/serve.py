@@ -93,13 +93,14 @@ def _come_up(
     from causeway.edge.agent import Agent
     from causeway.edge.engine import pulse, start_engine, take_over
     from causeway.edge.mitigation import Mitigation
+    from causeway.premises import identity_to_edges
 
-    exchange = None
+    identity, exchange = identity_to_edges(settings), None
     if link:
         prepare()
         exchange = side()
         line.say("prepared")
-    engine = take_over(settings, link) if link else start_engine(settings)
+    engine = take_over(settings, link, identity) if link else start_engine(settings, identity)
     pulse(engine, line)
     exchange = exchange or side()
     agent = Agent(engine, exchange, Mitigation(engine), _anycast(settings, line))

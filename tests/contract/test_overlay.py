@@ -1,8 +1,10 @@
 """Flows over other edges: control, certified edges and a real nats-server, all of it on addresses of this machine."""
 
 import json
+import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,46 @@ def test_flows_need_neither_control_nor_exchange(network: Network) -> None:
         network.fra.start()
         eventually(lambda: asked(port, AMS), 10)
         reset(held)
+
+
+def test_a_restart_of_control_cuts_nothing_between_other_edges(network: Network) -> None:
+    port = network.serve("fra-1")
+    with socket.create_connection((AMS, port), timeout=5) as held:
+        assert echoes(held)
+        for _ in range(2):
+            network.control.kill_all()
+            network.control.start()
+            heard = network.ams.output.count("serves snapshot"), network.control.output.count("edge ams-1 serves")
+            later = network.serve("fra-1")
+            for _ in range(20):
+                assert asked(port, AMS) and asked(later, AMS), heard
+            assert echoes(held)
+        eventually(network.is_whole, 15)
+        assert asked(port, LOCAL)
+        reset(held)
+
+
+def test_an_upgrade_of_control_fails_no_flow_of_its_own_edge(network: Network) -> None:
+    port = network.serve("fra-1")
+    failed: list[object] = []
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.wait(0.02):
+            try:
+                if not asked(port, LOCAL):
+                    failed.append("no answer")
+            except OSError as error:
+                failed.append(error)
+
+    asking = threading.Thread(target=go_on)
+    asking.start()
+    network.control.program.send(signal.SIGHUP)  # type: ignore[union-attr]
+    eventually(lambda: "handed over in" in network.control.output, 30)
+    eventually(network.is_whole, 30)
+    stop.set()
+    asking.join()
+    assert failed == []
 
 
 def test_an_upgrade_of_an_edge_on_the_way_loses_no_connection(network: Network) -> None:

@@ -25,7 +25,7 @@ use crate::firewall::blobs::Blobs;
 use crate::guard::{self, Guarding};
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
-use crate::overlay::identity::Identity;
+use crate::overlay::identity::{Identity, Told};
 use crate::pressure::{PortPressure, PressureGauge};
 use crate::report::{ApplicationReport, ApplyReport, OpenFiles, Outcome, Report};
 use crate::snapshot::{OnDelete, Snapshot};
@@ -65,6 +65,8 @@ pub struct Config {
     pub guard: guard::Mode,
     /// For how long it stays attached when nothing wants that any more: attacks come back.
     pub guard_idle_ms: u64,
+    /// What this edge is to others from its first flow on; see [`Edge::identify`].
+    pub identity: Option<Told>,
 }
 
 impl Default for Config {
@@ -81,6 +83,7 @@ impl Default for Config {
             fast_path_flows: 131_072,
             guard: guard::Mode::Auto,
             guard_idle_ms: 60_000,
+            identity: None,
         }
     }
 }
@@ -192,6 +195,11 @@ impl Edge {
             let detect = detect.clone();
             move |application, client| detect.refuses(application, client, clock.now_ms())
         });
+        if let Some(told) = &config.identity
+            && let Ok(identity) = Identity::new(told)
+        {
+            running.overlay.identity.store(Some(Arc::new(identity))); // else the report says that there is none
+        }
         let wanted = carry::Wanted { mode: config.fast_path, flows: config.fast_path_flows };
         running.blobs = Blobs::new(config.state_dir.as_deref());
         running.carry = Carry::start(wanted, config.state_dir.as_deref(), carried, (recarry, refuses), workers_given)
@@ -331,7 +339,7 @@ impl Edge {
     /// # Errors
     /// `Refused`: it goes on as what it was.
     pub fn identify(&self, json: &[u8]) -> Result<(), EdgeError> {
-        let identity = Identity::read(json)?;
+        let identity = Identity::new(&Told::read(json)?)?;
         self.state().running.overlay.identity.store(Some(Arc::new(identity)));
         Ok(())
     }

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from causeway.control import course as courses
+from causeway.control import peers
 from causeway.control.plane import Plane, State
 from causeway.control.stages import BAKE_S, Stages, Standing, stored_forms
 from causeway.exchange.authority import RENEWED_AFTER_S, Authority
@@ -73,6 +74,9 @@ class Fleet:
         self._busy: dict[str, Future[None]] = {}  # deliveries that take long
         self._connected_s: float | None = None
         self._identified_until_s = 0.0
+        self._kept_peers_at = authority.folder / "peers.json" if authority else None
+        self._peers = peers.kept(self._kept_peers_at)
+        plane.peers = plane.with_own(Peer(name, address) for name, address in sorted(self._peers.items()))
         self.linger_s = 0.0  # how long clients still come to a drained edge, by its name
         self._drained_at_s: dict[str, float] = {}
         self.on_forget: Callable[[str], None] = lambda name: None
@@ -115,6 +119,7 @@ class Fleet:
             self.exchange.forget(name)
         finally:
             self._standings.pop(name, None)
+            self._peers.pop(name, None)
             self.on_forget(name)
             self._woken.set()  # others must hear that it is none of them
 
@@ -200,17 +205,20 @@ class Fleet:
             self._plane.set_elsewhere(frozenset(found))
 
     def _learn_peers(self, edges: list[RemoteEdge]) -> None:
-        """Who speaks to other edges, and that this machine's edge may."""
+        """Who speaks to other edges, and that this machine's edge may. Who is away stays one of them."""
         self._identify()
-        found = []
         for edge in edges:
             with suppress(Unreadable):
                 if edge.told and (address := edge.told.site.overlay_address()):
-                    found.append(Peer(edge.name, address, edge.name in self._plane.drained))
-        found.sort(key=lambda peer: peer.name)
-        own = [peer for peer in self._plane.peers if peer.name == LOCAL]
+                    self._peers[edge.name] = address
+                elif edge.told:
+                    self._peers.pop(edge.name, None)
+        drained = self._plane.drained
+        found = tuple(Peer(name, address, name in drained) for name, address in sorted(self._peers.items()))
+        own = tuple(peer for peer in self._plane.peers if peer.name == LOCAL)
         if (*own, *found) != self._plane.peers or bool(own) != bool(self._plane.site.overlay):
-            self._plane.set_peers(tuple(found))
+            peers.keep(self._kept_peers_at, self._peers)
+            self._plane.set_peers(found)
 
     def _identify(self) -> None:
         if self.authority is None or not self._plane.site.overlay or time.monotonic() < self._identified_until_s:

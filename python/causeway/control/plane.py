@@ -301,14 +301,17 @@ class Plane:
 
     def set_peers(self, peers: tuple[Peer, ...]) -> None:
         """Know these for the edges that flows can go over, from now on; each hears who the others are."""
-        own = (Peer(LOCAL, self.site.overlay),) if self.site.overlay else ()
         with self._changing:
-            self.peers = (*own, *peers)
+            self.peers = self.with_own(peers)
             self._settle()
             if self.database and not self.unavailable:
                 with told(), self.database.write() as connection:
                     sequences.set_snapshot_version(connection, self.version)
         self.on_change()
+
+    def with_own(self, peers: Iterable[Peer]) -> tuple[Peer, ...]:
+        own = (Peer(LOCAL, self.site.overlay),) if self.site.overlay else ()
+        return (*own, *peers)
 
     def knows_edge(self, name: str) -> bool:
         """Whether there is an edge of that name, heard of or certified."""

@@ -25,26 +25,26 @@ class _Descriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-def start_engine(settings: Settings) -> Engine:
-    """Start the engine, which serves its last good snapshot at once.
+def start_engine(settings: Settings, identity: bytes | None = None) -> Engine:
+    """Start the engine, which serves its last good snapshot at once. `identity`: what it is to others.
 
     Raises:
         EngineFailed: threads, descriptors or a dispatch that is a must could not be had.
     """
     try:
-        return Edge.start(_config(settings))
+        return Edge.start(_config(settings, identity))
     except NativeError as error:
         raise EngineFailed(f"the edge could not start ({error.code}): {error.message}") from error
 
 
-def take_over(settings: Settings, link: socket.socket) -> Engine:
+def take_over(settings: Settings, link: socket.socket, identity: bytes | None = None) -> Engine:
     """Start the engine with everything that the process at the other end of `link` has.
 
     Raises:
         EngineFailed: nothing was taken; the other process serves on.
     """
     try:
-        return Edge.take_over(_config(settings), link.fileno(), int(HAND_OVER_S * 1000))
+        return Edge.take_over(_config(settings, identity), link.fileno(), int(HAND_OVER_S * 1000))
     except NativeError as error:
         raise EngineFailed(f"the edge could not take over ({error.code}): {error.message}") from error
 
@@ -55,7 +55,7 @@ def pulse(engine: Engine, line: _Descriptor) -> None:
     named_thread("edge-pulse", lambda: engine.pulse(beat)).start()
 
 
-def _config(settings: Settings) -> bytes:
+def _config(settings: Settings, identity: bytes | None) -> bytes:
     state_dir = str(settings.data_dir / "edge")
     modes = {
         "dispatch": settings.dispatch,
@@ -63,4 +63,5 @@ def _config(settings: Settings) -> bytes:
         "fast_path_flows": settings.fast_path_flows,
         "guard": settings.guard,
     }
-    return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, **modes})
+    others = {"identity": msgspec.Raw(identity)} if identity else {}
+    return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, **modes, **others})

@@ -109,7 +109,12 @@ def _body(application: Application) -> dict[str, object]:
 
 
 def _kept(values: tuple[object, ...]) -> list[object]:
-    return [asdict(value) if isinstance(value, Limit) else str(value) for value in values]
+    def kept(value: object) -> object:
+        if isinstance(value, Limit):
+            return asdict(value)
+        return list(value) if isinstance(value, tuple) else str(value)
+
+    return [kept(value) for value in values]
 
 
 def _origins(body: Any) -> tuple[DirectOrigin, ...] | NamedOrigin:
@@ -127,6 +132,7 @@ def _extension(body: dict[str, Any]) -> Extension:
         "balance": Balance,
         "mitigation": Sensitivity,
         "minecraft": lambda value: Minecraft(**value),
+        "paths": lambda value: tuple(tuple(path) for path in value),
         "weights": lambda value: tuple(int(text) for text in value),
         "limits": lambda value: tuple(Limit(**entry | {"of": Of(entry["of"])}) for entry in value),
     }

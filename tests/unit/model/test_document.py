@@ -62,6 +62,7 @@ NEARLY = {
             "balance": st.sampled_from(["order", "hash"]),
             "mitigation": st.sampled_from(["off", "low", "medium", "HIGH", "auto"]),
             "logins": st.booleans(),
+            "paths": st.lists(st.lists(st.sampled_from(("ams-1", "fra-1", "local", "A")), max_size=2), max_size=2),
             "weights": st.lists(st.integers(-1, 1001), max_size=2),
             "minecraft": st.fixed_dictionaries(
                 {},

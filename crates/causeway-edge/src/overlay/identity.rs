@@ -2,6 +2,7 @@
 //!
 //! TLS 1.3 and nothing older. No sessions are resumed: who was revoked has nothing to come back with.
 
+use std::fmt;
 use std::sync::Arc;
 
 use causeway_wire::overlay::Name;
@@ -27,20 +28,36 @@ pub struct Identity {
 }
 
 /// As it comes, all of it PEM. Never shown: it holds the key.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Told {
+pub struct Told {
     ca: String,
     certificate: String,
     key: String,
 }
 
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told(…)")
+    }
+}
+
+impl Told {
+    /// # Errors
+    /// `Refused`, without a word of what is in it.
+    pub fn read(json: &[u8]) -> Result<Told, EdgeError> {
+        serde_json::from_slice(json).map_err(|_| refused("not the fields ca, certificate and key"))
+    }
+}
+
+fn refused(what: &str) -> EdgeError {
+    EdgeError::Refused(format!("the identity for other edges has {what}"))
+}
+
 impl Identity {
     /// # Errors
     /// `Refused`, without a word of what is in it.
-    pub fn read(json: &[u8]) -> Result<Identity, EdgeError> {
-        let refused = |what: &str| EdgeError::Refused(format!("the identity for other edges has {what}"));
-        let told: Told = serde_json::from_slice(json).map_err(|_| refused("not the fields ca, certificate and key"))?;
+    pub fn new(told: &Told) -> Result<Identity, EdgeError> {
         let certificates = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
         let chain = certificates(&told.certificate).map_err(|_| refused("no certificate"))?;
         let key = || PrivateKeyDer::from_pem_slice(told.key.as_bytes()).map_err(|_| refused("no key"));
