@@ -43,7 +43,12 @@ between = ["ams", "fra"]
 rtt_ms = {near}
 """
 
-WAYS = {7001: ("direct", []), 7002: ("over fra", [["fra"]]), 7003: ("over ams and fra", [["ams", "fra"]])}
+WAYS = {
+    7001: ("direct", []),
+    7002: ("over fra", [["fra"]]),
+    7003: ("over ams and fra", [["ams", "fra"]]),
+    7004: ("over fra, or ams and fra", [["fra"], ["ams", "fra"]]),
+}
 
 
 class World:
@@ -110,6 +115,25 @@ def test_a_flow_over_edges_starts_without_a_round_trip_more(world: World, port: 
         time.sleep(0.15)  # others are made ready behind it
     assert len(took_ms) >= 3
     assert round_trips_ms <= statistics.median(took_ms) + 1 <= round_trips_ms + OVERHEAD_MS, took_ms
+
+
+def test_an_edge_that_is_cut_off_without_a_word_is_gone_round_within_a_second(world: World) -> None:
+    with world.par, socket.create_connection((world.par.address, 7004), timeout=10) as held:
+        held.sendall(b"x")
+        assert held.recv(1) == b"x"
+        world.lab.fail("par", "fra")
+        began = time.monotonic()
+
+        def goes_round() -> bool:
+            return world.first_byte_ms(7004) < FAR_MS
+
+        eventually(goes_round, 5, every_s=0.01)
+        took_s = time.monotonic() - began
+        assert took_s < 1.5, "one that has met the cut, and one that went round"
+        world.lab.heal("par", "fra")
+        held.settimeout(20)
+        held.sendall(b"y")
+        assert held.recv(1) == b"y", "what was there goes on when the line does"
 
 
 def test_loss_and_cuts_leave_every_byte_right_or_end_the_flow(world: World) -> None:

@@ -292,7 +292,8 @@ impl TcpPlane {
         if connection.cut_ms <= desk.now_ms {
             return self.close(desk, slot, Cause::Drained, Reset::Both);
         }
-        match connection.state {
+        let state = connection.state;
+        match state {
             State::Header => self.close(desk, slot, Cause::HeaderTimeout, Reset::Both),
             State::Visiting => self.step(desk, slot),
             State::Resolving => self.end_unanswered(desk, slot, Cause::NameFailed),
@@ -301,6 +302,7 @@ impl TcpPlane {
                 self.note_failure(desk, slot, Cause::ConnectTimeout);
                 self.connect(desk, slot);
             }
+            State::Open if self.ends_unanswered(desk, slot) => {}
             State::Open => {
                 let (cause, reset) = self.connections[slot].overdue(desk.now_ms);
                 self.close(desk, slot, cause, reset);

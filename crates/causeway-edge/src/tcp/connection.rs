@@ -272,9 +272,7 @@ impl Connection {
     /// Which of the timers of an open connection has run out, and how the connection ends for it.
     pub fn overdue(&self, now_ms: u64) -> (Cause, Reset) {
         let no_progress_ms = self.active.no_progress_timeout_ms;
-        if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.answer_due_ms <= now_ms) {
-            (Cause::ConnectTimeout, Reset::Both)
-        } else if self.blocked_ms.iter().any(|ms| ms.saturating_add(no_progress_ms) <= now_ms) {
+        if self.blocked_ms.iter().any(|ms| ms.saturating_add(no_progress_ms) <= now_ms) {
             (Cause::NoProgress, Reset::Both)
         } else if self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms) <= now_ms {
             (Cause::HalfCloseTimeout, Reset::Both)

@@ -63,6 +63,8 @@ struct Pool {
     taken_per_s: f32,
     asked_ms: u64,
     again_ms: u64,
+    /// The last that was tried, by a flow or without one, has failed, and none has come about since.
+    is_doubtful: bool,
 }
 
 impl Pool {
@@ -205,8 +207,16 @@ impl TcpPlane {
         self.links.overlay = None;
     }
 
-    /// A connection to the edge `name` for a flow, or its place in the queue for one.
-    pub(super) fn take_link(&mut self, desk: &mut Desk, overlay: &Overlay, name: Name, flow: (usize, u32)) -> Taken {
+    /// A connection to the edge `name` for a flow, or its place in the queue for one; `has_others`: it has other paths,
+    /// and need not wait for an edge that may not be there.
+    pub(super) fn take_link(
+        &mut self,
+        desk: &mut Desk,
+        overlay: &Overlay,
+        name: Name,
+        flow: (usize, u32),
+        has_others: bool,
+    ) -> Taken {
         let pool = self.links.pools.entry(name).or_default();
         pool.taken += 1;
         pool.asked_ms = desk.now_ms.max(1);
@@ -220,7 +230,9 @@ impl TcpPlane {
             return Taken::Never; // it has just failed
         }
         let must_open = pool.opening <= pool.waiting.len() && pool.opening < MOST_OPENING;
-        if must_open && !self.open_link(desk, name) && self.links.pools.entry(name).or_default().opening == 0 {
+        let is_opening = !must_open || self.open_link(desk, name);
+        let pool = self.links.pools.entry(name).or_default();
+        if (!is_opening && pool.opening == 0) || (pool.is_doubtful && has_others) {
             return Taken::Never;
         }
         TcpPlane::count_start(overlay, false);
@@ -334,6 +346,7 @@ impl TcpPlane {
                 let Some(name) = link.towards else { return };
                 let pool = self.links.pools.entry(name).or_default();
                 pool.opening = pool.opening.saturating_sub(1);
+                pool.is_doubtful = false;
                 pool.ready.push_back(slot);
                 self.serve_waiting(desk, name);
             }
@@ -393,10 +406,18 @@ impl TcpPlane {
         }
         tally.into_iter().for_each(|tally| Tally::count(&tally.failed));
         let pool = self.links.pools.entry(name).or_default();
-        pool.again_ms = desk.now_ms + AGAIN_MS;
+        (pool.again_ms, pool.is_doubtful) = (desk.now_ms + AGAIN_MS, true);
         if pool.opening == 0 {
             self.fail_waiting(desk, name);
         }
+    }
+
+    /// An edge has not answered a flow: those that are ready lead nowhere either, most likely.
+    pub(super) fn doubt(&mut self, desk: &Desk, name: Name) {
+        let pool = self.links.pools.entry(name).or_default();
+        pool.is_doubtful = true;
+        let ready: Vec<usize> = pool.ready.iter().copied().collect();
+        ready.into_iter().for_each(|slot| drop(self.links.take_out(desk, slot)));
     }
 
     pub fn on_link_timer(&mut self, desk: &mut Desk, slot: u32, generation: u32) {

@@ -57,6 +57,7 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         let awaits_answer = connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_answer());
         if awaits_answer && side == Side::Origin && connection.state == State::Open {
+            self.doubt_next(desk, slot, Some(errno));
             // What it has said before may be why.
             if !self.read_answer(desk, slot) {
                 return;

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Path, Read};
 
@@ -23,6 +24,10 @@ use crate::worker::{Desk, Token};
 
 /// Longer than the last edge waits for its origin, so that its reason is heard.
 const ANSWER_GRACE_MS: u64 = 2_000;
+
+/// An edge that does not acknowledge a header for so long, and for so many round trips, is not there any more.
+const HEARD_WITHIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+const HEARD_ROUND_TRIPS: u32 = 8;
 
 /// What such a flow has besides.
 #[derive(Debug)]
@@ -129,7 +134,10 @@ impl TcpPlane {
                 connection.last_failure = Some(Cause::PathBroken);
                 continue;
             }
-            match self.take_link(desk, &overlay, next, waiting) {
+            let has_others = connection.tunnel.as_ref().is_some_and(|tunnel| {
+                !tunnel.is_handed_over() && tunnel.tried.count_ones() < active.paths.len() as u32
+            });
+            match self.take_link(desk, &overlay, next, waiting, has_others) {
                 Taken::Ready(fd, tls, ready) => self.send_on(desk, slot, (fd, tls, ready)),
                 Taken::Later => self.arm(desk, slot),
                 Taken::Never => {
@@ -186,6 +194,8 @@ impl TcpPlane {
         }
         tunnel.origin = Some(tls);
         let raw = fd.as_raw_fd();
+        // The connection was there before: whether the other edge still is shows now.
+        let _ = sys::set_user_timeout(raw, Some(heard_within(Duration::from_nanos(sys::rtt_ns(raw)))));
         (connection.origin, connection.ready[1]) = (Some(fd), Readiness { watches_writable: true, ..ready });
         (connection.state, connection.since_ms) = (State::Open, desk.now_ms);
         connection.tuning = super::connection::Tuning::Done; // its socket has its options
@@ -206,7 +216,10 @@ impl TcpPlane {
             let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
             let got = match tls.read(origin.as_raw_fd(), &mut connection.ready[1], scratch, answer) {
                 Ok(got) => got,
-                Err(_) => return self.answered(desk, slot, Cause::PathBroken),
+                Err(error) => {
+                    self.doubt_next(desk, slot, error.raw_os_error());
+                    return self.answered(desk, slot, Cause::PathBroken);
+                }
             };
             match Answer::parse(answer) {
                 Ok(Read::Whole { consumed, value }) => {
@@ -227,6 +240,23 @@ impl TcpPlane {
         true
     }
 
+    /// The next edge has not even acknowledged a flow: is it there?
+    pub(super) fn doubt_next(&mut self, desk: &Desk, slot: usize, errno: Option<i32>) {
+        let tunnel = self.connections[slot].tunnel.as_ref().filter(|_| errno == Some(libc::ETIMEDOUT));
+        let next = tunnel.and_then(|tunnel| tunnel.origin.as_ref()).and_then(Tls::peer);
+        next.into_iter().for_each(|name| self.doubt(desk, name));
+    }
+
+    /// Nobody has told in time what became of it. False: somebody has, or need not.
+    pub(super) fn ends_unanswered(&mut self, desk: &mut Desk, slot: usize) -> bool {
+        let tunnel = self.connections[slot].tunnel.as_ref();
+        let is_late = tunnel.is_some_and(|tunnel| tunnel.answer_due_ms <= desk.now_ms);
+        if is_late {
+            self.answered(desk, slot, Cause::PathBroken);
+        }
+        is_late
+    }
+
     fn answered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
         let connection = &mut self.connections[slot];
         let Some(tunnel) = &mut connection.tunnel else { return true };
@@ -241,6 +271,9 @@ impl TcpPlane {
             counters(&connection.active, desk).connect_errors_total.add(1);
             self.close(desk, slot, cause, Reset::Both);
             return false;
+        }
+        if let Some(origin) = &connection.origin {
+            let _ = sys::set_user_timeout(origin.as_raw_fd(), connection.active.user_timeout());
         }
         connection.connect_time_ms = unix_ms();
         desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
@@ -338,6 +371,10 @@ impl TcpPlane {
         let tally = &overlay.lasting.tally;
         Tally::count(if was_ready { &tally.ready } else { &tally.waited });
     }
+}
+
+fn heard_within(rtt: Duration) -> Duration {
+    (rtt * HEARD_ROUND_TRIPS).clamp(HEARD_WITHIN[0], HEARD_WITHIN[1])
 }
 
 fn answer(cause: Cause, origin: Option<SocketAddr>) -> Vec<u8> {
