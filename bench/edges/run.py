@@ -71,6 +71,9 @@ class Follower:
     def rule_hits(self) -> list[RuleHits]:
         return []
 
+    def identify(self, identity: bytes) -> None:
+        """There are no others."""
+
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
         return None
 

@@ -460,6 +460,7 @@ class Event(TypedDict):
     status: int
     cause: str | None
     message: str | None
+    trace: NotRequired[str | None]  # the same at every edge that the flow goes through
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,9 @@ class Scripted:
         self.answers.wait(20)
         return [RuleHits("r" * 32, 3, 4)]
 
+    def identify(self, identity: bytes) -> None:
+        """There are no others."""
+
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
         return Explanation("block", application, client, (), port, None) if port else None
 

@@ -10,7 +10,7 @@ from running import ZONE, Api, ask, eventually, free_port, upper_origin
 FIELDS = {
     "seq", "kind", "time_ms", "application", "application_name", "flow", "protocol", "client", "edge", "origin",
     "connect_time_ms", "client_bytes", "origin_bytes", "client_rtt_ns", "origin_rtt_ns", "status", "cause", "message",
-    "ip_firewall", "client_matched_ip_firewall",
+    "ip_firewall", "client_matched_ip_firewall", "trace",
 }  # fmt: skip
 
 

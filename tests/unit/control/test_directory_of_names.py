@@ -71,7 +71,9 @@ class Network:
         self.folder = folder
         self.edges: list[Edge] = []
         self.exchange: Any = SimpleNamespace(edges=lambda: self.edges, is_connected=True)
-        self.world.plane.fleet = SimpleNamespace(exchange=self.exchange, on_forget=None)  # type: ignore[assignment]
+        self.world.plane.fleet = SimpleNamespace(
+            exchange=self.exchange, on_forget=None, is_staging=False, check_size=lambda _: None
+        )  # type: ignore[assignment]
         self.app = self.world.create(1000, edge_ips={"type": "dynamic"}).id
         self.name = self.world.plane.pieces[self.app].application.dns.name
         self.anew()
