@@ -17,8 +17,6 @@ from support.patience import eventually
 from support.ports import free_port
 from support.program import Programs, environment
 
-pytestmark = pytest.mark.alone
-
 BAKE_S = 1.5
 BACK_S = 30.0  # the goal
 ADDRESSES = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"]
@@ -223,9 +221,9 @@ def test_what_the_operator_takes_back_is_what_it_was_everywhere(network: Network
     network.everywhere(second)
     with taken(wanted, FIRST):
         network.move(application, protocol=f"tcp/{wanted}")
+        eventually(network.rollouts)  # it has begun: what comes now goes out by itself
         control.delete_application(removed)
-        network.ended("halted")
-        eventually(lambda: control.status()["rollouts"]["waiting"] == 0)
+        eventually(lambda: control.status()["rollouts"]["waiting"] == 0, 20)
     deleted = network.ended("done")
     assert [one["how"] for one in deleted["changes"]] == ["deleted"]
     number = network.rollouts()[1]["number"]

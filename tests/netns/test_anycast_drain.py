@@ -19,8 +19,6 @@ from support.outpost import Outpost
 from support.patience import eventually
 from support.program import Programs, need, run
 
-pytestmark = pytest.mark.alone
-
 BY_ENGINE, BY_KERNEL = 7000, 7001
 
 

@@ -138,32 +138,39 @@ impl Connection {
     }
 
     pub fn pump_up(&mut self, tools: &mut Tools, slot: usize) -> Result<Moved, Fault> {
+        if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_enciphered()) {
+            return self.pump_enciphered(tools, true);
+        }
         let [client, origin] = &mut self.ready;
         let (Some(from), Some(to)) = (&self.client, &self.origin) else { return Ok(Moved::default()) };
-        if let Some(tunnel) = &mut self.tunnel
-            && tunnel.is_enciphered()
-        {
-            let from = Leg { fd: from.as_raw_fd(), ready: client, tls: tunnel.client.as_mut() };
-            let to = Leg { fd: to.as_raw_fd(), ready: origin, tls: tunnel.origin.as_mut() };
-            return self.up.pump_enciphered(from, to, tools);
-        }
         self.up.pump((from.as_raw_fd(), client), (to.as_raw_fd(), origin), tools, Token::Client.at(slot))
     }
 
     pub fn pump_down(&mut self, tools: &mut Tools, slot: usize) -> Result<Moved, Fault> {
+        if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_enciphered()) {
+            return self.pump_enciphered(tools, false);
+        }
         let [client, origin] = &mut self.ready;
         let (Some(from), Some(to)) = (&self.origin, &self.client) else { return Ok(Moved::default()) };
-        if let Some(tunnel) = &mut self.tunnel
-            && tunnel.is_enciphered()
-        {
-            if tunnel.awaits_answer() {
-                return Ok(Moved::default()); // what comes is not for the client
-            }
-            let from = Leg { fd: from.as_raw_fd(), ready: origin, tls: tunnel.origin.as_mut() };
-            let to = Leg { fd: to.as_raw_fd(), ready: client, tls: tunnel.client.as_mut() };
-            return self.down.pump_enciphered(from, to, tools);
-        }
         self.down.pump((from.as_raw_fd(), origin), (to.as_raw_fd(), client), tools, Token::Origin.at(slot))
+    }
+
+    /// Apart, so that plain relays do not carry it along.
+    #[inline(never)]
+    fn pump_enciphered(&mut self, tools: &mut Tools, is_up: bool) -> Result<Moved, Fault> {
+        let [client_ready, origin_ready] = &mut self.ready;
+        let (Some(client), Some(origin), Some(tunnel)) = (&self.client, &self.origin, &mut self.tunnel) else {
+            return Ok(Moved::default());
+        };
+        if !is_up && tunnel.awaits_answer() {
+            return Ok(Moved::default()); // what comes is not for the client
+        }
+        let client = Leg { fd: client.as_raw_fd(), ready: client_ready, tls: tunnel.client.as_mut() };
+        let origin = Leg { fd: origin.as_raw_fd(), ready: origin_ready, tls: tunnel.origin.as_mut() };
+        match is_up {
+            true => self.up.pump_enciphered(client, origin, tools),
+            false => self.down.pump_enciphered(origin, client, tools),
+        }
     }
 
     pub fn endpoints(&self) -> Endpoints {
@@ -175,6 +182,9 @@ impl Connection {
 
     /// Pass a FIN on in a direction that has just ended. True if a timer may be due earlier now.
     pub fn pass_end(&mut self, up: &Moved, down: &Moved, now_ms: u64) -> bool {
+        if !up.is_done && !down.is_done {
+            return false;
+        }
         let told = [self.tell_end(up.is_done, 1), self.tell_end(down.is_done, 0)];
         let directions = [(up.is_done, &mut self.up, &self.origin), (down.is_done, &mut self.down, &self.client)];
         let mut has_ended = false;
@@ -193,6 +203,7 @@ impl Connection {
 
     /// The end of TLS goes before FIN, on the side of the client (0) or the origin (1): is it with the socket? A socket
     /// that has failed says so at its next use.
+    #[inline(never)]
     fn tell_end(&mut self, is_done: bool, side: usize) -> bool {
         let Some(tunnel) = self.tunnel.as_mut().filter(|_| is_done) else { return true };
         let [client, origin] = [(&mut tunnel.client, &self.client), (&mut tunnel.origin, &self.origin)];
@@ -255,7 +266,10 @@ impl Connection {
         let due_ms = match self.state {
             State::Header => self.since_ms + self.active.proxy_header_timeout_ms,
             State::Visiting => self.visit.as_ref().map_or(NEVER, |visit| visit.due_ms()),
-            State::Resolving | State::Connecting => self.since_ms + self.active.connect_timeout_ms,
+            State::Resolving | State::Connecting => {
+                let link_ms = self.tunnel.as_ref().map_or(NEVER, |tunnel| tunnel.link_due_ms);
+                link_ms.min(self.since_ms + self.active.connect_timeout_ms)
+            }
             State::Open => {
                 let idle = self.since_ms.saturating_add(self.active.idle_timeout_ms);
                 let half_closed = self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms);

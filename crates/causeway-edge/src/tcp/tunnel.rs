@@ -49,6 +49,9 @@ pub struct Tunnel {
     /// Begun to be read, until it is whole.
     answer: Option<Vec<u8>>,
     pub answer_due_ms: u64,
+    /// The edge that comes next, and until when a connection to it is waited for.
+    next: Option<Name>,
+    pub link_due_ms: u64,
 }
 
 impl Tunnel {
@@ -65,6 +68,8 @@ impl Tunnel {
             is_direct: false,
             answer: None,
             answer_due_ms: NEVER,
+            next: None,
+            link_due_ms: NEVER,
         }
     }
 
@@ -124,7 +129,7 @@ impl TcpPlane {
                 self.end_unanswered(desk, slot, cause);
                 return true;
             };
-            tunnel.is_direct = path.is_empty();
+            (tunnel.is_direct, tunnel.link_due_ms, tunnel.next) = (path.is_empty(), NEVER, None);
             let Some((next, rest)) = path.split() else { return false };
             (tunnel.path, tunnel.rest) = (at, rest);
             (connection.state, connection.since_ms) = (State::Connecting, desk.now_ms);
@@ -139,7 +144,13 @@ impl TcpPlane {
             });
             match self.take_link(desk, &overlay, next, waiting, has_others) {
                 Taken::Ready(fd, tls, ready) => self.send_on(desk, slot, (fd, tls, ready)),
-                Taken::Later => self.arm(desk, slot),
+                Taken::Later => {
+                    if let Some(tunnel) = self.connections[slot].tunnel.as_mut().filter(|_| has_others) {
+                        tunnel.link_due_ms = desk.now_ms + HEARD_WITHIN[0].as_millis() as u64;
+                        tunnel.next = Some(next);
+                    }
+                    self.arm(desk, slot);
+                }
                 Taken::Never => {
                     self.note_broken_path(desk, slot);
                     continue;
@@ -151,6 +162,8 @@ impl TcpPlane {
 
     /// The edge that comes next cannot be reached: on to the next path, or to the end.
     pub(super) fn on_broken_path(&mut self, desk: &mut Desk, slot: usize) {
+        let next = self.connections[slot].tunnel.as_ref().and_then(|tunnel| tunnel.next);
+        next.into_iter().for_each(|name| self.doubt(desk, name));
         self.note_broken_path(desk, slot);
         self.connect(desk, slot);
     }
@@ -208,6 +221,7 @@ impl TcpPlane {
     }
 
     /// Read what the last edge says before the origin's first byte. False: the connection has ended.
+    #[inline(never)]
     pub(super) fn read_answer(&mut self, desk: &mut Desk, slot: usize) -> bool {
         let connection = &mut self.connections[slot];
         let (Some(tunnel), Some(origin)) = (&mut connection.tunnel, &connection.origin) else { return true };
