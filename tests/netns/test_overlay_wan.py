@@ -117,7 +117,7 @@ def test_a_flow_over_edges_starts_without_a_round_trip_more(world: World, port: 
     assert round_trips_ms <= statistics.median(took_ms) + 1 <= round_trips_ms + OVERHEAD_MS, took_ms
 
 
-def test_an_edge_that_is_cut_off_without_a_word_is_gone_round_within_a_second(world: World) -> None:
+def test_an_edge_that_is_cut_off_without_a_word_is_gone_round_in_two_seconds(world: World) -> None:
     with world.par, socket.create_connection((world.par.address, 7004), timeout=10) as held:
         held.sendall(b"x")
         assert held.recv(1) == b"x"
@@ -130,7 +130,7 @@ def test_an_edge_that_is_cut_off_without_a_word_is_gone_round_within_a_second(wo
         eventually(goes_round, 5, every_s=0.01)
         took_s = time.monotonic() - began
         print(f"gone round after {took_s:.2f} s")
-        assert took_s < 2.5, "one that has met the cut, and one that went round"
+        assert took_s < 2.0, "one that has met the cut, and one that went round"
         world.lab.heal("par", "fra")
         held.settimeout(20)
         held.sendall(b"y")
