@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-rollouts bench-routes instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14

@@ -6,6 +6,7 @@ Everything on loopback addresses of this machine, one worker each; ratios are to
 
 import argparse
 import json
+import socket
 import statistics
 import subprocess
 import sys
@@ -81,8 +82,6 @@ def _serve(made: Edges) -> dict[tuple[str, int], int]:
 
 
 def _answers(port: int) -> bool:
-    import socket
-
     with socket.create_connection((PAR, port), timeout=2) as connection:
         connection.sendall(b"x")
         return connection.recv(1) == b"x"

@@ -202,6 +202,7 @@ impl Running {
     /// sessions on them.
     pub fn takeover(&mut self, workers: usize) -> Vec<Step> {
         let mut steps = vec![Step::MostFiles(self.most_files)];
+        steps.extend(self.overlay.again());
         for (place, id) in &self.places {
             if id == overlay::LISTENER {
                 steps.extend(self.overlay.listen_again(*place, &mut self.sockets, workers));
@@ -311,6 +312,9 @@ impl Running {
         open_files: usize,
     ) {
         let fate = match self.places.get(&place) {
+            Some(holder) if holder == overlay::LISTENER => {
+                Err(overlaying::taken(place, "is where other edges come in"))
+            }
             Some(holder) => {
                 let is_replaced = has_changed || *holder != active.spec.id;
                 if is_replaced {

@@ -7,8 +7,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use causeway_edge::ApplyReport;
+use causeway_wire::Endpoints;
+use causeway_wire::overlay::{Hop, MAX_HOP, Name, Outcome, Path};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use support::network::{Authority, Member, member, network};
+use support::network::{Authority, Member, member, network, network_of};
 use support::{DEADLINE, application, connect, echo, eventually, free_address, in_background, noise, origin, reset};
 
 /// An application whose clients come to `ingress` and whose flows go on by `paths`; each edge gets its part of it.
@@ -265,6 +270,82 @@ fn an_application_that_the_last_edge_does_not_know_ends_with_a_reason_at_each_ed
     let _ = client.write_all(b"x");
     assert!(is_over(&mut client));
     members.iter().for_each(|member| drop(member.record("path_unknown")));
+}
+
+/// An edge of the network that says what ours never do.
+fn say_as(identity: &Value, to: &Member, words: &[u8]) -> Vec<u8> {
+    let pem = |field: &str| identity[field].as_str().unwrap().as_bytes().to_vec();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&pem("ca")).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let chain = vec![CertificateDer::from_pem_slice(&pem("certificate")).unwrap()];
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&pem("key")).unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"causeway-overlay/1".to_vec()];
+    let name = rustls::pki_types::ServerName::try_from(to.name).unwrap();
+    let tls = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(tls, connect(to.at));
+    stream.write_all(words).unwrap();
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard); // an end without a word is an error here
+    heard
+}
+
+fn header(application: u128, path: &[&str]) -> Vec<u8> {
+    let names: Vec<Name> = path.iter().map(|name| Name::new(name.as_bytes()).unwrap()).collect();
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let hop = Hop {
+        endpoints: Endpoints { source: address("192.0.2.7:40000"), destination: address("198.51.100.1:22") },
+        application,
+        trace: 7,
+        number: 1,
+        path: Path::new(&names).unwrap(),
+    };
+    let mut out = [0; MAX_HOP];
+    let len = hop.encode(&mut out);
+    out[..len].to_vec()
+}
+
+#[test]
+fn an_edge_that_leads_in_circles_or_asks_for_what_is_not_there_is_told_so_and_one_without_a_header_hears_nothing() {
+    let authority = Authority::new();
+    let members = network_of(&authority, &["par", "lon"]);
+    let (par, lon) = (authority.identity("par"), &members[1]);
+    let outcome = |words: &[u8]| say_as(&par, lon, words).first().copied();
+    assert_eq!(outcome(&header(1, &["lon"])), Some(Outcome::PathBroken as u8), "back to itself");
+    assert_eq!(outcome(&header(1, &["fra"])), Some(Outcome::PathBroken as u8), "an edge that nobody knows");
+    assert_eq!(outcome(&header(1, &[])), Some(Outcome::Unknown as u8), "no application of this edge's");
+    assert_eq!(outcome(b"GET / HTTP/1.1\r\n\r\n"), None);
+    eventually("it is counted", || (lon.counted("peers_refused_total") == 1).then_some(()));
+    assert_eq!(
+        say_as(&authority.identity("eve"), lon, &header(1, &[])).first(),
+        None,
+        "of the network, and no edge of it"
+    );
+}
+
+#[test]
+fn of_an_application_and_the_overlay_who_was_first_keeps_a_port() {
+    let refused = |report: &ApplyReport| -> Vec<String> {
+        let listeners = report.listeners.iter().filter(|listener| listener.reason.is_some());
+        listeners.map(|listener| listener.application.clone()).collect()
+    };
+    let origin = origin("127.0.0.1", echo);
+    let members = network(&["par", "fra"]);
+    let app = application(1, "tcp", members[0].at, &[origin], json!({}));
+    assert_eq!(refused(&members[0].apply(&members, std::slice::from_ref(&app))), [format!("{:032x}", 1)]);
+    eventually("other edges still come in", || TcpStream::connect(members[0].at).ok());
+
+    let late = member("lon");
+    let app = application(1, "tcp", late.at, &[origin], json!({}));
+    assert_eq!(refused(&late.apply(&[], &[app])), ["overlay"]);
+    assert_eq!(exchange(&mut connect(late.at), b"hello"), b"hello", "the application's");
+    assert_eq!(refused(&late.apply(&[], &[])), ["overlay"], "until all have let go of it");
+    assert!(refused(&late.apply(&[], &[])).is_empty(), "and then it is the overlay's");
 }
 
 #[test]

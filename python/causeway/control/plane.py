@@ -313,16 +313,14 @@ class Plane:
         own = (Peer(LOCAL, self.site.overlay),) if self.site.overlay else ()
         return (*own, *peers)
 
-    def knows_edge(self, name: str) -> bool:
+    def knows_edge(self, connection: Connection, name: str) -> bool:
         """Whether there is an edge of that name, heard of or certified."""
         if name == LOCAL or any(peer.name == name for peer in self.peers):
             return True
         if self.fleet is None:
             return False
-        if any(edge.name == name for edge in self.fleet.exchange.edges()):
-            return True
-        with self.reading() as connection:
-            return edge_certificates.is_member(connection, name, int(now().timestamp()))
+        is_heard_of = any(edge.name == name for edge in self.fleet.exchange.edges())
+        return is_heard_of or edge_certificates.is_member(connection, name, int(now().timestamp()))
 
     def claimed(self, application: Application) -> tuple[Address, ...]:
         """Where it is to listen, on whichever edge: those that are known, and what it names itself."""

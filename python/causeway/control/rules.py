@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from causeway.control.plane import Plane
 from causeway.control.zones import zone_in
-from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin
+from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin, Transport
 from causeway.model.paths import edges_in
 from causeway.model.problem import Code, Problem
 from causeway.store import zones
@@ -23,7 +23,7 @@ def check(plane: Plane, connection: Connection, application: Application) -> Non
     _check_edge_addresses(plane, application)
     _check_origins(plane, application)
     _check_ports(plane, application)
-    _check_paths(plane, application)
+    _check_paths(plane, connection, application)
 
 
 def _check_hostname(connection: Connection, application: Application, zone: str) -> None:
@@ -93,9 +93,9 @@ def _check_origins(plane: Plane, application: Application) -> None:
             )
 
 
-def _check_paths(plane: Plane, application: Application) -> None:
+def _check_paths(plane: Plane, connection: Connection, application: Application) -> None:
     for name in edges_in(application.extension.paths):
-        if not plane.knows_edge(name):
+        if not plane.knows_edge(connection, name):
             known = ", ".join(peer.name for peer in plane.peers) or "none speaks to others (--overlay) yet"
             raise Problem(
                 Code.INVALID_VALUE,
@@ -118,3 +118,13 @@ def _check_ports(plane: Plane, application: Application) -> None:
             f"{other.protocol}): choose another port or edge address",
             pointer="/protocol",
         )
+    for peer in plane.peers if application.transport is Transport.TCP else ():
+        at, port = peer.socket
+        on_it = (own == at or (own.is_unspecified and own.version == at.version) for own in plane.claimed(application))
+        if application.edge_ports.first <= port <= application.edge_ports.last and any(on_it):
+            raise Problem(
+                Code.PORT,
+                f"tcp/{port} on {at} is where edge {peer.name} listens for other edges (--overlay): "
+                "choose another port or edge address",
+                pointer="/protocol",
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 
@@ -26,6 +27,11 @@ class Peer:
     name: str
     address: str
     is_drained: bool = False
+
+    @property
+    def socket(self) -> tuple[IPv4Address | IPv6Address, int]:
+        host, _, port = self.address.rpartition(":")
+        return ip_address(host.removeprefix("[").removesuffix("]")), int(port)
 
 
 def from_edge(paths: Paths, name: str) -> Paths:

@@ -1,6 +1,7 @@
 //! What this edge is to others, from one snapshot to the next.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -8,11 +9,12 @@ use arc_swap::ArcSwapOption;
 use super::preparation::Preparation;
 use super::{Running, compile};
 use crate::application::Active;
+use crate::error::Side;
 use crate::listen;
 use crate::origin::Policy;
 use crate::overlay::identity::Identity;
-use crate::overlay::{Lasting, Overlay, OverlayReport};
-use crate::report::ListenerState;
+use crate::overlay::{self, Lasting, Overlay, OverlayReport};
+use crate::report::{ListenerState, Reason};
 use crate::resolve::Names;
 use crate::snapshot::{self, Application, Protocol};
 use crate::sockets::Shared;
@@ -36,15 +38,17 @@ impl Overlaying {
     }
 
     /// For a worker that takes the place of another.
-    pub fn listen_again(&self, place: Place, held: &mut HashMap<Place, Weak<Shared>>, workers: usize) -> Vec<Step> {
-        let Some(overlay) = &self.running else { return Vec::new() };
+    pub fn again(&self) -> Option<Step> {
+        self.running.clone().map(|overlay| Step::Overlay(Some(overlay)))
+    }
+
+    /// The same, for the port of other edges.
+    pub fn listen_again(&self, place: Place, held: &mut HashMap<Place, Weak<Shared>>, workers: usize) -> Option<Step> {
+        let overlay = self.running.as_ref()?;
         let sockets = held.get(&place).and_then(Weak::upgrade);
-        let sockets = sockets.or_else(|| listen::bind(place, &overlay.transit, workers).ok().map(Shared::new));
-        let listening = sockets.map(|sockets| {
-            held.insert(place, Arc::downgrade(&sockets));
-            Step::ListenForEdges { place, sockets }
-        });
-        std::iter::once(Step::Overlay(Some(overlay.clone()))).chain(listening).collect()
+        let sockets = sockets.or_else(|| listen::bind(place, &overlay.transit, workers).ok().map(Shared::new))?;
+        held.insert(place, Arc::downgrade(&sockets));
+        Some(Step::ListenForEdges { place, sockets })
     }
 }
 
@@ -89,8 +93,13 @@ impl Running {
             overlay
         });
         let place = Place { protocol: Protocol::Tcp, address: spec.listen };
-        if self.places.contains_key(&place) {
+        if self.places.get(&place).is_some_and(|holder| holder == overlay::LISTENER) {
             change.settle_overlay(place, None, Ok(ListenerState::Unchanged));
+        } else if let Some(rival) = wanted.values().find(|active| has(active, place)) {
+            change.settle_overlay(place, None, Err(taken(place, &format!("is of application {}", rival.spec.name))));
+        } else if self.places.contains_key(&place) {
+            let why = taken(place, "was an application's until this change; it is tried again");
+            change.settle_overlay(place, None, Err(why));
         } else {
             let held = self.sockets.get(&place).and_then(Weak::upgrade);
             let bound = held.map_or_else(|| listen::bind(place, &overlay.transit, change.workers).map(Shared::new), Ok);
@@ -99,6 +108,21 @@ impl Running {
         }
         (Some(overlay), exits)
     }
+}
+
+/// Who was there first keeps a port that both an application and the overlay want.
+pub fn taken(place: Place, by: &str) -> Reason {
+    let (ip, port) = (place.address.ip(), place.address.port());
+    let message = format!("tcp/{port} on {ip} {by}: choose another port, for it or with --overlay");
+    Reason { code: "port_in_use", side: Side::Operator, message }
+}
+
+fn has(active: &Active, place: Place) -> bool {
+    let (spec, ip) = (&active.spec, place.address.ip());
+    let on_it = |own: &IpAddr| *own == ip || (own.is_unspecified() && own.is_ipv4() == ip.is_ipv4());
+    spec.protocol == place.protocol
+        && (spec.edge_ports.first..=spec.edge_ports.last).contains(&place.address.port())
+        && spec.edge_addresses.iter().any(on_it)
 }
 
 fn is_same_exits(one: &Exits, other: &Exits) -> bool {

@@ -33,8 +33,6 @@ impl Snapshot {
         if let Some(overlay) = &self.overlay {
             let invalid = |(field, reason)| EdgeError::Invalid { field: format!("overlay.{field}"), reason };
             overlay.check().map_err(invalid)?;
-            let port = overlay.listen.port();
-            let _ = claims.insert(Protocol::Tcp, overlay.listen.ip(), Ports { first: port, last: port }); // the first
         }
         for (index, application) in self.applications.iter().enumerate() {
             let at = |field: &str| format!("applications[{index}].{field}");
@@ -48,7 +46,7 @@ impl Snapshot {
             }
             for address in &application.edge_addresses {
                 if let Err(port) = claims.insert(application.protocol, *address, application.edge_ports) {
-                    let reason = format!("{address} port {port} is claimed by another application, or by the overlay");
+                    let reason = format!("{address} port {port} is claimed by another application");
                     return Err(invalid("edge_ports", reason));
                 }
             }

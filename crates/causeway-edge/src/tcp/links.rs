@@ -1,7 +1,9 @@
-//! Connections between edges before a flow has them: those that are kept ready, and those that others have opened.
+//! Connections between edges before a flow has them: those that are kept ready here, and the table of all of them.
 //!
 //! A flow takes one for itself and never gives it back. As many are ready as the last seconds have asked for, so that a
 //! flow costs no handshake; each worker keeps its own.
+
+mod arrivals;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -10,8 +12,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_wire::overlay::{Hop, MAX_HOP, Name, Read};
+use causeway_wire::overlay::Name;
 use slab::Slab;
+
+pub use arrivals::Arrival;
 
 use super::TcpPlane;
 use super::connection::{Reset, State};
@@ -34,10 +38,6 @@ const REMEMBERED_MS: u64 = 60_000;
 const AHEAD_S: f32 = 0.5;
 const MOST_READY: usize = 64;
 const MOST_OPENING: usize = 64;
-/// Opened by others and without a flow, of one worker.
-const MOST_ARRIVING: usize = 4_096;
-/// What may come with a header; the rest stays with the kernel.
-const MOST_EARLY: usize = MAX_HOP + BUFFER_BYTES;
 const USER_TIMEOUT: Option<Duration> = Some(Duration::from_secs(300));
 
 #[derive(Debug)]
@@ -73,16 +73,6 @@ impl Pool {
         let least = usize::from(is_next || is_remembered);
         ((self.taken_per_s * AHEAD_S).ceil() as usize).clamp(least, MOST_READY)
     }
-}
-
-/// A flow that another edge hands over.
-pub struct Arrival {
-    pub fd: OwnedFd,
-    pub tls: Tls,
-    pub ready: Readiness,
-    pub address: SocketAddr,
-    pub hop: Hop,
-    pub early: Vec<u8>,
 }
 
 pub enum Taken {
@@ -304,23 +294,6 @@ impl TcpPlane {
         is_watched
     }
 
-    /// Another edge, or whoever knows the port, has connected.
-    pub(super) fn admit_edge(&mut self, desk: &mut Desk, fd: OwnedFd, address: SocketAddr) {
-        let Some(overlay) = self.links.overlay.clone() else { return };
-        let Some(identity) = overlay.lasting.identity.load_full() else { return sys::reset_on_close(fd.as_raw_fd()) };
-        let has_room = self.links.arriving < MOST_ARRIVING && desk.files.has_room(1) && !desk.strain.is_full();
-        let Ok(tls) = Tls::from_peer(&identity) else { return };
-        if !has_room {
-            Tally::count(&overlay.lasting.tally.refused);
-            return sys::reset_on_close(fd.as_raw_fd());
-        }
-        self.links.arriving += 1;
-        let raw = fd.as_raw_fd();
-        let ready = Readiness { is_writable: true, ..Readiness::default() };
-        let slot = self.links.insert(fd, tls, address, None, ready);
-        self.watch_link(desk, slot, raw);
-    }
-
     pub fn on_link(&mut self, desk: &mut Desk, slot: usize, notice: u32) {
         let Some(link) = self.links.links.get_mut(slot) else { return };
         let Some((fd, tls)) = &mut link.open else { return };
@@ -352,41 +325,6 @@ impl TcpPlane {
             }
             Err(_) => self.drop_link(desk, slot),
         }
-    }
-
-    /// Another edge has proven who it is: what does it want?
-    fn hear_edge(&mut self, desk: &mut Desk, slot: usize) {
-        let Some(overlay) = self.links.overlay.clone() else { return };
-        loop {
-            let Some(link) = self.links.links.get_mut(slot) else { return };
-            if link.peer().is_none_or(|name| overlay.peer(&name).is_none()) {
-                return self.drop_link(desk, slot);
-            }
-            let Some((fd, tls)) = &mut link.open else { return };
-            match Hop::parse(&link.early) {
-                Ok(Read::Whole { consumed, value: hop }) => {
-                    let early = link.early.split_off(consumed);
-                    let (ready, address) = (link.ready, link.address);
-                    let Some((fd, tls)) = self.links.take_out(desk, slot) else { return };
-                    return self.take_in(desk, &overlay, Arrival { fd, tls, ready, address, hop, early });
-                }
-                Ok(Read::NeedMore) if link.early.len() < MOST_EARLY => {}
-                Ok(Read::NeedMore) | Err(_) => return self.drop_link(desk, slot),
-            }
-            if !link.ready.is_readable {
-                return;
-            }
-            let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
-            match tls.read(fd.as_raw_fd(), &mut link.ready, scratch, &mut link.early) {
-                Ok(Got::End) | Err(_) => return self.drop_idle(desk, slot),
-                Ok(Got::Bytes | Got::Nothing) => {}
-            }
-        }
-    }
-
-    /// Another edge does not need it any more: no failure.
-    fn drop_idle(&mut self, desk: &Desk, slot: usize) {
-        self.links.take_out(desk, slot);
     }
 
     /// It failed, or is refused.

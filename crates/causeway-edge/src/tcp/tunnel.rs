@@ -25,6 +25,9 @@ use crate::worker::{Desk, Token};
 /// Longer than the last edge waits for its origin, so that its reason is heard.
 const ANSWER_GRACE_MS: u64 = 2_000;
 
+/// Reads of what comes for a flow that has ended: more than a client says before it hears anything.
+const MOST_DRAINED: usize = 16;
+
 /// An edge that does not acknowledge a header for so long, and for so many round trips, is not there any more.
 const HEARD_WITHIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 const HEARD_ROUND_TRIPS: u32 = 8;
@@ -353,7 +356,7 @@ impl TcpPlane {
         if is_told {
             sys::shutdown_write(fd);
             let scratch = self.tools.scratch();
-            while sys::recv(fd, scratch).is_ok_and(|n| n > 0) {}
+            (0..MOST_DRAINED).take_while(|_| sys::recv(fd, scratch).is_ok_and(|n| n > 0)).for_each(drop);
         }
         self.close(desk, slot, cause, if is_told { Reset::None } else { Reset::Both });
     }

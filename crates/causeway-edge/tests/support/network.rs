@@ -42,7 +42,10 @@ pub struct Member {
 
 /// Edges of these names that know each other and have nothing to do yet.
 pub fn network(names: &[&'static str]) -> Vec<Member> {
-    let authority = Authority::new();
+    network_of(&Authority::new(), names)
+}
+
+pub fn network_of(authority: &Authority, names: &[&'static str]) -> Vec<Member> {
     let members: Vec<Member> = names.iter().map(|name| member(name)).collect();
     for member in &members {
         member.edge.identify(authority.identity(member.name).to_string().as_bytes()).unwrap();
