@@ -49,7 +49,7 @@ fn every_prefix_of_a_snapshot_is_refused_whole_and_nothing_may_follow_one() {
 }
 
 /// Younger than snapshots that engines have kept on disk, which must start.
-const LATER_FIELDS: [&str; 10] = [
+const LATER_FIELDS: [&str; 14] = [
     "source_addresses",
     "carrier",
     "transparent",
@@ -60,6 +60,10 @@ const LATER_FIELDS: [&str; 10] = [
     "logins",
     "limits",
     "bytes_per_s",
+    "overlay",
+    "paths",
+    "exit",
+    "drained",
 ];
 
 #[test]

@@ -50,7 +50,7 @@ def edges_in(paths: Paths) -> tuple[str, ...]:
 
 
 def on_paths(encoded: bytes, paths: Paths, name: str) -> bytes:
-    """An encoded application of a snapshot for the edge `name`: with the ways on from there."""
+    """An encoded application of a snapshot for the edge `name`: with the ways on from there, as its last keys."""
     if not paths:
         return encoded
     told: dict[str, object] = {"exit": True} if is_exit(paths, name) else {}
