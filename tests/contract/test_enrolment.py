@@ -8,47 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.certified import CertifiedNetwork
 from support.echo import ask, echoes, reset, start_echo
 from support.edge import CAUSEWAY, Running
 from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
-from support.program import Program, Programs, environment, need
+from support.program import Programs, environment
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 
 
-class Network:
-    """Control, and the nats-server that starts from what control wrote."""
-
-    def __init__(self, programs: Programs, folder: Path, make_edge: Callable[..., Running]) -> None:
-        need("nats-server")
-        self.programs, self.folder = programs, folder
-        self.url = f"tls://127.0.0.1:{free_port()}"
-        self.control = make_edge("--exchange", self.url, "--workers", "1").start()
-        self.nats = self.start_nats()
-
-    def start_nats(self) -> Program:
-        configuration = self.control.data_dir / "exchange" / "nats.conf"
-        eventually(configuration.exists)
-        nats = self.programs.start("nats-server", "-c", configuration, "-a", "127.0.0.1")
-        eventually(lambda: "Server is ready" in nats.output)
-        return nats
-
-    def command(self, *words: str, status: int = 0) -> str:
-        """What a command of the command line said, on both channels."""
-        steering = {"CAUSEWAY_URL": self.control.url, "CAUSEWAY_API_TOKEN": self.control.token}
-        done = subprocess.run(
-            [CAUSEWAY, *words], capture_output=True, text=True, timeout=30, cwd=self.folder, env=environment(steering)
-        )
-        told = done.stdout + done.stderr
-        assert done.returncode == status, told
-        return told
-
-    def invite(self, name: str) -> Path:
-        self.command("invite", name)
-        return self.folder / f"{name}.join"
-
+class Network(CertifiedNetwork):
     def outpost(self, join: Path, name: str, address: str) -> Outpost:
         return Outpost(self.programs, self.folder / name, str(join), name, address)
 

@@ -10,28 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certified import CertifiedNetwork
 from support.echo import ask, echoes, reset, start_echo
 from support.edge import CAUSEWAY, ZONE, Running
 from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
-from support.program import Program, Programs, environment, need
+from support.program import Programs, environment
 
 LOCAL, FRA, AMS = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 
 
-class Network:
+class Network(CertifiedNetwork):
     """Three edges that speak to each other: control's own, fra-1 and ams-1."""
 
     def __init__(self, programs: Programs, folder: Path, make_edge: Callable[..., Running]) -> None:
-        need("nats-server")
-        self.programs, self.folder = programs, folder
-        url = f"tls://127.0.0.1:{free_port()}"
-        self.control = make_edge("--exchange", url, "--workers", "1", "--overlay", f"{LOCAL}:{free_port()}").start()
-        configuration = self.control.data_dir / "exchange" / "nats.conf"
-        eventually(configuration.exists)
-        self.nats: Program = programs.start("nats-server", "-c", configuration, "-a", "127.0.0.1")
-        eventually(lambda: "Server is ready" in self.nats.output)
+        super().__init__(programs, folder, make_edge, "--overlay", f"{LOCAL}:{free_port()}")
         self.fra, self.ams = self.edge("fra-1", FRA), self.edge("ams-1", AMS)
         for edge in (self.fra, self.ams):
             edge.start(ready=None)
@@ -39,18 +33,8 @@ class Network:
         eventually(self.is_whole, 30)
 
     def edge(self, name: str, address: str) -> Outpost:
-        self.command("invite", name)
         overlay = ("--overlay", f"{address}:{free_port()}")
-        return Outpost(self.programs, self.folder / name, str(self.folder / f"{name}.join"), name, address, *overlay)
-
-    def command(self, *words: str, status: int = 0) -> str:
-        steering = {"CAUSEWAY_URL": self.control.url, "CAUSEWAY_API_TOKEN": self.control.token}
-        done = subprocess.run(
-            [CAUSEWAY, *words], capture_output=True, text=True, timeout=30, cwd=self.folder, env=environment(steering)
-        )
-        told = done.stdout + done.stderr
-        assert done.returncode == status, told
-        return told
+        return Outpost(self.programs, self.folder / name, str(self.invite(name)), name, address, *overlay)
 
     def is_whole(self) -> bool:
         """Whether each edge has heard of both others, and can show them who it is."""
@@ -210,8 +194,7 @@ def test_a_revoked_edge_gets_and_gives_no_flows_any_more(network: Network) -> No
 
 def test_each_edge_records_a_flow_under_the_same_trace(network: Network) -> None:
     port = network.serve("ams-1,fra-1")
-    steering = {"CAUSEWAY_URL": network.control.url, "CAUSEWAY_API_TOKEN": network.control.token}
-    tail = network.programs.start(CAUSEWAY, "tail", "-o", "json", extra_environment=steering)
+    tail = network.programs.start(CAUSEWAY, "tail", "-o", "json", extra_environment=network.steering)
 
     def is_traced() -> bool:
         assert asked(port, LOCAL)

@@ -19,6 +19,7 @@ from causeway.control.queries import application_states, readiness
 from causeway.model.application import Application
 from causeway.model.document.application import parse_application
 from causeway.model.origin_policy import OriginPolicy
+from causeway.model.paths import Peer
 from causeway.model.problem import Code, Problem
 from causeway.model.snapshot import Settings
 from causeway.store.database import Database
@@ -247,3 +248,22 @@ def test_an_application_whose_address_is_gone_waits(world: World) -> None:
     assert state["unserved"] is None, "dynamic addresses follow the edge"
     assert [listener["address"] for listener in state["listeners"]] == ["::1"]  # type: ignore[attr-defined]
     assert world.engine.served == [made.id]
+
+
+@pytest.mark.parametrize("ports", ["4280", "4000-5000"])
+def test_the_port_where_an_edge_listens_for_others_is_no_applications(world: World, ports: str) -> None:
+    world.plane.peers = (Peer("local", "127.0.0.1:4280"),)
+    with world.unchanged(Code.PORT):
+        applications.create(world.plane, world.zone.id, world.draft(4280, protocol=f"tcp/{ports}", **to(ports)))
+    world.create(4281)
+
+
+def test_an_edge_that_nobody_knows_is_no_way(world: World) -> None:
+    with world.unchanged(Code.INVALID_VALUE):
+        world.create(4280, x_causeway={"paths": [["fra-1"]]})
+    world.plane.peers = (Peer("fra-1", "203.0.113.7:4280"),)
+    assert world.create(4280, x_causeway={"paths": [["fra-1"], ["local"]]}).extension.paths == (("fra-1",), ("local",))
+
+
+def to(ports: str) -> dict[str, object]:
+    return {"origin_direct": [f"tcp://192.0.2.1:{ports}"]}

@@ -56,17 +56,22 @@ impl World {
 
     /// The records of an application so far, until one has this cause.
     pub fn record(&self, cause: &str) -> Value {
-        let mut seen = Vec::new();
-        eventually(cause, || {
-            let report = serde_json::to_value(self.edge.observe(10_000)).unwrap();
-            seen.extend(report["events"].as_array().unwrap().iter().cloned());
-            seen.iter().find(|event| event["cause"] == cause).cloned()
-        })
+        record(&self.edge, cause)
     }
 
     pub fn totals(&self) -> Value {
         serde_json::to_value(self.edge.observe(0)).unwrap()["totals"].clone()
     }
+}
+
+/// The first record of this cause, of all that the edge tells from now on.
+pub fn record(edge: &Edge, cause: &str) -> Value {
+    let mut seen = Vec::new();
+    eventually(cause, || {
+        let report = serde_json::to_value(edge.observe(10_000)).unwrap();
+        seen.extend(report["events"].as_array().unwrap().iter().cloned());
+        seen.iter().find(|event| event["cause"] == cause).cloned()
+    })
 }
 
 pub fn settings() -> Value {

@@ -6,7 +6,7 @@ use causeway_edge::{ApplyReport, Config, Edge};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519};
 use serde_json::{Value, json};
 
-use super::{eventually, free_address, settings};
+use super::{free_address, settings};
 
 /// Who vouches for edges.
 pub struct Authority {
@@ -81,14 +81,8 @@ impl Member {
         serde_json::to_value(self.edge.observe(0)).unwrap()
     }
 
-    /// The first record of this cause.
     pub fn record(&self, cause: &str) -> Value {
-        let mut seen = Vec::new();
-        eventually(cause, || {
-            let report = serde_json::to_value(self.edge.observe(10_000)).unwrap();
-            seen.extend(report["events"].as_array().unwrap().iter().cloned());
-            seen.iter().find(|event| event["cause"] == cause).cloned()
-        })
+        super::record(&self.edge, cause)
     }
 
     pub fn counted(&self, counter: &str) -> u64 {
