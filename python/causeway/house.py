@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from causeway.api.server import build
 from causeway.control import access_rules, zones
 from causeway.control.attacks import Chronicle
-from causeway.control.plane import Plane, Site
+from causeway.control.plane import Plane
+from causeway.control.state import Site
 from causeway.control.tokens import Keyring
 from causeway.edge.agent import Agent
 from causeway.model.problem import Problem

@@ -19,7 +19,8 @@ from causeway.cli.render import Format, Output, hint, print_json, say
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import Application, Client, Zone
+    from causeway.answers import Application, Zone
+    from causeway.client import Client
 
 app = typer.Typer(
     name="apps",

@@ -20,7 +20,7 @@ from causeway.cli.render import (
 )
 
 if TYPE_CHECKING:
-    from causeway.client import Application, ApplicationStatus, Listener
+    from causeway.answers import Application, ApplicationStatus, Listener
 
 Pair = tuple["Application | None", "Application | None"]
 

@@ -14,7 +14,7 @@ from causeway.model.mitigation import REST, Rule
 from causeway.model.wording import bound_text, rule_text
 
 if TYPE_CHECKING:
-    from causeway.client import Attack, Automatic, EdgeMitigation, Hold, Mitigation, MitigationRule, Rate
+    from causeway.answers import Attack, Automatic, EdgeMitigation, Hold, Mitigation, MitigationRule, Rate
 
 MOST_EVIDENCE = 5
 

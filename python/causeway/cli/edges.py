@@ -15,7 +15,7 @@ from causeway.cli.render import Format, Output, bytes_text, duration_text, hint,
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import AnycastStatus, EdgeStatus
+    from causeway.answers import AnycastStatus, EdgeStatus
 
 app = typer.Typer(rich_markup_mode=None)
 

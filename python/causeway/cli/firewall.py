@@ -15,7 +15,8 @@ from causeway.cli.render import Format, Output, hint, print_json, print_table, s
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import Client, Explained, FirewallRule
+    from causeway.answers import Explained, FirewallRule
+    from causeway.client import Client
 
 app = typer.Typer(
     name="firewall",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from causeway.cli.problems import Missing, Misuse
 
 if TYPE_CHECKING:
-    from causeway.client import Application, Zone
+    from causeway.answers import Application, Zone
 
 ID = re.compile(r"[0-9a-f]{32}")
 SHORT_ID_CHARS = 8  # shown in tables

@@ -21,7 +21,7 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import Rollout
+    from causeway.answers import Rollout
 
 app = typer.Typer(
     name="rollouts",

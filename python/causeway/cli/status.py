@@ -23,7 +23,7 @@ from causeway.cli.render import (
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import (
+    from causeway.answers import (
         AnycastStatus,
         Course,
         EdgeStatus,

@@ -27,7 +27,8 @@ from causeway.cli.render import Format, Output, bytes_text, console, duration_te
 from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
-    from causeway.client import AttackTurn, Client, Event, Lost
+    from causeway.answers import AttackTurn, Event, Lost
+    from causeway.client import Client
 
 BACK_OFF_FIRST_S = 0.5
 BACK_OFF_MAX_S = 15.0

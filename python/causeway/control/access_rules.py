@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from causeway.control.applications import Asking
-from causeway.control.plane import NewRules, Plane, now
+from causeway.control.plane import Plane, now
+from causeway.control.state import NewRules
 from causeway.control.zones import zone_in
 from causeway.model.access_rule import AccessRule, Level, Owner, Target
 from causeway.model.problem import Code, Problem

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from causeway.control.plane import Edit, Plane, now
+from causeway.control.plane import Plane, now
 from causeway.control.rules import check
+from causeway.control.state import Edit
 from causeway.control.zones import zone_in
 from causeway.model.application import Application
 from causeway.model.problem import Code, Problem

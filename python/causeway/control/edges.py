@@ -6,7 +6,8 @@ from contextlib import suppress
 
 from sqlalchemy import Connection
 
-from causeway.control.plane import Drained, Plane, served
+from causeway.control.plane import Plane
+from causeway.control.state import Drained, served
 from causeway.exchange.words import Unreadable
 from causeway.model.application import Address
 from causeway.model.problem import Code, Problem

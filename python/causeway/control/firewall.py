@@ -10,7 +10,8 @@ import secrets
 
 from sqlalchemy import Connection
 
-from causeway.control.plane import NewRules, Plane, now, told
+from causeway.control.plane import Plane, now, told
+from causeway.control.state import NewRules
 from causeway.exchange.bus import EdgeRefused
 from causeway.model.access_rule import GeoDatabase, List, Target
 from causeway.model.problem import Code, Problem

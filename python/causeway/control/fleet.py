@@ -18,8 +18,9 @@ from dataclasses import replace
 
 from causeway.control import course as courses
 from causeway.control import peers
-from causeway.control.plane import Plane, State
+from causeway.control.plane import Plane
 from causeway.control.stages import BAKE_S, Stages, Standing, stored_forms
+from causeway.control.state import State
 from causeway.exchange.authority import RENEWED_AFTER_S, Authority
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.nats_control import NatsControl, RemoteEdge

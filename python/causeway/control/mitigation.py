@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 
 from sqlalchemy import Connection
 
-from causeway.control.plane import Plane, Switched
+from causeway.control.plane import Plane
+from causeway.control.state import Switched
 from causeway.model.mitigation import Hold, Match, MitigationState, RuleState
 from causeway.model.report import Report
 from causeway.store import switches

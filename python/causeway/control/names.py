@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from causeway.control.plane import Piece, Plane
+from causeway.control.plane import Plane
+from causeway.control.state import Piece
 from causeway.exchange.bus import EdgeRefused
 from causeway.exchange.bus import Names as NamesHere
 from causeway.exchange.words import Unreadable

@@ -7,28 +7,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
 from causeway.control import course as courses
+from causeway.control.rulebook import asn_of, firewalls_of
+from causeway.control.state import Drained, Edit, NewRules, Piece, Site, State, Switched, served
 from causeway.exchange.bus import ControlSide, EdgeRefused
-from causeway.model.access_rule import Target, compile_rules
 from causeway.model.application import Address, Application
 from causeway.model.claims import Claims
 from causeway.model.edge import LOCAL
-from causeway.model.limit import Of
-from causeway.model.origin_policy import OriginPolicy
 from causeway.model.paths import Peer, encode_overlay, is_exit, on_paths
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport, Report
 from causeway.model.rollout import Course, RolloutState
-from causeway.model.snapshot import Settings, at_addresses, encode_application, encode_firewall, encode_snapshot
-from causeway.store import access_rules, edge_certificates, edges, firewall_lists, rollouts, sequences, switches
+from causeway.model.snapshot import at_addresses, encode_application, encode_snapshot
+from causeway.store import access_rules, edge_certificates, edges, rollouts, sequences, switches
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
 
@@ -37,74 +36,6 @@ if TYPE_CHECKING:
     from causeway.control.names import Directory
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What the operator said when starting: the same for every application of this machine."""
-
-    edge_addresses: tuple[Address, ...]
-    settings: Settings
-    origins: OriginPolicy
-    overlay: str = ""  # where this machine's edge listens for others, HOST:PORT; nothing: nowhere
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """An application and its part of the snapshot, encoded once. `unserved` says why there is none.
-
-    `addresses`: of this machine; none where it is served by edges of other machines alone. `claimed`: of every edge.
-    """
-
-    application: Application
-    addresses: tuple[Address, ...]
-    encoded: bytes
-    unserved: str | None = None
-    claimed: tuple[Address, ...] = ()
-
-
-class Edit(NamedTuple):
-    """What the edge has to hear of: the application as it is now, or that it is gone.
-
-    `is_now`: edges of other machines get it at once, whatever it touches.
-    """
-
-    application_id: str
-    application: Application | None
-    is_now: bool = False
-
-
-class NewRules(NamedTuple):
-    """IP Access Rules were changed, or what they and limits go by."""
-
-
-class Switched(NamedTuple):
-    """Automatic mitigation was switched on or off."""
-
-    is_on: bool
-
-
-class Drained(NamedTuple):
-    """Which edges of other machines serve nobody was changed; this machine's does not hear of it."""
-
-    edges: frozenset[str]
-
-
-class State(NamedTuple):
-    """What this machine's edge serves, all of one moment, and how much of it the others may have."""
-
-    version: int
-    pieces: tuple[Piece, ...]
-    firewalls: tuple[bytes, ...]
-    asn: str | None
-    mitigates: bool
-    drained: frozenset[str]
-    peers: tuple[Peer, ...] = ()
-    course: Course = Course()
-
-    @property
-    def wanted(self) -> dict[str, Application]:
-        return served(self.pieces)
 
 
 @dataclass(slots=True)
@@ -149,8 +80,8 @@ class Plane:
                 self._take_up(everything)
                 self.course = rollouts.course(connection)
                 asking = _asking(self.pieces, self.course)
-                self.firewalls = self._firewalls(connection, asking, are_new=True)
-                self.asn = self._asn(connection, asking)
+                self.firewalls = firewalls_of(connection, self.exchange, asking, {})
+                self.asn = asn_of(connection, self.exchange, asking)
                 self.next_expiry = access_rules.next_expiry(connection)
                 self.mitigates = switches.is_mitigation_on(connection)
                 self.drained = edges.drained(connection)
@@ -225,8 +156,9 @@ class Plane:
                         course = self._course_after(before, after, edit)
                         self._keep_course(connection, course)
                     asking = _asking(after, course)
-                    firewalls = self._firewalls(connection, asking, are_new=isinstance(edit, NewRules))
-                    asn = self._asn(connection, asking)
+                    known = {} if isinstance(edit, NewRules) else self.firewalls
+                    firewalls = firewalls_of(connection, self.exchange, asking, known)
+                    asn = asn_of(connection, self.exchange, asking)
                     if self.fleet and not isinstance(edit, Switched | Drained):
                         self._check_size(after, firewalls)
                     next_expiry = access_rules.next_expiry(connection)
@@ -372,43 +304,6 @@ class Plane:
         self.claims.add(application, wanted)
         return Piece(application, addresses, encode_application(application, addresses or wanted), claimed=wanted)
 
-    def _firewalls(self, connection: Connection, asking: Sequence[Application], *, are_new: bool) -> dict[str, bytes]:
-        """Those that applications name; compiled only where the rules are new."""
-        known = {} if are_new else self.firewalls
-        zones = sorted({application.zone_id for application in asking if application.ip_firewall})
-        if all(zone in known for zone in zones):
-            return {zone: known[zone] for zone in zones}
-        lists = {found.name: found.digest for found in firewall_lists.every(connection)}
-        databases = {found.target: found.digest for found in firewall_lists.databases(connection)}
-        made: dict[str, bytes] = {}
-        for zone in zones:
-            scopes = compile_rules(access_rules.of_zone(connection, zone))
-            rules = [rule for scope in scopes for rule in scope.rules]
-            used = {target: digest for target, digest in databases.items() if target in {r.target for r in rules}}
-            named = {lists[rule.value] for rule in rules if rule.target is Target.LIST} | set(used.values())
-            self._provide(connection, named)
-            made[zone] = encode_firewall(zone, scopes, lists, used)
-        return made
-
-    def _asn(self, connection: Connection, asking: Sequence[Application]) -> str | None:
-        """The database of AS numbers, if an application is limited by them and there is one."""
-        if not any(map(is_by_asn, asking)):
-            return None
-        found = [found.digest for found in firewall_lists.databases(connection) if found.target is Target.ASN]
-        self._provide(connection, found)
-        return found[0] if found else None
-
-    def _provide(self, connection: Connection, digests: Iterable[str]) -> None:
-        """Let the edge have what the rules name, if it has not."""
-        for digest in digests:
-            if self.exchange.has_blob(digest):
-                continue
-            found = firewall_lists.content(connection, digest)
-            if found is None:
-                raise StoreError(f"the content {digest} of a list is not in the database: import the list again")
-            kind, content = found
-            self.exchange.put_blob(kind, content, overlaps=True, private=True)
-
     def _deliver(
         self, pieces: dict[str, Piece], firewalls: dict[str, bytes], asn: str | None, mitigates: bool
     ) -> ApplyReport:
@@ -448,18 +343,10 @@ def _by_version(address: Address) -> tuple[int, int]:
     return address.version, int(address)
 
 
-def served(pieces: Iterable[Piece]) -> dict[str, Application]:
-    return {piece.application.id: piece.application for piece in pieces if not piece.unserved}
-
-
 def _asking(pieces: dict[str, Piece], course: Course) -> list[Application]:
     """What is served here, and what edges of other machines still serve."""
     forms = (form for hold in course.holds.values() for form in (hold.before, hold.staged) if form)
     return [*served(pieces.values()).values(), *(form.application for form in forms)]
-
-
-def is_by_asn(application: Application) -> bool:
-    return any(limit.of is Of.ASN for limit in application.extension.limits)
 
 
 def _refuse_if_not_running(report: ApplyReport, application_id: str) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from causeway.control.mitigation import state_of
-from causeway.control.plane import Piece, Plane, is_by_asn
+from causeway.control.plane import Plane
+from causeway.control.state import Piece, is_by_asn
 from causeway.model.application import Address, Application
 from causeway.model.edge import LOCAL
 from causeway.model.report import CarriedAt, Listener, PortRange, Reason, Report

@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 
 from causeway.control import course as courses
 from causeway.control.course import Wanted
-from causeway.control.plane import Edit, Plane, now
+from causeway.control.plane import Plane, now
 from causeway.control.rules import check
+from causeway.control.state import Edit
 from causeway.model.application import Application
 from causeway.model.problem import Code, Problem
 from causeway.model.rollout import Course, Hold, Rollout, RolloutState

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from causeway.control import course as courses
 from causeway.control import gates, rollouts
-from causeway.control.plane import Plane, State
+from causeway.control.plane import Plane
+from causeway.control.state import State
 from causeway.exchange.nats_control import RemoteEdge
 from causeway.exchange.words import Site, Unreadable
 from causeway.model.application import Application

@@ -7,12 +7,13 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from causeway.answers import AttackTurn
 from causeway.cli import attacks, firewall, status
 from causeway.cli.attacks_view import automatic_texts, hold_text
 from causeway.cli.main import app
 from causeway.cli.status import mitigation_text
 from causeway.cli.tail import line
-from causeway.client import AttackTurn, Client
+from causeway.client import Client
 
 ID, OTHER = "1234abcd" * 4, "1234ffff" * 4
 RULE: dict[str, Any] = {

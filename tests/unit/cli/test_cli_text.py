@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from causeway.answers import Event
 from causeway.cli.apps_view import origins_text, state_text
 from causeway.cli.diff import Change, changes
 from causeway.cli.escape import printable
 from causeway.cli.problems import Missing, Misuse, explain, report
 from causeway.cli.render import bytes_text, duration_text, print_fields, print_json, print_table
 from causeway.cli.tail import line
-from causeway.client import Event, Problem, Refused, Unreachable
+from causeway.client import Problem, Refused, Unreachable
 
 UNSAFE = [
     ("\x1b[31mred", "\\x1b[31mred"),

@@ -14,8 +14,9 @@ import pytest
 from memory_engine import MemoryEngine, on_exchange
 
 from causeway.control import applications, zones
-from causeway.control.plane import Plane, Site, State
+from causeway.control.plane import Plane
 from causeway.control.queries import application_states, readiness
+from causeway.control.state import Site, State
 from causeway.model.application import Application
 from causeway.model.document.application import parse_application
 from causeway.model.origin_policy import OriginPolicy
