@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Network(CertifiedNetwork):
     """Three edges that speak to each other: control's own, fra-1 and ams-1."""
 
     def __init__(self, programs: Programs, folder: Path, make_edge: Callable[..., Running]) -> None:
-        super().__init__(programs, folder, make_edge, "--overlay", f"{LOCAL}:{free_port()}")
+        flags = ("--overlay", f"{LOCAL}:{free_port()}", "--rollout-bake-s", "2")
+        super().__init__(programs, folder, make_edge, *flags)
         self.fra, self.ams = self.edge("fra-1", FRA), self.edge("ams-1", AMS)
         for edge in (self.fra, self.ams):
             edge.start(ready=None)
@@ -35,6 +37,10 @@ class Network(CertifiedNetwork):
     def edge(self, name: str, address: str) -> Outpost:
         overlay = ("--overlay", f"{address}:{free_port()}")
         return Outpost(self.programs, self.folder / name, str(self.invite(name)), name, address, *overlay)
+
+    def done(self) -> int:
+        """Rollouts that have passed all stages."""
+        return sum(one["state"] == "done" for one in self.control.result("GET", "/api/v1/rollouts"))
 
     def is_whole(self) -> bool:
         """Whether each edge has heard of both others, and can show them who it is."""
@@ -143,27 +149,48 @@ def test_a_restart_of_control_cuts_nothing_between_other_edges(network: Network)
         reset(held)
 
 
-def test_an_upgrade_of_control_fails_no_flow_of_its_own_edge(network: Network) -> None:
-    port = network.serve("fra-1")
+@contextmanager
+def none_fails(port: int, address: str) -> Iterator[None]:
+    """Of flows, fifty a second, while something else is done."""
     failed: list[object] = []
     stop = threading.Event()
 
     def go_on() -> None:
         while not stop.wait(0.02):
             try:
-                if not asked(port, LOCAL):
+                if not asked(port, address):
                     failed.append("no answer")
             except OSError as error:
                 failed.append(error)
 
     asking = threading.Thread(target=go_on)
     asking.start()
-    network.control.program.send(signal.SIGHUP)  # type: ignore[union-attr]
-    eventually(lambda: "handed over in" in network.control.output, 30)
-    eventually(network.is_whole, 30)
-    stop.set()
-    asking.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        asking.join()
     assert failed == []
+
+
+def test_an_upgrade_of_control_fails_no_flow_of_its_own_edge(network: Network) -> None:
+    port = network.serve("fra-1")
+    with none_fails(port, LOCAL):
+        network.control.program.send(signal.SIGHUP)  # type: ignore[union-attr]
+        eventually(lambda: "handed over in" in network.control.output, 30)
+        eventually(network.is_whole, 30)
+
+
+def test_another_path_goes_out_in_stages_and_fails_no_flow_on_the_way(network: Network) -> None:
+    port = network.serve("direct")
+    application = network.control.result("GET", network.control.applications)[0]["id"]
+    eventually(lambda: network.control.status()["rollouts"] is None, 10)
+    with none_fails(port, AMS):
+        for number, paths in enumerate(([["fra-1"]], [["local"]], []), 1):
+            body = {"x_causeway": {"paths": paths}}
+            network.control.result("PATCH", f"{network.control.applications}/{application}", body)
+            eventually(lambda number=number: network.done() == number, 40, every_s=0.2)
+    assert all(count > 0 for count in (network.settled()["fra-1"], network.settled()["local"]))
 
 
 def test_an_upgrade_of_an_edge_on_the_way_loses_no_connection(network: Network) -> None:

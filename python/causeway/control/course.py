@@ -7,11 +7,13 @@ time, or was checked here against what was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from causeway.model.application import Application, Connectivity
+from causeway.model.paths import exits_of, on_paths
 from causeway.model.rollout import Changed, Course, Form, Hold, Rollout
+from causeway.model.snapshot import at_addresses
 
 Wanted = Mapping[str, Application]
 """What is stored and served, by id."""
@@ -140,6 +142,34 @@ def forms(course: Course, wanted: Iterable[Form], *, is_reached: bool) -> list[F
         if form:
             got.append(form)
     return sorted(got, key=lambda form: (form.application.created_on, form.application.id))
+
+
+Exits = Mapping[str, tuple[frozenset[str], Form]]
+"""By application: the edges where flows of others may end, and as what, where an edge has no other form of it."""
+
+
+def exits(course: Course, wanted: Iterable[Form]) -> Exits:
+    """Of any form that some edge has or gets.
+
+    So an edge knows what will be handed to it before another one does that, and until the last one has ceased to.
+    """
+    found = {form.application.id: [form] for form in wanted if form.application.extension.paths}
+    for id_, hold in course.holds.items():
+        held = [form for form in (hold.staged, hold.before) if form and form.application.extension.paths]
+        if held:
+            found.setdefault(id_, []).extend(held)
+    return {id_: (exits_of(form.application.extension.paths for form in of), of[0]) for id_, of in found.items()}
+
+
+def ends_at(exits: Exits, name: str, id_: str) -> bool:
+    return id_ in exits and name in exits[id_][0]
+
+
+def handed_over(exits: Exits, name: str, has: Container[str]) -> Iterator[bytes]:
+    """What ends at the edge `name` for others alone: encoded, of applications besides those that it has."""
+    for id_, (_, form) in exits.items():
+        if id_ not in has and ends_at(exits, name, id_):
+            yield on_paths(at_addresses(form.encoded, ()), (), name, is_last=True)
 
 
 def changes(course: Course, wanted: Wanted, ids: Iterable[str]) -> tuple[Changed, ...]:

@@ -27,7 +27,7 @@ from causeway.exchange.nats_control import NatsControl, RemoteEdge
 from causeway.exchange.words import Site, Unreadable, pack
 from causeway.model.application import Address
 from causeway.model.edge import LOCAL
-from causeway.model.paths import Peer, encode_overlay, is_exit, on_paths
+from causeway.model.paths import Peer, encode_overlay, on_paths
 from causeway.model.problem import Code, Problem
 from causeway.model.rollout import Form
 from causeway.model.snapshot import at_addresses, content_digest, encode_snapshot
@@ -50,6 +50,7 @@ class Sheets:
         self.stored = stored_forms(state)
         self.early = courses.forms(state.course, self.stored, is_reached=False)
         self.reached = courses.forms(state.course, self.stored, is_reached=True)
+        self.exits = courses.exits(state.course, self.stored)
 
 
 class Fleet:
@@ -256,10 +257,10 @@ class Fleet:
         )
         try:
             forms = sheets.reached if number else sheets.early
-            snapshot = _snapshot(state, forms, edge.name, told.site, standing.version, is_drained)
+            snapshot = _snapshot(state, forms, sheets.exits, edge.name, told.site, standing.version, is_drained)
             content = content_digest(snapshot)
             is_held = bool(state.course.holds) and content != content_digest(
-                _snapshot(state, sheets.stored, edge.name, told.site, standing.version, is_drained)
+                _snapshot(state, sheets.stored, sheets.exits, edge.name, told.site, standing.version, is_drained)
             )
             standing = replace(standing, content=content, is_held=is_held)
             is_there = content == known and (is_held or report.version >= state.version)
@@ -268,7 +269,7 @@ class Fleet:
                 return
             if content != known and known and standing.version == report.version:
                 standing = replace(standing, version=report.version + 1)
-                snapshot = _snapshot(state, forms, edge.name, told.site, standing.version, is_drained)
+                snapshot = _snapshot(state, forms, sheets.exits, edge.name, told.site, standing.version, is_drained)
             self._provide(edge, state)
             edge.deliver(snapshot)
         except EdgeRefused as error:
@@ -295,16 +296,26 @@ class Fleet:
                     edge.put_blob(*content, overlaps=True, private=True)
 
 
-def _snapshot(state: State, forms: Iterable[Form], name: str, site: Site, version: int, is_drained: bool) -> bytes:
+def _snapshot(
+    state: State,
+    forms: Iterable[Form],
+    exits: courses.Exits,
+    name: str,
+    site: Site,
+    version: int,
+    is_drained: bool,
+) -> bytes:
     """All applications that have an address there, at that edge's addresses; of one that is drained, none.
 
     And those whose flows other edges hand to it, drained or not: what it has goes on, and no other edge hands it more.
     """
-    addresses, listen, encoded = () if is_drained else site.addresses(), site.overlay_address(), []
+    addresses, listen, encoded = () if is_drained else site.addresses(), site.overlay_address(), {}
     for form in forms:
-        own, paths = form.application.edge_addresses(addresses), form.application.extension.paths
-        if own or (listen and is_exit(paths, name)):
-            encoded.append(on_paths(at_addresses(form.encoded, own), paths, name))
+        id_, paths = form.application.id, form.application.extension.paths
+        if own := form.application.edge_addresses(addresses):
+            is_last = bool(listen) and courses.ends_at(exits, name, id_)
+            encoded[id_] = on_paths(at_addresses(form.encoded, own), paths, name, is_last=is_last)
+    others = courses.handed_over(exits, name, encoded) if listen else ()
     settings = replace(site.terms(), mitigation=state.mitigates)
     overlay = encode_overlay(name, listen, state.peers) if listen else None
-    return encode_snapshot(version, settings, encoded, state.firewalls, state.asn, overlay)
+    return encode_snapshot(version, settings, (*encoded.values(), *others), state.firewalls, state.asn, overlay)

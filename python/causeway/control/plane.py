@@ -22,11 +22,11 @@ from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.application import Address, Application
 from causeway.model.claims import Claims
 from causeway.model.edge import LOCAL
-from causeway.model.paths import Peer, encode_overlay, is_exit, on_paths
+from causeway.model.paths import Peer, encode_overlay, on_paths
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport, Report
-from causeway.model.rollout import Course, RolloutState
-from causeway.model.snapshot import at_addresses, encode_application, encode_snapshot
+from causeway.model.rollout import Course, Form, RolloutState
+from causeway.model.snapshot import encode_application, encode_snapshot
 from causeway.store import access_rules, edge_certificates, edges, rollouts, sequences, switches
 from causeway.store import applications as stored
 from causeway.store.database import Database, StoreError
@@ -165,9 +165,11 @@ class Plane:
                     mitigates = edit.is_on if isinstance(edit, Switched) else self.mitigates
                     drained = edit.edges if isinstance(edit, Drained) else self.drained
                     if isinstance(edit, Edit):
-                        _refuse_if_not_running(self._deliver(after, firewalls, asn, mitigates), edit.application_id)
+                        _refuse_if_not_running(
+                            self._deliver(after, firewalls, asn, mitigates, course), edit.application_id
+                        )
                     elif (firewalls, asn, mitigates) != (self.firewalls, self.asn, self.mitigates):
-                        self._deliver(after, firewalls, asn, mitigates)
+                        self._deliver(after, firewalls, asn, mitigates, course)
                     sequences.set_snapshot_version(connection, self.version)
             except BaseException:
                 if is_begun:
@@ -305,28 +307,31 @@ class Plane:
         return Piece(application, addresses, encode_application(application, addresses or wanted), claimed=wanted)
 
     def _deliver(
-        self, pieces: dict[str, Piece], firewalls: dict[str, bytes], asn: str | None, mitigates: bool
+        self, pieces: dict[str, Piece], firewalls: dict[str, bytes], asn: str | None, mitigates: bool, course: Course
     ) -> ApplyReport:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
         report = self.exchange.report()
         self.version = max(self.version, report.version if report else 0) + 1
-        served = (encoded for piece in pieces.values() if (encoded := self._here(piece)))
-        settings = replace(self.site.settings, mitigation=mitigates)
-        overlay = encode_overlay(LOCAL, self.site.overlay, self.peers) if self.site.overlay else None
-        return self.exchange.deliver(encode_snapshot(self.version, settings, served, firewalls.values(), asn, overlay))
+        here = {key: piece for key, piece in pieces.items() if piece.addresses and not piece.unserved}
+        settings, overlay = replace(self.site.settings, mitigation=mitigates), None
+        exits: courses.Exits = {}
+        if self.site.overlay:
+            overlay = encode_overlay(LOCAL, self.site.overlay, self.peers)
+            forms = (Form(piece.application, piece.encoded) for piece in pieces.values() if not piece.unserved)
+            exits = courses.exits(course, forms)
 
-    def _here(self, piece: Piece) -> bytes | None:
-        """Its part of the snapshot of this machine's edge, if that has one."""
-        paths = piece.application.extension.paths
-        if piece.unserved or not (piece.addresses or (self.site.overlay and is_exit(paths, LOCAL))):
-            return None
-        encoded = piece.encoded if piece.addresses else at_addresses(piece.encoded, ())
-        return on_paths(encoded, paths, LOCAL)
+        def told() -> Iterator[bytes]:
+            for key, piece in here.items():
+                paths = piece.application.extension.paths
+                yield on_paths(piece.encoded, paths, LOCAL, is_last=courses.ends_at(exits, LOCAL, key))
+            yield from courses.handed_over(exits, LOCAL, here)
+
+        return self.exchange.deliver(encode_snapshot(self.version, settings, told(), firewalls.values(), asn, overlay))
 
     def _settle(self) -> None:
         """Deliver what is stored."""
         try:
-            self._deliver(self.pieces, self.firewalls, self.asn, self.mitigates)
+            self._deliver(self.pieces, self.firewalls, self.asn, self.mitigates, self.course)
             self.out_of_step = None
         except Exception as error:  # whatever it is, nobody may think that the edge agrees
             code = error.code if isinstance(error, EdgeRefused) else type(error).__name__

@@ -49,12 +49,20 @@ def edges_in(paths: Paths) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for path in paths for name in path))
 
 
-def on_paths(encoded: bytes, paths: Paths, name: str) -> bytes:
-    """An encoded application of a snapshot for the edge `name`: with the ways on from there, as its last keys."""
-    if not paths:
-        return encoded
-    told: dict[str, object] = {"exit": True} if is_exit(paths, name) else {}
-    if (rest := from_edge(paths, name)) != ((),):
+def exits_of(every: Iterable[Paths]) -> frozenset[str]:
+    """The last edges of all these."""
+    return frozenset(path[-1] for paths in every for path in paths if path)
+
+
+def on_paths(encoded: bytes, paths: Paths, name: str, *, is_last: bool | None = None) -> bytes:
+    """An encoded application of a snapshot for the edge `name`: with the ways on from there, as its last keys.
+
+    `is_last`: other edges hand flows of it over there, whatever these paths say; by default, what they say.
+    """
+    told: dict[str, object] = {}
+    if is_exit(paths, name) if is_last is None else is_last:
+        told["exit"] = True
+    if (rest := from_edge(paths, name)) not in ((), ((),)):
         told["paths"] = rest
     return encoded[:-1] + b"," + _encode(told)[1:] if told else encoded
 

@@ -36,7 +36,11 @@ class Form:
 
     def is_same(self, other: Form) -> bool:
         """Whether no edge could tell them apart."""
-        return (self.encoded, self.application.edge_ips) == (other.encoded, other.application.edge_ips)
+
+        def told(of: Form) -> tuple[object, ...]:
+            return of.encoded, of.application.edge_ips, of.application.extension.paths
+
+        return told(self) == told(other)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Which form of an application edges get, step by step; what an edge would have never collides."""
 
+import json
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from causeway.model.application import (
     Dns,
     DnsType,
     EdgeIps,
+    Extension,
     Ports,
     Transport,
 )
@@ -100,6 +102,39 @@ def test_what_no_edge_can_tell_apart_is_no_change() -> None:
     assert set(world.course.holds) == {"a"}
     world.edit(app("a", 1))
     assert world.course == Course(), "it is as it was"
+
+
+def over(*paths: tuple[str, ...]) -> Extension:
+    return Extension(paths=paths, stated=frozenset({"paths"}))
+
+
+def test_the_last_edge_of_a_path_knows_before_anybody_takes_it_and_until_the_last_has_left_it() -> None:
+    world = World(app("a", 1))
+
+    def exits() -> set[str]:
+        found = courses.exits(world.course, [Form.of(one) for one in world.wanted.values()])
+        return set(found["a"][0]) if "a" in found else set()
+
+    def paths(*, is_reached: bool) -> list[tuple[str, ...]]:
+        return [path for form in world.forms(is_reached) for path in form.application.extension.paths]
+
+    world.edit(app("a", 1, extension=over(("fra",))))
+    assert (paths(is_reached=False), exits()) == ([], {"fra"}), "held, and fra is prepared"
+    world.begin()
+    assert (paths(is_reached=False), paths(is_reached=True), exits()) == ([], [("fra",)], {"fra"})
+    world.go(courses.passed(world.course, world.wanted))
+    world.edit(app("a", 1, extension=over(("ams",))))
+    assert (paths(is_reached=False), exits()) == ([("fra",)], {"ams", "fra"}), "nobody has left fra yet"
+    world.begin()
+    world.go(courses.passed(world.course, world.wanted))
+    assert (paths(is_reached=False), exits()) == ([("ams",)], {"ams"})
+    world.edit(deleted="a")
+    assert exits() == {"ams"}, "where it is not deleted yet, its flows go on"
+    [encoded] = courses.handed_over(courses.exits(world.course, []), "ams", ())
+    assert json.loads(encoded)["exit"] is True and json.loads(encoded)["edge_addresses"] == []
+    world.begin()
+    world.go(courses.passed(world.course, world.wanted))
+    assert exits() == set()
 
 
 def test_a_change_of_what_is_under_way_is_the_next_rollout_and_waits_for_one_alone() -> None:
