@@ -137,7 +137,7 @@ SABOTAGE = {
     "take over": """
 from causeway.edge import engine
 
-def take_over(settings, link):
+def take_over(settings, link, identity):
     link.send(b'J{"ask":"offer","format":1}')
     link.recv(100000)
     raise OSError("sabotaged: no")
