@@ -62,6 +62,13 @@ class Edge:
         Raises NativeError if it cannot be used; what it was before stays.
         """
 
+    def steer(self, plan: bytes) -> None:
+        """Have flows of steered applications take the ways of this plan, and measure what it asks for, for its time.
+
+        Raises:
+            NativeError: `refused`; what was wanted before goes on.
+        """
+
     def guard_look(self, max_samples: int) -> bytes:
         """A Look: what guard, engine and fast path have seen, and samples since the last look."""
 

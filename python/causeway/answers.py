@@ -214,6 +214,31 @@ class Course(TypedDict):
     waiting: int
 
 
+class RoutePart(TypedDict):
+    of: str
+    ms: float | None  # nothing: there is no way
+
+
+class RouteCandidate(TypedDict):
+    path: list[str]
+    cost_ms: float | None
+    parts: list[RoutePart]
+
+
+class Route(TypedDict):
+    """From one edge to the origins of one application; an empty path is direct. The first candidate is in use."""
+
+    application: str
+    name: str | None
+    edge: str
+    path: list[str]
+    cost_ms: float | None
+    direct_ms: float | None
+    gain_ms: float | None
+    since_s: float
+    candidates: list[RouteCandidate]
+
+
 class SiteTold(TypedDict):
     addresses: list[str]
     location: tuple[float, float] | None

@@ -29,6 +29,7 @@ from causeway.answers import (
     Mitigation,
     NamesTold,
     Rollout,
+    Route,
     Status,
     Token,
     Zone,
@@ -203,6 +204,9 @@ class Client:
         """The applications that edges get at once; without a number all but those of halted rollouts."""
         path = "/api/v1/rollouts/push" if number is None else f"/api/v1/rollouts/{number}/push"
         return cast("dict[str, list[str]]", self._request("POST", path))["applications"]
+
+    def routes(self) -> list[Route]:
+        return cast("list[Route]", self._request("GET", "/api/v1/routes"))
 
     def names(self) -> NamesTold:
         return cast(NamesTold, self._request("GET", "/api/v1/names"))

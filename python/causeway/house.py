@@ -14,6 +14,7 @@ from causeway.api.server import build
 from causeway.control import access_rules, zones
 from causeway.control.attacks import Chronicle
 from causeway.control.plane import Plane
+from causeway.control.routes import Routing
 from causeway.control.state import Site
 from causeway.control.tokens import Keyring
 from causeway.edge.agent import Agent
@@ -98,6 +99,8 @@ class House(Serving):
         if self._fleet:
             plane.fleet = self._fleet
             self._fleet.linger_s = settings.dns.ttl_s + _NAMES_S if settings.dns else 0.0
+            if settings.overlay:
+                plane.routing = Routing(plane)
         self._name_server = name_server
         self._names = plane.directory = _directory(settings, plane, name_server) if name_server else None
 
@@ -108,6 +111,8 @@ class House(Serving):
         self._plane.unavailable = why
         if self._names:
             self._names.stop()
+        if self._plane.routing:
+            self._plane.routing.stop()
         if self._fleet:
             self._fleet.stop()
 
@@ -129,6 +134,8 @@ class House(Serving):
                 self._take_up(Database.open(self._settings.data_dir / "causeway.sqlite3"))
                 if self._fleet:
                     self._fleet.start()
+                if self._plane.routing:
+                    self._plane.routing.start()
                 if self._names:
                     self._names.start()
             self._plane.settle()

@@ -2,10 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use causeway_wire::overlay::Path;
 
 use crate::count::{Counters, Totals};
 use crate::event::Cause;
@@ -16,9 +13,8 @@ use crate::minecraft::Gate;
 use crate::origin::{OriginSet, Policy};
 use crate::overlay;
 use crate::snapshot::{Application, Of, Ports, ProxyProtocol, UdpHeader};
-
-/// As for origins that did not answer.
-const SHUNNED_MS: u64 = 10_000;
+use crate::steering::Steered;
+use crate::ways::Ways;
 
 #[derive(Debug)]
 pub struct Active {
@@ -31,10 +27,10 @@ pub struct Active {
     pub limiter: Option<Limiter>,
     /// Of a Minecraft server that the edge speaks for.
     pub gate: Option<Arc<Gate>>,
-    /// None: this edge connects to the origins.
-    pub paths: Box<[Path]>,
-    /// Until when each of the paths is tried after those that work.
-    shunned_until_ms: Box<[AtomicU64]>,
+    /// As somebody has said them. None: this edge connects to the origins.
+    fixed: Arc<Ways>,
+    /// Where control may say which ways its flows take.
+    pub steered: Option<Arc<Steered>>,
     pub proxy_header_timeout_ms: u64,
     pub connect_timeout_ms: u64,
     /// `u64::MAX` where the timeout is off, so that `min` and `saturating_add` need no branch.
@@ -47,7 +43,6 @@ pub struct Active {
 impl Active {
     pub fn new(spec: Application, origins: OriginSet, policy: Arc<Policy>, counters: Arc<[Counters]>) -> Active {
         let or_never = |ms: u64| if ms == 0 { u64::MAX } else { ms };
-        let paths = overlay::paths(&spec);
         Active {
             id: u128::from_str_radix(&spec.id, 16).unwrap_or_default(), // 32 hex digits, checked on arrival
             origins,
@@ -56,8 +51,8 @@ impl Active {
             firewall: None,
             limiter: Limiter::new(&spec.limits, None, None),
             gate: spec.minecraft.map(|minecraft| Arc::new(Gate::new(minecraft, None))),
-            shunned_until_ms: paths.iter().map(|_| AtomicU64::new(0)).collect(),
-            paths,
+            fixed: Arc::new(Ways::fixed(overlay::paths(&spec))),
+            steered: None,
             proxy_header_timeout_ms: spec.proxy_header_timeout_ms,
             connect_timeout_ms: spec.connect_timeout_ms,
             idle_timeout_ms: or_never(spec.idle_timeout_ms),
@@ -66,6 +61,10 @@ impl Active {
             udp_idle_timeout_ms: spec.udp_idle_timeout_ms,
             spec,
         }
+    }
+
+    pub fn steered_by(self, steered: Option<Arc<Steered>>) -> Active {
+        Active { steered, ..self }
     }
 
     pub fn with_firewall(self, firewall: Option<Arc<Firewall>>) -> Active {
@@ -112,23 +111,10 @@ impl Active {
         self.spec.limits.iter().any(|limit| limit.of == Of::Asn)
     }
 
-    /// The next path to try; `tried` has a bit for each that was. None: there is no other.
-    pub fn choose_path(&self, tried: &mut u8, now_ms: u64) -> Option<(usize, Path)> {
-        let is_shunned = |at: &usize| self.shunned_until_ms[*at].load(Ordering::Relaxed) > now_ms;
-        let untried = || (0..self.paths.len()).filter(|at| *tried & (1 << at) == 0);
-        let at = untried().find(|at| !is_shunned(at)).or_else(|| untried().next())?;
-        *tried |= 1 << at;
-        Some((at, self.paths[at]))
-    }
-
-    /// Remember that a path does not lead anywhere for now, or that it does.
-    pub fn judge_path(&self, at: usize, now_ms: u64, is_broken: bool) {
-        if let Some(until_ms) = self.shunned_until_ms.get(at) {
-            let until = if is_broken { now_ms + SHUNNED_MS } else { 0 };
-            if until_ms.load(Ordering::Relaxed) != until {
-                until_ms.store(until, Ordering::Relaxed);
-            }
-        }
+    /// The ways of a flow that begins now; no way at all: this edge connects to the origins, and to nothing else.
+    pub fn ways(&self, now_ms: u64) -> Option<Arc<Ways>> {
+        let steered = self.steered.as_ref().and_then(|steered| steered.ways(now_ms));
+        steered.or_else(|| (!self.fixed.paths().is_empty()).then(|| self.fixed.clone()))
     }
 
     /// What the firewall says of a client, as the flow log names it.

@@ -127,8 +127,10 @@ impl Running {
                         Some(earlier) => earlier.counters.clone(),
                         None => counters(workers.len(), self.counted_before.remove(&id)),
                     };
+                    let steered = application.is_steered.then(|| self.overlay.steered(&application));
                     Arc::new(
                         compile(application, counters, policy.clone(), names.as_ref())
+                            .steered_by(steered)
                             .with_firewall(firewall.cloned())
                             .counting_as(earlier.map(Arc::as_ref), asn.as_ref().map(|(_, blob)| blob)),
                     )

@@ -321,7 +321,7 @@ impl Edge {
             open_files: OpenFiles { used: open_files_used(), limit: self.open_files },
             memory: self.strain.report(),
             port_pressure,
-            overlay: state.running.overlay.report(),
+            overlay: state.running.overlay.report(self.clock.now_ms()),
             totals: state.running.totals(),
             applications,
             carriers: state.running.carry.carriers(),
@@ -342,6 +342,16 @@ impl Edge {
         let identity = Identity::new(&Told::read(json)?)?;
         self.state().running.overlay.identity.store(Some(Arc::new(identity)));
         Ok(())
+    }
+
+    /// Have flows of applications that may be steered take these ways, and measure what is asked for, as long as `json`
+    /// says; then they go direct again. Nothing that is under way is touched.
+    ///
+    /// # Errors
+    /// `Refused`: what was wanted before goes on.
+    pub fn steer(&self, json: &[u8]) -> Result<(), EdgeError> {
+        let steering = self.state().running.overlay.steering.clone();
+        steering.steer(json, self.clock.now_ms())
     }
 
     /// Which sources are banned from which applications now, the most recent first: for whoever can refuse them before

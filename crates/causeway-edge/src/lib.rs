@@ -39,12 +39,14 @@ mod small_file;
 pub mod snapshot;
 mod sockets;
 mod source;
+mod steering;
 mod sys;
 mod taken;
 mod tcp;
 mod timer;
 mod udp;
 mod watch;
+mod ways;
 mod worker;
 
 pub use carry::Mode as FastPathMode;

@@ -22,6 +22,7 @@ use crate::event::Cause;
 use crate::origin::{OriginSet, Policy};
 use crate::snapshot::{self, Application, Balance, Carrier, OnDelete, Origins, Ports, Protocol, ProxyProtocol};
 use crate::snapshot::{Sensitivity, UdpHeader};
+use crate::steering::{Steering, SteeringReport};
 use identity::Identity;
 
 /// Stands for the port of the overlay where applications have theirs.
@@ -68,16 +69,17 @@ pub struct Lasting {
     pub identity: Arc<ArcSwapOption<Identity>>,
     pub counters: Arc<[Counters]>,
     pub tally: Arc<Tally>,
+    pub steering: Arc<Steering>,
     /// Makes the flows of this process different from those of others.
     pub seed: u64,
 }
 
 impl Lasting {
-    pub fn new(workers: usize, identity: Arc<ArcSwapOption<Identity>>) -> Lasting {
+    pub fn new(workers: usize, identity: Arc<ArcSwapOption<Identity>>, steering: Arc<Steering>) -> Lasting {
         use std::hash::BuildHasher;
         let seed = std::collections::hash_map::RandomState::new().hash_one(0u8) << 1 | 1; // never 0
         let counters = std::iter::repeat_with(Counters::default).take(workers + 1).collect();
-        Lasting { identity, counters, tally: Arc::default(), seed }
+        Lasting { identity, counters, tally: Arc::default(), steering, seed }
     }
 }
 
@@ -114,12 +116,22 @@ impl Overlay {
         self.peers.get(name).copied()
     }
 
+    /// Does some flow of this edge's own clients go there first, as far as is known before it comes?
+    pub fn is_next(&self, name: &Name, now_ms: u64) -> bool {
+        self.next.contains(name) || self.lasting.steering.wanted(now_ms).is_some_and(|it| it.next.contains(name))
+    }
+
+    /// Is the next edge that way known not to answer now?
+    pub fn is_down(&self, path: &Path) -> bool {
+        path.split().is_some_and(|(next, _)| self.lasting.steering.is_down(&next))
+    }
+
     /// May a new flow go that way?
     pub fn leads_on(&self, path: &Path) -> bool {
         path.names().all(|name| self.peers.contains_key(name) && !self.drained.contains(name))
     }
 
-    pub fn report(&self) -> OverlayReport {
+    pub fn report(&self, now_ms: u64) -> OverlayReport {
         let mut relayed = Totals::default();
         self.lasting.counters.iter().for_each(|counters| relayed.add(counters));
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -134,6 +146,7 @@ impl Overlay {
             links_failed_total: get(&self.lasting.tally.failed),
             flows_ready_total: get(&self.lasting.tally.ready),
             flows_waited_total: get(&self.lasting.tally.waited),
+            steering: self.lasting.steering.report(now_ms),
         }
     }
 }
@@ -158,6 +171,7 @@ pub struct OverlayReport {
     pub links_failed_total: u64,
     pub flows_ready_total: u64,
     pub flows_waited_total: u64,
+    pub steering: SteeringReport,
 }
 
 /// Its timeouts are those that hold where nobody has said anything else; idle flows are for their ends to judge.
@@ -191,6 +205,7 @@ fn transit() -> Application {
         minecraft: None,
         paths: Vec::new(),
         is_exit: false,
+        is_steered: false,
     }
 }
 

@@ -307,6 +307,9 @@ pub struct Application {
     /// Flows that other edges hand over are connected to its origins here.
     #[serde(default, rename = "exit", skip_serializing_if = "std::ops::Not::not")]
     pub is_exit: bool,
+    /// Control may say, apart from snapshots, which ways its flows take ([`crate::Edge::steer`]).
+    #[serde(default, rename = "steered", skip_serializing_if = "std::ops::Not::not")]
+    pub is_steered: bool,
 }
 
 /// How the edge speaks for a Minecraft server. 0 switches a part off.

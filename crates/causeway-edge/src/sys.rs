@@ -321,13 +321,18 @@ pub fn take_error(fd: RawFd) -> Option<c_int> {
 
 /// The smoothed round-trip time of a TCP connection in nanoseconds, 0 if unknown (`TCP_INFO`, tcp(7)).
 pub fn rtt_ns(fd: RawFd) -> u64 {
+    tcp_info(fd).map_or(0, |info| u64::from(info.tcpi_rtt) * 1000)
+}
+
+/// What the kernel knows of a TCP connection (tcp(7), TCP_INFO).
+pub fn tcp_info(fd: RawFd) -> Option<libc::tcp_info> {
     // SAFETY: all zeroes is a valid tcp_info.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::tcp_info>() as socklen_t;
     // SAFETY: pointer and length describe `info`; the kernel writes at most `len` bytes.
     let result =
         unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len) };
-    if result == 0 { u64::from(info.tcpi_rtt) * 1000 } else { 0 }
+    (result == 0).then_some(info)
 }
 
 /// Options of a socket towards an origin; a listener's are inherited by what it accepts.

@@ -8,6 +8,7 @@ mod connection;
 mod evict;
 mod header;
 mod links;
+mod reach;
 mod run;
 mod shed;
 mod tunnel;
@@ -35,6 +36,7 @@ use crate::worker::{Desk, Token};
 
 use connection::{Connection, NEVER, Reset, State};
 use links::Links;
+use reach::Tries;
 
 /// Connections taken from one listener before others get their turn.
 const ACCEPT_BATCH: usize = 64;
@@ -70,6 +72,7 @@ pub struct TcpPlane {
     connections: Slab<Connection>,
     tools: Tools,
     links: Links,
+    tries: Tries,
     /// Closed in this turn of the loop; their slots are free after it, so that a stale notice finds nobody.
     closed: Vec<usize>,
     unfinished: Vec<usize>,
@@ -93,6 +96,7 @@ impl TcpPlane {
             connections: Slab::new(),
             tools: Tools::new(may_gather),
             links: Links::default(),
+            tries: Tries::default(),
             closed: Vec::new(),
             unfinished: Vec::new(),
             resolving: Vec::new(),

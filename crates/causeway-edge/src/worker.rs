@@ -136,6 +136,8 @@ pub enum Token {
     Session = 5,
     /// Of another edge, and no flow's yet.
     Link = 6,
+    /// A connection to an origin that is only to be measured.
+    Reach = 7,
 }
 
 impl Token {
@@ -420,6 +422,7 @@ impl Loop {
             t if t == Token::UdpListener as u64 => self.udp.on_listener(desk, slot),
             t if t == Token::Session as u64 => self.udp.on_session(desk, slot, events),
             t if t == Token::Link as u64 => self.tcp.on_link(desk, slot, events),
+            t if t == Token::Reach as u64 => self.tcp.on_reach(desk, slot),
             _ => {}
         }
     }

@@ -128,6 +128,10 @@ impl Edge {
         py.detach(|| self.engine.identify(identity)).map_err(|error| raise(py, error))
     }
 
+    fn steer(&self, py: Python<'_>, plan: &[u8]) -> PyResult<()> {
+        py.detach(|| self.engine.steer(plan)).map_err(|error| raise(py, error))
+    }
+
     fn guard_look<'py>(&self, py: Python<'py>, max_samples: usize) -> PyResult<Bound<'py, PyBytes>> {
         let look = py.detach(|| self.engine.guard_look(max_samples));
         json(py, &look)

@@ -7,6 +7,7 @@
 
 pub mod accept;
 mod endpoints;
+pub mod gauge;
 pub mod minecraft;
 pub mod overlay;
 pub mod proxy_v1;

@@ -9,7 +9,7 @@ use crate::accept::{HeaderError, MAX_HEADER, Parsed};
 use crate::endpoints::{Endpoints, Pair};
 use crate::tlv::{self, Tlvs};
 
-const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+pub(crate) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const FIXED: usize = 16;
 const IPV4: usize = 12;
 const IPV6: usize = 36;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use causeway_wire::Endpoints;
+use causeway_wire::gauge::{GAUGE_BYTES, Gauge};
 use causeway_wire::overlay::{Answer, Hop, HopError, MAX_ANSWER, MAX_HOP, MOST_HOPS, Name, Outcome, Path, Read};
 use proptest::prelude::*;
 
@@ -126,6 +127,34 @@ proptest! {
         if let Ok(Read::Whole { consumed, value }) = Hop::parse(&bytes) {
             prop_assert!(consumed <= bytes.len());
             prop_assert!(usize::from(value.number) + value.path.names().count() <= MOST_HOPS);
+        }
+    }
+}
+
+#[test]
+fn a_question_how_far_it_is_comes_back_as_it_was_at_every_cut() {
+    let asked = Gauge { stamp: 0x0102_0304_0506_0708 }.encode();
+    assert_eq!(asked.len(), GAUGE_BYTES);
+    for end in 0..asked.len() {
+        assert_eq!(Gauge::parse(&asked[..end]), Ok(Read::NeedMore), "{end}");
+    }
+    let more = [&asked[..], b"and more"].concat();
+    let whole = Read::Whole { consumed: GAUGE_BYTES, value: Gauge { stamp: 0x0102_0304_0506_0708 } };
+    assert_eq!(Gauge::parse(&more), Ok(whole));
+    assert!(Gauge::is_begun(&asked) && !Gauge::is_begun(&written(&hop(&[], 1))));
+    assert_eq!(Hop::parse(&asked), Err(HopError::Header), "and is no flow");
+    assert!(Gauge::parse(&written(&hop(&[], 1))).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_bring_the_reader_of_questions_down(bytes in proptest::collection::vec(any::<u8>(), 0..64), at in 0..GAUGE_BYTES) {
+        let _ = Gauge::parse(&bytes);
+        let mut damaged = Gauge { stamp: 7 }.encode();
+        damaged[at] ^= bytes.first().copied().unwrap_or(1) | 1;
+        match Gauge::parse(&damaged) {
+            Ok(Read::Whole { value, .. }) => prop_assert!(at >= 19 && value.stamp != 7),
+            other => prop_assert!(other.is_err() && at < 19),
         }
     }
 }

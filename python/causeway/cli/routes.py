@@ -1,6 +1,6 @@
-"""`causeway routes`: what smart routing makes of recorded measurements. Needs no server.
+"""`causeway routes`: which ways flows take, and what smart routing makes of recorded measurements.
 
-Reads and writes files; what is decided, and what it came to, is routing's.
+`replay` needs no server: it reads and writes files. What is decided, and what it came to, is routing's.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from causeway.cli.apps import all_applications
 from causeway.cli.command import Group, GroupedCommand
+from causeway.cli.lookup import choose_application
 from causeway.cli.problems import Missing, Misuse
-from causeway.cli.render import Format, Output, hint, print_json, print_table, say
+from causeway.cli.render import Format, Output, duration_text, hint, print_json, print_table, say
+from causeway.cli.session import TokenFile, Url, connect
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from causeway.answers import Route
+    from causeway.client import Client
     from causeway.routing.replay import Outcome
 
 PROGRESS_S = 5.0  # between two lines; shorter work says nothing
@@ -29,16 +34,101 @@ KEY = "rtt_ms"
 
 app = typer.Typer(
     name="routes",
-    help="See what smart routing makes of measured round-trip times.",
+    help="See which ways flows of smart applications take, and why.",
     cls=Group,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
 )
 
+From = Annotated[str | None, typer.Option("--from", metavar="EDGE", help="Only from this edge.", show_default=False)]
+To = Annotated[
+    str | None,
+    typer.Option("--to", metavar="APP", help="Only to the origins of this application: name, hostname or ID."),
+]
+
 
 @app.callback()
-def routes() -> None:
-    """See what smart routing makes of measured round-trip times."""
+def list_(
+    context: typer.Context,
+    start: From = None,
+    end: To = None,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """List the ways that flows of smart applications take from each edge."""
+    if context.invoked_subcommand is not None:
+        return
+    with connect(url, token_file) as client:
+        found = _chosen(client, start, end)
+    if output is Format.JSON:
+        print_json(found)
+    elif found:
+        print_table(("APPLICATION", "FROM", "PATH", "COST", "DIRECT", "GAIN", "FOR"), [_row(one) for one in found])
+    elif start or end:
+        hint("no such route: causeway routes lists all of them")
+    else:
+        hint(
+            "no routes yet: they are for applications with argo_smart_routing, once edges with --overlay have flows "
+            "of them"
+        )
+
+
+@app.command(cls=GroupedCommand)
+def explain(
+    end: Annotated[str, typer.Argument(metavar="APP", help="Name, hostname or ID of the application.")],
+    start: From = None,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show every path that was weighed for an application, and the parts that its cost is the sum of."""
+    with connect(url, token_file) as client:
+        found = _chosen(client, start, end)
+    if output is Format.JSON:
+        print_json(found)
+        return
+    if not found:
+        raise Missing(f"there is no route to {end}{f' from {start}' if start else ''}; see `causeway routes`")
+    rows = [
+        (
+            route["edge"],
+            _path_text(candidate["path"]) + ("" if number else "  (in use)"),
+            _ms_text(candidate["cost_ms"]),
+            " + ".join(f"{part['of']} {_ms_text(part['ms'])}" for part in candidate["parts"]),
+        )
+        for route in found
+        for number, candidate in enumerate(route["candidates"])
+    ]
+    print_table(("FROM", "PATH", "COST", "WHICH IS"), rows)
+
+
+def _chosen(client: Client, start: str | None, end: str | None) -> list[Route]:
+    found = client.routes()
+    if end:
+        id_ = choose_application(all_applications(client, None), end)[1]["id"]
+        found = [route for route in found if route["application"] == id_]
+    return [route for route in found if start in (None, route["edge"])]
+
+
+def _row(route: Route) -> tuple[str, ...]:
+    return (
+        route["name"] or route["application"],
+        route["edge"],
+        _path_text(route["path"]),
+        _ms_text(route["cost_ms"]),
+        _ms_text(route["direct_ms"]),
+        _ms_text(route["gain_ms"]) if route["path"] else "",
+        duration_text(route["since_s"]),
+    )
+
+
+def _path_text(path: list[str]) -> str:
+    return " > ".join(path) or "direct"
+
+
+def _ms_text(ms: float | None) -> str:
+    return "no way" if ms is None else f"{ms:.1f} ms"
 
 
 @app.command(cls=GroupedCommand)

@@ -144,8 +144,8 @@ def forms(course: Course, wanted: Iterable[Form], *, is_reached: bool) -> list[F
     return sorted(got, key=lambda form: (form.application.created_on, form.application.id))
 
 
-Exits = Mapping[str, tuple[frozenset[str], Form]]
-"""By application: the edges where flows of others may end, and as what, where an edge has no other form of it."""
+Exits = Mapping[str, tuple[frozenset[str] | None, Form]]
+"""By application: the edges where flows of others may end (None: all), and as what, where an edge has no other form."""
 
 
 def exits(course: Course, wanted: Iterable[Form]) -> Exits:
@@ -153,23 +153,35 @@ def exits(course: Course, wanted: Iterable[Form]) -> Exits:
 
     So an edge knows what will be handed to it before another one does that, and until the last one has ceased to.
     """
-    found = {form.application.id: [form] for form in wanted if form.application.extension.paths}
+    found = {form.application.id: [form] for form in wanted if _leads_elsewhere(form)}
     for id_, hold in course.holds.items():
-        held = [form for form in (hold.staged, hold.before) if form and form.application.extension.paths]
+        held = [form for form in (hold.staged, hold.before) if form and _leads_elsewhere(form)]
         if held:
             found.setdefault(id_, []).extend(held)
-    return {id_: (exits_of(form.application.extension.paths for form in of), of[0]) for id_, of in found.items()}
+    return {id_: (_ends(of), of[0]) for id_, of in found.items()}
+
+
+def _leads_elsewhere(form: Form) -> bool:
+    return form.application.is_smart or bool(form.application.extension.paths)
+
+
+def _ends(forms: list[Form]) -> frozenset[str] | None:
+    if any(form.application.is_smart for form in forms):
+        return None
+    return exits_of(form.application.extension.paths for form in forms)
 
 
 def ends_at(exits: Exits, name: str, id_: str) -> bool:
-    return id_ in exits and name in exits[id_][0]
+    ends = exits[id_][0] if id_ in exits else frozenset()
+    return ends is None or name in ends
 
 
 def handed_over(exits: Exits, name: str, has: Container[str]) -> Iterator[bytes]:
     """What ends at the edge `name` for others alone: encoded, of applications besides those that it has."""
     for id_, (_, form) in exits.items():
         if id_ not in has and ends_at(exits, name, id_):
-            yield on_paths(at_addresses(form.encoded, ()), (), name, is_last=True)
+            is_steered = form.application.is_smart
+            yield on_paths(at_addresses(form.encoded, ()), (), name, is_last=True, is_steered=is_steered)
 
 
 def changes(course: Course, wanted: Wanted, ids: Iterable[str]) -> tuple[Changed, ...]:

@@ -314,7 +314,9 @@ def _snapshot(
         id_, paths = form.application.id, form.application.extension.paths
         if own := form.application.edge_addresses(addresses):
             is_last = bool(listen) and courses.ends_at(exits, name, id_)
-            encoded[id_] = on_paths(at_addresses(form.encoded, own), paths, name, is_last=is_last)
+            is_steered = bool(listen) and form.application.is_smart
+            there = at_addresses(form.encoded, own)
+            encoded[id_] = on_paths(there, paths, name, is_last=is_last, is_steered=is_steered)
     others = courses.handed_over(exits, name, encoded) if listen else ()
     settings = replace(site.terms(), mitigation=state.mitigates)
     overlay = encode_overlay(name, listen, state.peers) if listen else None

@@ -34,6 +34,7 @@ from causeway.store.database import Database, StoreError
 if TYPE_CHECKING:
     from causeway.control.fleet import Fleet
     from causeway.control.names import Directory
+    from causeway.control.routes import Routing
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Plane:
     next_expiry: datetime | None = None  # of a rule
     fleet: Fleet | None = None  # edges of other machines
     directory: Directory | None = None  # of names
+    routing: Routing | None = None  # of flows over other edges
     on_change: Callable[[], None] = lambda: None  # what this machine's edge serves is another state now
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -322,8 +324,9 @@ class Plane:
 
         def told() -> Iterator[bytes]:
             for key, piece in here.items():
-                paths = piece.application.extension.paths
-                yield on_paths(piece.encoded, paths, LOCAL, is_last=courses.ends_at(exits, LOCAL, key))
+                paths, is_last = piece.application.extension.paths, courses.ends_at(exits, LOCAL, key)
+                is_steered = piece.application.is_smart and overlay is not None
+                yield on_paths(piece.encoded, paths, LOCAL, is_last=is_last, is_steered=is_steered)
             yield from courses.handed_over(exits, LOCAL, here)
 
         return self.exchange.deliver(encode_snapshot(self.version, settings, told(), firewalls.values(), asn, overlay))

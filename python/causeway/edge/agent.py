@@ -59,6 +59,7 @@ class Engine(GuardEngine, Protocol):
     def rule_hits(self) -> bytes: ...
     def explain(self, application: str, client: str, port: int) -> bytes: ...
     def identify(self, identity: bytes) -> None: ...
+    def steer(self, plan: bytes) -> None: ...
 
 
 class EngineFailed(Exception):
@@ -172,6 +173,17 @@ class Agent:
         """
         try:
             self._engine.identify(identity)
+        except NativeError as error:
+            raise EdgeRefused(error.code, error.message) from error
+
+    def steer(self, routes: bytes) -> None:
+        """Have flows go these ways, for as long as is said with them.
+
+        Raises:
+            EdgeRefused: they go as they went.
+        """
+        try:
+            self._engine.steer(routes)
         except NativeError as error:
             raise EdgeRefused(error.code, error.message) from error
 

@@ -49,6 +49,9 @@ class Edge(Protocol):
     def identify(self, identity: bytes) -> None:
         """Be this to other edges (see `identity.to_edges`). Raises EdgeRefused: it goes on as what it was."""
 
+    def steer(self, routes: bytes) -> None:
+        """Have flows go these ways (see `model.routes`). Raises EdgeRefused: they go as they went."""
+
 
 class Names(Protocol):
     """Who answers names on an edge. The SHA-256 of its places is empty where it has none."""
@@ -91,6 +94,9 @@ class ControlSide(Protocol):
 
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
         """What the rules say of a client; nothing where the application has no firewall."""
+
+    def steer(self, routes: bytes) -> None:
+        """Have flows go these ways (see `model.routes`). Raises EdgeRefused: they go as they went."""
 
     def recent(self) -> list[Event]:
         """The newest events, oldest first; as many as are kept."""

@@ -35,6 +35,9 @@ class LocalExchange:
     def explain(self, application: str, client: str, port: int) -> Explanation | None:
         return self._present().explain(application, client, port)
 
+    def steer(self, routes: bytes) -> None:
+        self._present().steer(routes)
+
     def _present(self) -> Edge:
         if self._edge is None:
             raise EdgeRefused("edge_missing", "no edge is running here")

@@ -116,6 +116,9 @@ class RemoteEdge:
     def has_blob(self, digest: str) -> bool:
         return self._ask(words.HasBlob(digest), bool)
 
+    def steer(self, routes: bytes) -> None:
+        self._ask(words.Steer(msgspec.Raw(routes)), type(None))
+
     def rule_hits(self) -> list[RuleHits]:
         return self._ask(words.AllRuleHits(), list[RuleHits])
 

@@ -236,6 +236,8 @@ class NatsEdge:
                 return await self._in_thread(partial(edge.has_blob, digest))
             case words.AllRuleHits():
                 return await self._in_thread(edge.rule_hits)
+            case words.Steer(routes):
+                return await self._in_thread(partial(edge.steer, bytes(routes)))
             case words.Explain(application, client, port):
                 return await self._in_thread(partial(edge.explain, application, client, port))
 

@@ -231,13 +231,19 @@ class AllRuleHits(msgspec.Struct, frozen=True, tag="rule_hits"):
     pass
 
 
+class Steer(msgspec.Struct, frozen=True, tag="steer"):
+    """Have flows go these ways, as `model.routes` writes them."""
+
+    routes: msgspec.Raw
+
+
 class Explain(msgspec.Struct, frozen=True, tag="explain"):
     application: str
     client: str
     port: int
 
 
-Ask = Apply | Observe | Listen | PutBlob | PutNames | PutPlaces | HasBlob | AllRuleHits | Explain
+Ask = Apply | Observe | Listen | PutBlob | PutNames | PutPlaces | HasBlob | AllRuleHits | Explain | Steer
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -7,22 +7,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from causeway.lab import namespaces, programs, record, relay, wan
+from causeway.lab import namespaces, network, programs, record, relay, wan
 from causeway.lab.problem import LabError
 from causeway.lab.record import NODES, Record
 from causeway.lab.shape import Shape
 from causeway.lab.wan import LinkStatus, WanStatus
-from causeway.lab.world import Node, World, read_world
+from causeway.lab.world import Network, Node, World, read_world
 
-ECHO_PORT, API_PORT = 7, 8787
-DATA = "causeway-data"
+ECHO_PORT = 7
+DATA = network.DATA
 _DEVICE, _WAN = "wan0", "wan"
 _QUEUE_FRAMES = 10_000  # between a node and the relay: what the relay has not read is in no count
 _WAN_READY_S, _READY_S, _READY_EACH_S, _LOOK_S = 20.0, 30.0, 5.0, 0.05
@@ -60,6 +60,8 @@ class Lab:
         """
         world = read_world(text, name, file)
         namespaces.check_can()
+        if world.network:
+            network.check_can()
         folder = (folder or record.default_folder(world.name)).absolute()
         lab = cls(folder, world)
         with record.alone(folder):
@@ -118,9 +120,11 @@ class Lab:
         """Let the calling thread, and what it starts, be in the network of a node."""
         return namespaces.inside(self.namespace(node))
 
-    def run(self, node: str, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in a node to its end."""
-        return _run(self.namespace(node), node, command)
+    def run(self, node: str, *command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command in a node to its end, in a PoP with control with the token of its API."""
+        token = self.node_folder(node) / DATA / "token"
+        told = {"CAUSEWAY_API_TOKEN": token.read_text().strip()} if token.exists() else {}
+        return _run(self.namespace(node), node, command, told, folder)
 
     def namespace(self, node: str) -> str:
         return _namespace(self.world, self.world.node(node).name)
@@ -188,12 +192,35 @@ class Lab:
         self._wait_for_the_wan()
         for node in self.world.nodes:
             namespaces.configure(self.namespace(node.name), _configuration(node))
+        joining = self.world.edges()
         for node in self.world.nodes:
             folder = self.node_folder(node.name)
             folder.mkdir(parents=True)
-            for number, (words, after) in enumerate(_programs(node, folder)):
-                log = folder / f"{Path(words[0]).name}-{number}.log"
-                self._start(node.name, words, folder, log, after)
+            if node not in joining:
+                self._start_all(node, _programs(node, folder, self.world.network))
+        self._join(joining)
+
+    def _start_all(self, node: Node, commands: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> None:
+        folder = self.node_folder(node.name)
+        for words, after in commands:
+            number = len(list(folder.glob("*.log")))
+            self._start(node.name, words, folder, folder / f"{Path(words[0]).name}-{number}.log", after)
+
+    def _join(self, joining: Sequence[Node]) -> None:
+        """Have the other PoPs join control, once it and its nats-server are there."""
+        told = self.world.network
+        if told is None:
+            return
+        control = self.world.node(told.control)
+        folder = self.node_folder(control.name)
+        self._wait_for([(control, _serves_api)])
+        self._start_all(control, [(network.exchange(folder), ())])
+        for node in joining:
+            done = self.run(control.name, *network.invite(node), folder=folder)
+            if done.returncode:
+                raise LabError("lab_program", f"{node.name} is not invited: {done.stderr.strip()}")
+            (folder / f"{node.name}.join").rename(self.node_folder(node.name) / f"{node.name}.join")
+            self._start_all(node, _programs(node, self.node_folder(node.name), told))
 
     def _for_the_relay(self) -> dict[str, Any]:
         nodes = [
@@ -229,15 +256,19 @@ class Lab:
             time.sleep(_LOOK_S)
 
     def _wait_until_it_serves(self) -> None:
-        waiting: list[tuple[Node, Callable[[], bool]]] = [
-            (node, _serves_api if node.kind == "pop" else _echoes)
-            for node in self.world.nodes
-            if node.programs is None and node.kind != "client"
-        ]
+        self._wait_for(
+            [
+                (node, _serves_api if node.kind == "pop" else _echoes)
+                for node in self.world.nodes
+                if node.programs is None and node.kind != "client"
+            ]
+        )
+
+    def _wait_for(self, waiting: Sequence[tuple[Node, Callable[[], bool]]]) -> None:
         end_s = time.monotonic() + _READY_S + _READY_EACH_S * len(waiting)
         for node, is_ready in waiting:
             while not self._look(node, is_ready):
-                [program] = [p for p in record.load(self.folder).programs if p.node == node.name]
+                program = next(p for p in record.load(self.folder).programs if p.node == node.name)
                 if not program.is_alive or time.monotonic() > end_s:
                     raise LabError("lab_program", f"{node.name} does not serve: {program.last_words()}")
                 time.sleep(_LOOK_S)
@@ -270,9 +301,12 @@ def _take_down(folder: Path) -> list[str]:
     return left
 
 
-def _run(namespace: str, node: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    namespace: str, node: str, command: Sequence[str], told: Mapping[str, str] | None = None, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     words = ["nsenter", f"--net={namespaces.path(namespace)}", "--", *command]
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=programs.environment(node))
+    environment = {**programs.environment(node), **(told or {})}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment, cwd=folder)
 
 
 @contextmanager
@@ -287,7 +321,7 @@ def _echoes() -> bool:
 
 
 def _serves_api() -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", API_PORT, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", network.API_PORT, timeout=5)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
@@ -312,16 +346,13 @@ def _configuration(node: Node) -> list[str]:
     ]
 
 
-def _programs(node: Node, folder: Path) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _programs(node: Node, folder: Path, told: Network | None) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """What runs in a node, each with what is to run when it has ended."""
     if node.programs is not None:
         values = {"name": node.name, "address": node.address, "address6": node.address6, "dir": str(folder)}
         return [(tuple(_filled(word, values) for word in words), ()) for words in node.programs]
     if node.kind == "pop":
-        python, data = (sys.executable, "-m"), ("--data-dir", str(folder / DATA))
-        addresses = ("--edge-ip", node.address, "--edge-ip", node.address6)
-        start = (*python, "causeway.up", *data, "--api", f"127.0.0.1:{API_PORT}", *addresses, "--workers", "1")
-        return [(start, (*python, "causeway.edge.down", *data, "--flush"))]
+        return [network.pop(node, folder, told)]
     if node.kind == "origin":
         return [((sys.executable, "-m", "causeway.lab.echo", str(ECHO_PORT)), ())]
     return []

@@ -25,6 +25,7 @@ Told = TypeVar("Told")
 MOST_NODES = 511  # a /24 of 198.18.0.0/15 for each, and the first for the WAN itself
 MOST_BYTES = 4 << 20
 MOST_PROGRAMS = 16
+MOST_FLAGS = 32
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")
 _NAME_RULE = "1 to 24 of a-z, 0-9 and -, not at an end"
 
@@ -64,11 +65,27 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """PoPs that belong together: where control is, and more flags of its `causeway up`."""
+
+    control: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     name: str
     seed: int
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
+    network: Network | None = None
+    """None: each PoP is by itself."""
+
+    def edges(self) -> list[Node]:
+        """PoPs that join control."""
+        if self.network is None:
+            return []
+        return [n for n in self.nodes if n.kind == "pop" and n.programs is None and n.name != self.network.control]
 
     def node(self, name: str) -> Node:
         """Find a node.
@@ -94,6 +111,11 @@ class _Link(Shape, frozen=True, forbid_unknown_fields=True, kw_only=True):
     back: Shape = Shape()
 
 
+class _Network(msgspec.Struct, forbid_unknown_fields=True):
+    control: str
+    flags: list[str] = []
+
+
 class _World(msgspec.Struct, forbid_unknown_fields=True):
     nodes: dict[str, dict[str, Any]]
     name: str | None = None
@@ -102,6 +124,7 @@ class _World(msgspec.Struct, forbid_unknown_fields=True):
     detour: float = DETOUR
     defaults: dict[str, Any] = {}
     links: list[dict[str, Any]] = []
+    network: _Network | None = None
 
 
 def read_world(text: str, name: str, file: str = "world.toml") -> World:
@@ -135,7 +158,18 @@ class _Reader:
             self._refuse("nodes", f"there are {len(read.nodes)}: 1 to {MOST_NODES} are possible")
         nodes = tuple(self._node(number, *item) for number, item in enumerate(read.nodes.items(), 1))
         defaults = self._shape(self._convert(read.defaults, Shape, "defaults"), "defaults")
-        return World(name, read.seed, nodes, tuple(self._links(read, nodes, defaults)))
+        return World(name, read.seed, nodes, tuple(self._links(read, nodes, defaults)), self._network(read, nodes))
+
+    def _network(self, read: _World, nodes: tuple[Node, ...]) -> Network | None:
+        told = read.network
+        if told is None:
+            return None
+        pops = [node for node in nodes if node.kind == "pop" and node.programs is None]
+        if told.control not in [node.name for node in pops]:
+            self._refuse("network.control", f"{told.control!r} is no PoP without programs of its own")
+        if len(told.flags) > MOST_FLAGS:
+            self._refuse("network.flags", f"there are {len(told.flags)}: {MOST_FLAGS} at most")
+        return Network(told.control, tuple(told.flags))
 
     def _node(self, number: int, name: str, table: dict[str, Any]) -> Node:
         where = f"nodes.{name}"

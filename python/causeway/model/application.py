@@ -189,6 +189,7 @@ class Application:
     edge_ips: EdgeIps = EdgeIps()
     proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
     ip_firewall: bool = False
+    is_smart: bool = False  # `argo_smart_routing`: control chooses the ways of its flows
     extension: Extension = field(default_factory=Extension)
 
     @property

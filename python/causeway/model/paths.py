@@ -54,16 +54,21 @@ def exits_of(every: Iterable[Paths]) -> frozenset[str]:
     return frozenset(path[-1] for paths in every for path in paths if path)
 
 
-def on_paths(encoded: bytes, paths: Paths, name: str, *, is_last: bool | None = None) -> bytes:
+def on_paths(
+    encoded: bytes, paths: Paths, name: str, *, is_last: bool | None = None, is_steered: bool = False
+) -> bytes:
     """An encoded application of a snapshot for the edge `name`: with the ways on from there, as its last keys.
 
     `is_last`: other edges hand flows of it over there, whatever these paths say; by default, what they say.
+    `is_steered`: which ways its flows take is said apart from snapshots.
     """
     told: dict[str, object] = {}
     if is_exit(paths, name) if is_last is None else is_last:
         told["exit"] = True
     if (rest := from_edge(paths, name)) not in ((), ((),)):
         told["paths"] = rest
+    if is_steered:
+        told["steered"] = True
     return encoded[:-1] + b"," + _encode(told)[1:] if told else encoded
 
 

@@ -184,6 +184,40 @@ class Guard(msgspec.Struct, frozen=True):
     applications: list[GuardedApplication] = []
 
 
+class LegSeen(msgspec.Struct, frozen=True):
+    """The way to another edge and back, as it was asked once a second. `age_ms`: since its last answer."""
+
+    edge: str
+    rtt_us: int
+    variation_us: int
+    least_us: int
+    last_us: int
+    answers: int
+    late: int
+    age_ms: int
+    is_down: bool
+
+
+class ReachSeen(msgspec.Struct, frozen=True):
+    """Handshakes with the origins of an application, since the edge started; where nothing was sent again, their
+    round trips are in `rtt_us_total`. `age_ms`: since the last one."""
+
+    application: str
+    connects: int
+    rtt_us_total: int
+    retransmitted: int
+    failed: int
+    age_ms: int
+
+
+class Steering(msgspec.Struct, frozen=True):
+    """What smart routing has measured. `version`: of the routes that are in force there, 0 if none are."""
+
+    version: int = 0
+    legs: list[LegSeen] = []
+    reach: list[ReachSeen] = []
+
+
 class Overlay(msgspec.Struct, frozen=True):
     """What an edge is to others: `missing` says why nothing goes over it, `relayed` counts what others handed over."""
 
@@ -196,6 +230,7 @@ class Overlay(msgspec.Struct, frozen=True):
     links_failed_total: int = 0
     flows_ready_total: int = 0  # found a connection to the next edge that was there already
     flows_waited_total: int = 0
+    steering: Steering = Steering()
 
 
 class Detection(msgspec.Struct, frozen=True):

@@ -40,6 +40,16 @@ class Holds:
         self._quiet_slices = np.zeros(node_count)
         self._slices = self._reports = 0
 
+    def of_nodes(self, kept: NDArray[np.intp]) -> Holds:
+        """Return what is known of these nodes, -1 for those that are new."""
+        other, there = Holds(len(kept)), kept >= 0
+        for mine, its in ((self._counts.seen, other._counts.seen), (self._counts.replaced, other._counts.replaced)):
+            its[there] = mine[kept[there]]
+        for name in ("_age", "_has_reported", "_alone", "_quiet_slices"):
+            getattr(other, name)[there] = getattr(self, name)[kept[there]]
+        other._slices, other._reports = self._slices, self._reports
+        return other
+
     def observe(self, is_changed: Mask, is_comparable: Mask) -> Mask:
         """Take which legs differ from the slice before, of those that had a path in both; return who has reported."""
         share = is_changed.sum(axis=1) / np.maximum(1, is_comparable.sum(axis=1))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causeway.routing.mesh import Mask, Matrix, between
+from causeway.routing.mesh import Mask, Matrix, between, of_nodes
 
 FORGETTING = 0.05  # of what is known with each report: levels of days ago fade, a bad hour does not rule
 TAIL_REPORTS = 8.0  # after so many the tail counts half: a few reports show none or one that is far too long
@@ -43,6 +43,13 @@ class Legs:
         self._log_sum = np.zeros((node_count, node_count))
         self._log_square_sum = np.zeros((node_count, node_count))
         self._pairs = between(node_count)
+
+    def of_nodes(self, kept: NDArray[np.intp]) -> Legs:
+        """Return what is known of these nodes, -1 for those that are new."""
+        other = Legs(len(kept))
+        for name in ("_reports", "_sum", "_log_sum", "_log_square_sum"):
+            setattr(other, name, of_nodes(getattr(self, name), kept, 0.0))
+        return other
 
     def observe(self, rtt_ms: Matrix, is_fresh: Mask) -> None:
         """Take the readings that are no repetition."""

@@ -5,6 +5,8 @@ Everything behind this border is float32, at least FLOOR_MS, and infinite where 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ FLOOR_MS = 2.5  # 0 stands for "below 5 ms" in the recorded data: the middle of 
 MOST_NODES = 30_000  # a relay's index must fit in int16
 
 Matrix = NDArray[np.float32]
+_T = TypeVar("_T", bound=np.generic)
 Mask = NDArray[np.bool_]
 
 
@@ -37,6 +40,12 @@ def checked(rtt_ms: NDArray[np.generic]) -> Matrix:
         raise MalformedMesh(f"rtt_ms[{slice_}, {source}, {target}] is {values[worst]:g}; no time is below zero")
     values = np.where(np.isnan(values), np.float32(np.inf), values)
     return np.where(values == 0, np.float32(FLOOR_MS), np.maximum(values, np.float32(0.1)))
+
+
+def of_nodes(values: NDArray[_T], kept: NDArray[np.intp], missing: float) -> NDArray[_T]:
+    """Return a matrix [from, to] for other nodes: `kept` are their numbers in it, -1 for those that are new."""
+    there = (kept >= 0)[:, None] & (kept >= 0)[None]
+    return np.where(there, values[np.ix_(kept, kept)], np.asarray(missing, dtype=values.dtype))
 
 
 def between(node_count: int) -> Mask:

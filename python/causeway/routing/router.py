@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from causeway.routing.costs import HORIZON_SLICES, Costs, Outlook, outlook, path_costs
 from causeway.routing.holds import Holds
 from causeway.routing.legs import Legs
-from causeway.routing.mesh import Matrix, between
+from causeway.routing.mesh import Mask, Matrix, between, of_nodes
 from causeway.routing.switching import DIRECT, Held, best, move
 
 TURNOVER_AT_FIRST, _TURNOVER_REPORTS = 0.5, 4.0  # until reports have shown how many choices they overturn
@@ -52,12 +52,12 @@ class Router:
         self._best: NDArray[np.int16] | None = None
         self.held = Held.nothing(node_count, node_count)
 
-    def observe(self, rtt_ms: Matrix) -> None:
-        """Take one slice of checked measurements."""
+    def observe(self, rtt_ms: Matrix, *, is_report: bool = False) -> None:
+        """Take one slice of checked measurements; `is_report`: all nodes have measured anew, whatever they found."""
         if self._reading is None:
             self._legs.observe(rtt_ms, self._pairs)
         else:
-            differs = (rtt_ms != self._reading) & self._pairs
+            differs = ((rtt_ms != self._reading) | is_report) & self._pairs
             comparable = np.isfinite(rtt_ms) & np.isfinite(self._reading) & self._pairs
             reports = self._holds.observe(differs & comparable, comparable)
             self._legs.observe(rtt_ms, differs | reports[:, None])
@@ -81,6 +81,31 @@ class Router:
         if self._best is not None:
             self._turnover.add(float((now_best != self._best)[self._pairs].mean()), self._reported)
         self._best = now_best
+
+    def take_best(self, pairs: Mask) -> None:
+        """Have these take what was best at the last decision, for nothing: it is their first choice."""
+        if self._best is not None:
+            self.held.candidate[:] = np.where(pairs, self._best, self.held.candidate)
+
+    def stay_direct(self, pairs: Mask) -> None:
+        """Have these take the direct path, of which nobody knows what it costs."""
+        self.held.candidate[pairs] = DIRECT
+
+    def of_nodes(self, kept: NDArray[np.intp], relays: NDArray[np.intp]) -> Router:
+        """Return one that goes on with other nodes: `kept` are their numbers here, -1 for those that are new."""
+        other = Router(len(kept), relays, self._relay_cost_ms)
+        other._holds, other._legs = self._holds.of_nodes(kept), self._legs.of_nodes(kept)
+        other._turnover, other._reported = self._turnover, self._reported
+        if self._reading is not None:
+            other._reading = of_nodes(self._reading, kept, np.inf)
+        # Candidates are numbered by relay: what was held is found again by the node that it goes over.
+        number = {int(relay): candidate for candidate, relay in enumerate(relays, 1)}
+        place = {int(old): new for new, old in enumerate(kept) if old >= 0}
+        again = np.full(1 + len(self.relays), DIRECT, dtype=np.int16)
+        for candidate, relay in enumerate(self.relays, 1):
+            again[candidate] = number.get(place.get(int(relay), -1), DIRECT)
+        other.held = self.held.of_nodes(kept, again)
+        return other
 
     def outlook(self) -> Outlook:
         """What is known now."""

@@ -36,6 +36,17 @@ class Held:
         direct = np.full(shape, DIRECT, dtype=np.int16)
         return cls(direct, np.full(shape, -1, dtype=np.int16), np.full(shape, _NEVER_S))
 
+    def of_nodes(self, kept: NDArray[np.intp], again: NDArray[np.int16]) -> Held:
+        """Return what these nodes use, -1 for those that are new; `again`: the number of each candidate there."""
+        there = (kept >= 0)[:, None] & (kept >= 0)[None]
+        both = np.ix_(kept, kept)
+        left = self.left[both]
+        return Held(
+            np.where(there, again[self.candidate[both]], np.int16(DIRECT)),
+            np.where(there & (left >= 0), again[np.maximum(left, 0)], np.int16(-1)),
+            np.where(there, self.left_s[both], _NEVER_S),
+        )
+
     def part(self, sources: slice) -> Held:
         """Return a view on the pairs from some nodes."""
         return Held(self.candidate[sources], self.left[sources], self.left_s[sources])

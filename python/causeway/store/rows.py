@@ -75,6 +75,7 @@ def _application(row: Row) -> Application:
         edge_ips=EdgeIps(Connectivity(body["connectivity"]), tuple(ip_address(ip) for ip in body["static"])),
         proxy_protocol=ProxyProtocol(body["proxy_protocol"]),
         ip_firewall=body["ip_firewall"],
+        is_smart=body.get("is_smart", False),
         extension=_extension(body["extension"]),
         created_on=datetime.fromisoformat(row.created_on),
         modified_on=datetime.fromisoformat(row.modified_on),
@@ -99,6 +100,7 @@ def _body(application: Application) -> dict[str, object]:
         "static": [str(ip) for ip in application.edge_ips.static],
         "proxy_protocol": application.proxy_protocol,
         "ip_firewall": application.ip_firewall,
+        **({"is_smart": True} if application.is_smart else {}),
         # Only what was stated: a default that we change later reaches applications that never named the field.
         "extension": {
             name: _kept(value) if isinstance(value, tuple) else asdict(value) if isinstance(value, Minecraft) else value

@@ -18,6 +18,7 @@ use crate::report::{ListenerState, Reason};
 use crate::resolve::Names;
 use crate::snapshot::{self, Application, Protocol};
 use crate::sockets::Shared;
+use crate::steering::{Steered, Steering};
 use crate::worker::{Place, Step};
 
 type Exits = HashMap<String, Arc<Active>>;
@@ -29,12 +30,18 @@ pub struct Overlaying {
     /// them already, and without rules, since that edge has judged them.
     pub exits: Exits,
     pub identity: Arc<ArcSwapOption<Identity>>,
+    pub steering: Arc<Steering>,
     lasting: Option<Lasting>,
 }
 
 impl Overlaying {
-    pub fn report(&self) -> Option<OverlayReport> {
-        self.running.as_ref().map(|overlay| overlay.report())
+    pub fn report(&self, now_ms: u64) -> Option<OverlayReport> {
+        self.running.as_ref().map(|overlay| overlay.report(now_ms))
+    }
+
+    /// What control says of an application, and has said before.
+    pub fn steered(&self, spec: &Application) -> Arc<Steered> {
+        self.steering.of(u128::from_str_radix(&spec.id, 16).unwrap_or_default()) // 32 hex digits, checked on arrival
     }
 
     /// For a worker that takes the place of another.
@@ -68,14 +75,16 @@ impl Running {
             }
             return (None, Exits::new());
         };
-        let identity = self.overlay.identity.clone();
-        let lasting = self.overlay.lasting.get_or_insert_with(|| Lasting::new(change.workers, identity)).clone();
+        let (identity, steering) = (self.overlay.identity.clone(), self.overlay.steering.clone());
+        let make = || Lasting::new(change.workers, identity, steering);
+        let lasting = self.overlay.lasting.get_or_insert_with(make).clone();
         let mut exits = Exits::new();
         for (id, active) in wanted.iter().filter(|(_, active)| active.spec.is_exit) {
             let kept = self.overlay.exits.get(id).filter(|_| !has_changed.contains(id)).cloned();
             let made = || {
                 let spec = Application { paths: Vec::new(), limits: Vec::new(), ..active.spec.clone() };
-                Arc::new(compile(spec, lasting.counters.clone(), policy.clone(), names))
+                let steered = active.steered.clone();
+                Arc::new(compile(spec, lasting.counters.clone(), policy.clone(), names).steered_by(steered))
             };
             exits.insert(id.clone(), kept.unwrap_or_else(made));
         }

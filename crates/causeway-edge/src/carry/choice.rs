@@ -47,7 +47,7 @@ pub fn choose(
     if let Some(Err(reason)) = kept {
         return Err(reason.clone());
     }
-    if !spec.paths.is_empty() {
+    if !spec.paths.is_empty() || spec.is_steered {
         return Err(why("path", "flows that go over other edges are the engine's".into()));
     }
     if spec.minecraft.is_some() {

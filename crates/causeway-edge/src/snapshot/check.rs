@@ -124,7 +124,7 @@ impl Application {
             let names: Option<Vec<Name>> = path.iter().map(|text| Name::new(text.as_bytes())).collect();
             names.is_some_and(|names| Path::new(&names).is_some())
         };
-        let leads_elsewhere = self.is_exit || self.paths.iter().any(|path| !path.is_empty());
+        let leads_elsewhere = self.is_exit || self.is_steered || self.paths.iter().any(|path| !path.is_empty());
         let reason = match self.paths.iter().find(|path| !is_path(path)) {
             Some(path) => format!("{path:?} is not up to {MOST_HOPS} names of edges, each once"),
             None if self.paths.len() > MOST_PATHS => {

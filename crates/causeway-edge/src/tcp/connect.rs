@@ -20,7 +20,7 @@ impl TcpPlane {
     /// Try origins in order until one connect is under way.
     pub(super) fn connect(&mut self, desk: &mut Desk, slot: usize) {
         loop {
-            if self.connections[slot].wants_path() && self.go_by_path(desk, slot) {
+            if self.connections[slot].wants_path(desk.now_ms) && self.go_by_path(desk, slot) {
                 return;
             }
             let connection = &mut self.connections[slot];
@@ -71,6 +71,7 @@ impl TcpPlane {
         connection.last_failure = Some(cause);
         let counters = counters(&connection.active, desk);
         counters.connect_errors_total.add(1);
+        connection.active.steered.iter().for_each(|steered| steered.reach.failed(cause, desk.now_ms));
         match (cause, connection.origin_address) {
             (Cause::PortsExhausted, _) => counters.ports_exhausted_total.add(1),
             (Cause::ConnectTimeout, Some(origin)) => connection.active.origins.shun(origin, desk.now_ms),
@@ -85,6 +86,9 @@ impl TcpPlane {
         connection.ready[1].is_writable = true;
         if let Some(origin) = connection.origin_address {
             connection.active.origins.welcome(origin);
+        }
+        if let (Some(steered), Some(socket)) = (&connection.active.steered, &connection.origin) {
+            steered.reach.connected(socket.as_raw_fd(), desk.now_ms);
         }
         desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
         connection.since_ms = desk.now_ms;
@@ -113,7 +117,7 @@ impl TcpPlane {
     }
 }
 
-fn start_connect(active: &Active, origin: SocketAddr, next_source: &mut usize) -> Result<OwnedFd, Cause> {
+pub(super) fn start_connect(active: &Active, origin: SocketAddr, next_source: &mut usize) -> Result<OwnedFd, Cause> {
     if !active.may_connect(origin) {
         return Err(Cause::OriginDenied);
     }

@@ -4,6 +4,7 @@
 //! flow costs no handshake; each worker keeps its own.
 
 mod arrivals;
+mod gauges;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,6 +17,7 @@ use causeway_wire::overlay::Name;
 use slab::Slab;
 
 pub use arrivals::Arrival;
+use gauges::Gauging;
 
 use super::TcpPlane;
 use super::connection::{Reset, State};
@@ -50,6 +52,8 @@ struct Link {
     /// The edge that it leads to; none: another edge has opened it.
     towards: Option<Name>,
     is_ready: bool,
+    /// To ask the other edge how far it is, and for no flow.
+    is_gauge: bool,
     early: Vec<u8>,
 }
 
@@ -86,6 +90,7 @@ pub struct Links {
     pub overlay: Option<Arc<Overlay>>,
     links: Slab<Link>,
     pools: HashMap<Name, Pool>,
+    gauges: HashMap<Name, Gauging>,
     closed: Vec<usize>,
     arriving: usize,
     next_generation: u32,
@@ -118,6 +123,7 @@ impl Links {
             address,
             towards,
             is_ready: false,
+            is_gauge: false,
             early: Vec::new(),
         })
     }
@@ -130,6 +136,7 @@ impl Links {
         desk.files.give_back(1);
         match &link.towards {
             None => self.arriving = self.arriving.saturating_sub(1),
+            Some(_) if link.is_gauge => {}
             Some(name) => {
                 let pool = self.pools.entry(*name).or_default();
                 if link.is_ready {
@@ -241,7 +248,7 @@ impl TcpPlane {
 
     fn refill(&mut self, desk: &mut Desk, name: Name) {
         let Some(overlay) = self.links.overlay.clone() else { return };
-        let is_next = overlay.next.contains(&name) && overlay.peer(&name).is_some();
+        let is_next = overlay.is_next(&name, desk.now_ms) && overlay.peer(&name).is_some();
         loop {
             let pool = self.links.pools.entry(name).or_default();
             let has = pool.ready.len() + pool.opening;
@@ -254,32 +261,35 @@ impl TcpPlane {
 
     fn open_link(&mut self, desk: &mut Desk, name: Name) -> bool {
         let Some(overlay) = self.links.overlay.clone() else { return false };
-        let (Some(address), Some(identity)) = (overlay.peer(&name), overlay.lasting.identity.load_full()) else {
-            return false;
-        };
-        let opened = (|| {
-            if !desk.files.has_room(1) {
-                return Err(io::Error::from_raw_os_error(libc::EMFILE));
-            }
-            let tls = Tls::towards(&identity, &name)?;
-            let socket = sys::stream_socket(address)?;
-            let _ = sys::set_stream_options(socket.as_raw_fd(), USER_TIMEOUT);
-            sys::connect(socket.as_raw_fd(), address)?;
-            Ok((socket, tls))
-        })();
-        match opened {
-            Ok((socket, tls)) => {
+        match TcpPlane::begin_link(desk, &overlay, name) {
+            Ok((socket, tls, address)) => {
                 self.links.pools.entry(name).or_default().opening += 1;
                 let raw = socket.as_raw_fd();
                 let slot = self.links.insert(socket, tls, address, Some(name), Readiness::default());
                 self.watch_link(desk, slot, raw)
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(_) => {
                 Tally::count(&overlay.lasting.tally.failed);
                 self.links.pools.entry(name).or_default().again_ms = desk.now_ms + AGAIN_MS;
                 false
             }
         }
+    }
+
+    /// Begin to connect to an edge; `NotFound`: it is none of ours, or nobody knows who this one is.
+    fn begin_link(desk: &Desk, overlay: &Overlay, name: Name) -> io::Result<(OwnedFd, Tls, SocketAddr)> {
+        let (Some(address), Some(identity)) = (overlay.peer(&name), overlay.lasting.identity.load_full()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        if !desk.files.has_room(1) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        let tls = Tls::towards(&identity, &name)?;
+        let socket = sys::stream_socket(address)?;
+        let _ = sys::set_stream_options(socket.as_raw_fd(), USER_TIMEOUT);
+        sys::connect(socket.as_raw_fd(), address)?;
+        Ok((socket, tls, address))
     }
 
     fn watch_link(&mut self, desk: &mut Desk, slot: usize, raw: i32) -> bool {
@@ -303,6 +313,9 @@ impl TcpPlane {
             return self.drop_link(desk, slot);
         }
         let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
+        if link.is_ready && link.is_gauge {
+            return self.on_gauge(desk, slot);
+        }
         if link.is_ready {
             // It has nothing to say before a flow does; what it says means that it ends.
             let got = tls.read(fd, &mut link.ready, scratch, &mut link.early);
@@ -314,6 +327,7 @@ impl TcpPlane {
         match tls.shake_hands(fd, &mut link.ready, scratch, &mut link.early) {
             Ok(false) => {}
             Ok(true) if link.towards.is_none() => self.hear_edge(desk, slot),
+            Ok(true) if link.is_gauge => self.on_gauge(desk, slot),
             Ok(true) => {
                 link.is_ready = true;
                 let Some(name) = link.towards else { return };
@@ -329,11 +343,13 @@ impl TcpPlane {
 
     /// It failed, or is refused.
     pub(super) fn drop_link(&mut self, desk: &mut Desk, slot: usize) {
-        let Some((was_ready, towards)) = self.links.links.get(slot).map(|link| (link.is_ready, link.towards)) else {
-            return;
-        };
+        let Some(link) = self.links.links.get(slot) else { return };
+        let (was_ready, towards, is_gauge) = (link.is_ready, link.towards, link.is_gauge);
         if self.links.take_out(desk, slot).is_none() {
             return;
+        }
+        if let Some(name) = towards.filter(|_| is_gauge) {
+            return self.lose_gauge(desk, name);
         }
         let tally = self.links.overlay.as_ref().map(|overlay| &overlay.lasting.tally);
         let Some(name) = towards else {
@@ -375,9 +391,16 @@ impl TcpPlane {
             self.links.is_ticking = false;
             return;
         };
+        if desk.worker == 0 {
+            self.tick_gauges(desk, &overlay); // one of the workers is enough
+            self.tick_reach(desk, &overlay);
+        }
+        for name in overlay.lasting.steering.wanted(desk.now_ms).iter().flat_map(|wanted| &wanted.next) {
+            self.links.pools.entry(*name).or_default();
+        }
         let names: Vec<Name> = self.links.pools.keys().copied().collect();
         for name in names {
-            let is_next = overlay.next.contains(&name);
+            let is_next = overlay.is_next(&name, desk.now_ms);
             let pool = self.links.pools.entry(name).or_default();
             pool.taken_per_s = pool.taken_per_s * 0.7 + pool.taken as f32 * 0.3;
             pool.taken = 0;

@@ -20,6 +20,7 @@ use crate::overlay::tls::{Got, Tls};
 use crate::overlay::{self, Overlay, Tally};
 use crate::relay::{BUFFER_BYTES, Readiness};
 use crate::sys;
+use crate::ways::Ways;
 use crate::worker::{Desk, Token};
 
 /// Longer than the last edge waits for its origin, so that its reason is heard.
@@ -47,6 +48,8 @@ pub struct Tunnel {
     tried: u8,
     path: usize,
     rest: Path,
+    /// Those that it may take; none: another edge has said which.
+    ways: Option<Arc<Ways>>,
     /// Its path is the one without other edges.
     pub is_direct: bool,
     /// Begun to be read, until it is whole.
@@ -58,7 +61,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    fn new(application: u128, trace: u64) -> Tunnel {
+    fn new(application: u128, trace: u64, ways: Option<Arc<Ways>>) -> Tunnel {
         Tunnel {
             client: None,
             origin: None,
@@ -68,6 +71,7 @@ impl Tunnel {
             tried: 0,
             path: 0,
             rest: Path::default(),
+            ways,
             is_direct: false,
             answer: None,
             answer_due_ms: NEVER,
@@ -84,6 +88,16 @@ impl Tunnel {
         self.answer.is_some()
     }
 
+    /// Has it ways besides the one that it is on?
+    fn has_others(&self) -> bool {
+        self.ways.as_ref().is_some_and(|ways| self.tried.count_ones() < ways.paths().len() as u32)
+    }
+
+    /// Remember of the way that it is on whether it leads anywhere.
+    fn judge(&self, now_ms: u64, is_broken: bool) {
+        self.ways.iter().for_each(|ways| ways.judge(self.path, now_ms, is_broken));
+    }
+
     /// Has another edge handed it over?
     pub fn is_handed_over(&self) -> bool {
         self.number > 0
@@ -92,11 +106,15 @@ impl Tunnel {
 
 impl Connection {
     /// Is an edge to be asked for, and not an origin?
-    pub(super) fn wants_path(&self) -> bool {
+    pub(super) fn wants_path(&mut self, now_ms: u64) -> bool {
         match &self.tunnel {
             Some(tunnel) if tunnel.is_handed_over() => !tunnel.rest.is_empty(),
             Some(tunnel) => !tunnel.is_direct,
-            None => !self.active.paths.is_empty(),
+            None => {
+                let Some(ways) = self.active.ways(now_ms) else { return false };
+                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Some(ways))));
+                true
+            }
         }
     }
 
@@ -104,7 +122,7 @@ impl Connection {
     pub(super) fn gives_up_direct(&mut self, now_ms: u64) -> bool {
         let Some(tunnel) = self.tunnel.as_mut().filter(|tunnel| tunnel.is_direct) else { return false };
         tunnel.is_direct = false;
-        self.active.judge_path(tunnel.path, now_ms, true);
+        tunnel.judge(now_ms, true);
         true
     }
 }
@@ -119,13 +137,13 @@ impl TcpPlane {
                 self.close(desk, slot, Cause::PathBroken, Reset::Both);
                 return true;
             };
-            let trace = overlay.lasting.seed ^ connection.flow;
-            let (active, id) = (connection.active.clone(), connection.active.id);
-            let tunnel = connection.tunnel.get_or_insert_with(|| Box::new(Tunnel::new(id, trace)));
-            let next = if tunnel.is_handed_over() {
-                (std::mem::replace(&mut tunnel.tried, 1) == 0).then_some((0, tunnel.rest))
-            } else {
-                active.choose_path(&mut tunnel.tried, desk.now_ms)
+            let Some(tunnel) = connection.tunnel.as_mut() else { return false };
+            let next = match &tunnel.ways {
+                Some(ways) => {
+                    tunnel.trace = overlay.lasting.seed ^ connection.flow;
+                    ways.choose(&mut tunnel.tried, desk.now_ms, connection.flow, |path| overlay.is_down(path))
+                }
+                None => (std::mem::replace(&mut tunnel.tried, 1) == 0).then_some((0, tunnel.rest)),
             };
             let Some((at, path)) = next else {
                 let cause = connection.last_failure.unwrap_or(Cause::PathBroken);
@@ -133,18 +151,17 @@ impl TcpPlane {
                 return true;
             };
             (tunnel.is_direct, tunnel.link_due_ms, tunnel.next) = (path.is_empty(), NEVER, None);
+            tunnel.path = at;
             let Some((next, rest)) = path.split() else { return false };
-            (tunnel.path, tunnel.rest) = (at, rest);
+            tunnel.rest = rest;
+            let (is_own, has_others) = (tunnel.ways.is_some(), tunnel.has_others());
             (connection.state, connection.since_ms) = (State::Connecting, desk.now_ms);
             connection.origin_address = overlay.peer(&next);
             let waiting = (slot, connection.generation);
-            if connection.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_handed_over()) && !overlay.leads_on(&path) {
+            if is_own && !overlay.leads_on(&path) {
                 connection.last_failure = Some(Cause::PathBroken);
                 continue;
             }
-            let has_others = connection.tunnel.as_ref().is_some_and(|tunnel| {
-                !tunnel.is_handed_over() && tunnel.tried.count_ones() < active.paths.len() as u32
-            });
             match self.take_link(desk, &overlay, next, waiting, has_others) {
                 Taken::Ready(fd, tls, ready) => self.send_on(desk, slot, (fd, tls, ready)),
                 Taken::Later => {
@@ -175,9 +192,7 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         connection.last_failure = Some(Cause::PathBroken);
         counters(&connection.active, desk).connect_errors_total.add(1);
-        if let Some(tunnel) = connection.tunnel.as_ref().filter(|tunnel| !tunnel.is_handed_over()) {
-            connection.active.judge_path(tunnel.path, desk.now_ms, true);
-        }
+        connection.tunnel.iter().for_each(|tunnel| tunnel.judge(desk.now_ms, true));
     }
 
     /// Does it wait for a connection to another edge?
@@ -283,7 +298,7 @@ impl TcpPlane {
             return false;
         }
         let is_broken = matches!(cause, Cause::PathBroken | Cause::PathUnknown);
-        connection.active.judge_path(tunnel.path, desk.now_ms, is_broken);
+        tunnel.judge(desk.now_ms, is_broken);
         if cause != Cause::Opened {
             counters(&connection.active, desk).connect_errors_total.add(1);
             self.close(desk, slot, cause, Reset::Both);
@@ -310,7 +325,7 @@ impl TcpPlane {
         connection.told = Some(Box::new(hop.endpoints));
         connection.up.bytes += early.len() as u64;
         connection.early = early;
-        let mut tunnel = Tunnel::new(hop.application, hop.trace);
+        let mut tunnel = Tunnel::new(hop.application, hop.trace, None);
         (tunnel.client, tunnel.number, tunnel.rest) = (Some(tls), hop.number, hop.path);
         connection.tunnel = Some(Box::new(tunnel));
         let counted = counters(&active, desk);

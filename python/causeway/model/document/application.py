@@ -16,12 +16,14 @@ from causeway.model.application import (
     Dns,
     DnsType,
     EdgeIps,
+    Extension,
     Ports,
     ProxyProtocol,
     Transport,
 )
 from causeway.model.document.extension import parse_extension
 from causeway.model.document.origins import parse_origins, parse_ports
+from causeway.model.document.paths import not_on_paths
 from causeway.model.document.reading import (
     as_bool,
     as_choice,
@@ -73,6 +75,7 @@ def parse_application(
     edge_ips = _edge_ips(fields.get("edge_ips"))
     proxy_protocol = _proxy_protocol(fields.get("proxy_protocol"), transport)
     origins = parse_origins(fields, transport, edge_ports)
+    extension = parse_extension(fields.get("x_causeway"), transport, proxy_protocol, origins)
     return Application(
         id=application_id,
         zone_id=zone_id,
@@ -84,7 +87,8 @@ def parse_application(
         proxy_protocol=proxy_protocol,
         # True is kept and obeyed: no IP Access Rules exist yet, so there is nothing to apply.
         ip_firewall=as_bool(fields.get("ip_firewall"), "/ip_firewall"),
-        extension=parse_extension(fields.get("x_causeway"), transport, proxy_protocol, origins),
+        is_smart=_is_smart(fields.get("argo_smart_routing"), transport, extension),
+        extension=extension,
         created_on=created_on,
         modified_on=now,
     )
@@ -100,6 +104,19 @@ def _protocol(value: object) -> tuple[Transport, Ports]:
         f"protocol {shown(value)} is not like tcp/22, udp/53 or tcp/1000-2000 with ports from 1 to 65535",
         pointer="/protocol",
     )
+
+
+def _is_smart(value: object, transport: Transport, extension: Extension) -> bool:
+    pointer = "/argo_smart_routing"
+    if not as_bool(value, pointer):
+        return False
+    if transport is Transport.UDP:
+        raise Problem(Code.NOT_BUILT, "argo_smart_routing is built for tcp alone; leave it false", pointer=pointer)
+    if extension.paths:
+        raise invalid(pointer, "argo_smart_routing chooses the paths that x_causeway.paths says: leave one of them")
+    if why := not_on_paths(extension):
+        raise invalid(pointer, f"argo_smart_routing: paths {why}")
+    return True
 
 
 def _edge_ips(value: object) -> EdgeIps:

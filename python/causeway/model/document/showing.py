@@ -31,7 +31,7 @@ def show_application(application: Application) -> dict[str, object]:
         "edge_ips": {"type": "static", "ips": [str(ip) for ip in edge.static]}
         if edge.is_static
         else {"type": "dynamic", "connectivity": edge.connectivity.value},
-        "argo_smart_routing": False,
+        "argo_smart_routing": application.is_smart,
         "created_on": rfc3339(application.created_on),
         "modified_on": rfc3339(application.modified_on),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from causeway.model.document.reading import Body, as_bool, as_choice, as_text, or_default, shown
+from causeway.model.document.reading import Body, as_choice, as_text, or_default, shown
 from causeway.model.problem import Code, Problem
 
 
@@ -38,8 +38,6 @@ def refuse_unbuilt(fields: Body) -> None:
     traffic_type = as_choice(or_default(fields.get("traffic_type"), TrafficType.DIRECT), "/traffic_type", TrafficType)
     if traffic_type is not TrafficType.DIRECT:
         raise refused("traffic_type", "only 'direct' is built; bytes pass as they are")
-    if as_bool(fields.get("argo_smart_routing"), "/argo_smart_routing"):
-        raise refused("argo_smart_routing", "smart routing is not built yet; leave it false")
     if or_default(fields.get("origin_worker_id"), "") != "":
         raise refused("origin_worker_id", "workers are not built; leave it out")
     if or_default(fields.get("virtual_network_id"), "") != "":

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use causeway_wire::gauge::Gauge;
 use causeway_wire::overlay::{Hop, MAX_HOP, Read};
 
 use crate::overlay::Tally;
@@ -53,6 +54,11 @@ impl TcpPlane {
             if link.peer().is_none_or(|name| overlay.peer(&name).is_none()) {
                 return self.drop_link(desk, slot);
             }
+            let is_gauge = Gauge::is_begun(&link.early);
+            if is_gauge && !self.answer_gauges(desk, slot) {
+                return;
+            }
+            let Some(link) = self.links.links.get_mut(slot) else { return };
             let Some((fd, tls)) = &mut link.open else { return };
             match Hop::parse(&link.early) {
                 Ok(Read::Whole { consumed, value: hop }) => {
@@ -62,6 +68,7 @@ impl TcpPlane {
                     return self.take_in(desk, &overlay, Arrival { fd, tls, ready, address, hop, early });
                 }
                 Ok(Read::NeedMore) if link.early.len() < MOST_EARLY => {}
+                Err(_) if is_gauge && Gauge::is_begun(&link.early) => {} // the rest of it is to come
                 Ok(Read::NeedMore) | Err(_) => return self.drop_link(desk, slot),
             }
             if !link.ready.is_readable {

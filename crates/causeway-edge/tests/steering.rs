@@ -1,0 +1,154 @@
+//! Ways of flows that are said apart from snapshots, and what edges measure for whoever chooses them.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::network::{Member, network};
+use support::{application, connect, echo, eventually, free_address, origin};
+
+const APPLICATION: u128 = 1;
+
+/// par has the clients, all may connect to the origin.
+fn serve(members: &[Member], edge: SocketAddr, origin: SocketAddr) {
+    for (number, member) in members.iter().enumerate() {
+        let addresses = if number == 0 { json!([edge.ip()]) } else { json!([]) };
+        let change = json!({"steered": true, "exit": true, "edge_addresses": addresses});
+        member.apply(members, &[application(APPLICATION as u64, "tcp", edge, &[origin], change)]);
+    }
+}
+
+fn plan(paths: &Value, ttl_ms: u64) -> Value {
+    let applications = json!([{"id": format!("{APPLICATION:032x}"), "paths": paths}]);
+    json!({"version": 5, "ttl_ms": ttl_ms, "direct_one_in": 0, "legs": [], "reach": [], "applications": applications})
+}
+
+fn steer(member: &Member, plan: &Value) {
+    member.edge.steer(plan.to_string().as_bytes()).unwrap();
+}
+
+/// Flows that each edge has had for others, after one more.
+fn relayed(members: &[Member], edge: SocketAddr) -> Vec<u64> {
+    let mut client = connect(edge);
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    let count = |member: &Member| member.report()["overlay"]["relayed"]["connections_total"].as_u64().unwrap();
+    members.iter().map(count).collect()
+}
+
+fn steering(member: &Member) -> Value {
+    member.report()["overlay"]["steering"].clone()
+}
+
+#[test]
+fn flows_go_as_was_said_last_and_direct_before_and_after() {
+    let members = network(&["par", "lon", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    assert_eq!(relayed(&members, edge), [0, 0, 0], "nobody has said anything");
+    steer(&members[0], &plan(&json!([["lon", "fra"], []]), 60_000));
+    assert_eq!(relayed(&members, edge), [0, 1, 1]);
+    steer(&members[0], &plan(&json!([["fra"], []]), 60_000));
+    assert_eq!(relayed(&members, edge), [0, 1, 2]);
+    steer(&members[0], &plan(&json!([["fra"], []]), 200));
+    assert_eq!(steering(&members[0])["version"], 5);
+    std::thread::sleep(Duration::from_millis(300)); // of the plan's own time
+    assert_eq!(relayed(&members, edge), [0, 1, 2], "what was said held for 200 ms");
+    assert_eq!(steering(&members[0])["version"], 0);
+}
+
+#[test]
+fn a_snapshot_changes_nothing_of_what_was_said() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    steer(&members[0], &plan(&json!([["fra"], []]), 60_000)); // of an application that is not there yet
+    serve(&members, edge, origin);
+    assert_eq!(relayed(&members, edge), [0, 0]);
+    steer(&members[0], &plan(&json!([["fra"], []]), 60_000));
+    assert_eq!(relayed(&members, edge), [0, 1]);
+    serve(&members, edge, origin);
+    let change = json!({"steered": true, "exit": true, "idle_timeout_ms": 5000});
+    members[0].apply(&members, &[application(APPLICATION as u64, "tcp", edge, &[origin], change)]);
+    assert_eq!(relayed(&members, edge), [0, 2], "and the same after its application was changed");
+}
+
+#[test]
+fn an_origin_that_cannot_be_reached_from_here_is_reached_over_another_edge() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin, nobody) = (free_address("127.0.0.1"), origin("127.0.0.1", echo), free_address("127.0.0.1"));
+    serve(&members, edge, origin);
+    let here = json!({"steered": true, "exit": true});
+    members[0].apply(&members, &[application(APPLICATION as u64, "tcp", edge, &[nobody], here)]);
+    steer(&members[0], &plan(&json!([[], ["fra"]]), 60_000));
+    assert_eq!(relayed(&members, edge), [0, 1], "direct is first, and leads nowhere");
+}
+
+#[test]
+fn a_share_of_flows_goes_direct_whatever_is_best() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    let mut said = plan(&json!([["fra"], []]), 60_000);
+    said["direct_one_in"] = json!(4);
+    steer(&members[0], &said);
+    let before = relayed(&members, edge)[1];
+    let after = (0..8).map(|_| relayed(&members, edge)[1]).last().unwrap();
+    assert_eq!(after - before, 6, "of 8");
+}
+
+#[test]
+fn how_far_edges_and_origins_are_is_measured_while_somebody_wants_to_know() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    let mut said = plan(&json!([[]]), 60_000);
+    (said["legs"], said["reach"]) = (json!(["fra"]), json!([format!("{APPLICATION:032x}")]));
+    steer(&members[0], &said);
+    let told = eventually("both are measured", || {
+        let told = steering(&members[0]);
+        let is_measured = told["legs"][0]["answers"].as_u64() > Some(1) && told["reach"][0]["connects"] == 1;
+        is_measured.then_some(told)
+    });
+    let leg = &told["legs"][0];
+    assert_eq!((leg["edge"].as_str(), leg["is_down"].as_bool(), leg["late"].as_u64()), (Some("fra"), Some(false), Some(0)));
+    assert!((1..100_000).contains(&leg["rtt_us"].as_u64().unwrap()), "{leg}");
+    assert!(told["reach"][0]["rtt_us_total"].as_u64().unwrap() < 100_000, "{told}");
+    relayed(&members, edge);
+    assert_eq!(steering(&members[0])["reach"][0]["connects"], 2, "a flow shows it as well");
+    steer(&members[0], &plan(&json!([[]]), 60_000));
+    assert_eq!(steering(&members[0])["legs"], json!([]), "nobody wants to know any more");
+}
+
+#[test]
+fn an_edge_that_is_gone_is_down_and_flows_do_not_wait_for_it() {
+    let mut members = network(&["par", "lon", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    let mut said = plan(&json!([["lon"], ["fra"], []]), 60_000);
+    said["legs"] = json!(["lon", "fra"]);
+    steer(&members[0], &said);
+    eventually("lon answers", || (steering(&members[0])["legs"].as_array()?.len() == 2).then_some(()));
+    assert_eq!(relayed(&members, edge), [0, 1, 0]);
+    drop(members.remove(1)); // lon
+    eventually("it is down", || {
+        let legs = steering(&members[0])["legs"].clone();
+        legs.as_array()?.iter().any(|leg| leg["edge"] == "lon" && leg["is_down"] == true).then_some(())
+    });
+    assert_eq!(relayed(&members, edge), [0, 1]);
+}
+
+#[test]
+fn what_is_no_plan_is_refused_and_the_one_before_goes_on() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    steer(&members[0], &plan(&json!([["fra"], []]), 60_000));
+    for wrong in [&b"{"[..], b"{}", plan(&json!([]), 1_000).to_string().as_bytes()] {
+        assert!(members[0].edge.steer(wrong).is_err());
+    }
+    assert_eq!(relayed(&members, edge), [0, 1]);
+}

@@ -1,0 +1,56 @@
+"""`/api/v1/routes`: which ways flows of smart applications take from each edge, and by which numbers."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Depends
+
+from causeway.api.auth import may_read
+from causeway.api.envelope import Json, answer
+from causeway.api.reach import PlaneOf
+
+if TYPE_CHECKING:
+    from causeway.control.plane import Plane
+    from causeway.routing.network import Candidate, Route
+
+router = APIRouter(prefix="/api/v1/routes", tags=["causeway"])
+READ = [Depends(may_read)]
+
+
+@router.get("", summary="List the routes of smart applications, with what each path costs", dependencies=READ)
+def list_routes(plane: PlaneOf) -> Json:
+    now_s = time.monotonic()
+    routes = plane.routing.routes if plane.routing else ()
+    shown = [_shown(plane, route, now_s) for route in routes]
+    return answer(sorted(shown, key=lambda one: (str(one["name"]), str(one["edge"]))))
+
+
+def _shown(plane: Plane, route: Route, now_s: float) -> dict[str, object]:
+    first = route.candidates[0]
+    return {
+        "application": route.application,
+        "name": plane.name_of(route.application),
+        "edge": route.edge,
+        "path": list(first.path),
+        "cost_ms": _ms(first.cost_ms),
+        "direct_ms": _ms(route.direct_ms),
+        "gain_ms": _ms(route.direct_ms - first.cost_ms),
+        "since_s": round(now_s - route.since_s, 1),
+        "candidates": [_candidate(plane, one) for one in route.candidates],
+    }
+
+
+def _candidate(plane: Plane, of: Candidate) -> dict[str, object]:
+    return {
+        "path": list(of.path),
+        "cost_ms": _ms(of.cost_ms),
+        "parts": [{"of": what, "ms": _ms(ms)} for what, ms in of.parts_ms],
+    }
+
+
+def _ms(value: float) -> float | None:
+    """None: there is no way."""
+    return round(value, 3) if math.isfinite(value) else None

@@ -1,0 +1,183 @@
+"""Routes of a network at work: readings of each slice in, ranked paths from each edge to each origin out.
+
+Pure, time is an argument. Edges and applications are the nodes of one `Router`, the same that replays measurements;
+an origin is never a relay. Pairs whose direct path nobody has measured stay on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from causeway.routing.explain import RankedPath, ranked
+from causeway.routing.mesh import FLOOR_MS, Mask, Matrix, of_nodes
+from causeway.routing.router import Router
+
+RELAY_COST_MS = 1.0  # an edge more: 0.04 ms measured, the rest is room for one that has much to do
+MOST_PATHS = 4  # told to an edge, direct among them
+_LEAST_MS = 0.1
+_REPORT_SLICES = 1
+_SAME_MS, _SAME_SHARE = 0.0, 0.0  # a reading that differs by less is the one before: noise is no news
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSeen:
+    """`legs_ms` by edge, `reach_ms` by application: round trips, infinite where there is no way; what is not known is
+    not there. `relays`: it takes flows of others."""
+
+    name: str
+    legs_ms: Mapping[str, float]
+    reach_ms: Mapping[str, float]
+    relays: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One path with what it is expected to cost: `parts_ms` adds up to `cost_ms`."""
+
+    path: tuple[str, ...]
+    cost_ms: float
+    parts_ms: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """From one edge to the origins of one application. The first candidate is the one in use."""
+
+    edge: str
+    application: str
+    candidates: tuple[Candidate, ...]
+    since_s: float
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(candidate.path for candidate in self.candidates)
+
+    @property
+    def direct_ms(self) -> float:
+        return next(candidate.cost_ms for candidate in self.candidates if not candidate.path)
+
+
+class Network:
+    """Of all edges that hand each other flows."""
+
+    def __init__(self, relay_cost_ms: float = RELAY_COST_MS) -> None:
+        self._relay_cost_ms = relay_cost_ms
+        self._edges: tuple[str, ...] = ()
+        self._applications: tuple[str, ...] = ()
+        self._router: Router | None = None
+        self._slices = 0
+        self._before: Matrix = np.zeros((0, 0), dtype=np.float32)  # the last readings, NaN where there were none
+        self._routes: dict[tuple[str, str], Route] = {}
+
+    def step(self, edges: Sequence[EdgeSeen], applications: Sequence[str], at_s: float) -> list[Route]:
+        """Take one slice, some seconds after the one before, and answer what holds from now on."""
+        names = tuple(edge.name for edge in edges)
+        self._know(names, tuple(applications), tuple(edge.relays for edge in edges))
+        router = self._router
+        if router is None:
+            self._routes = {}
+            return []
+        reading = self._reading(edges)
+        self._slices += 1
+        usable = np.where(np.isnan(reading), np.float32(np.inf), reading)
+        router.observe(usable, is_report=self._slices % _REPORT_SLICES == 0)
+        known = ~np.isnan(reading)
+        router.decide(_price_ms(router), at_s)
+        router.take_best(known & np.isnan(self._before))
+        router.stay_direct(~known)
+        self._before = reading
+        return self._rank(router, known, at_s)
+
+    def _know(self, edges: tuple[str, ...], applications: tuple[str, ...], relays: tuple[bool, ...]) -> None:
+        """Be of these nodes; what was learnt of those that stay is kept."""
+        before = {name: number for number, name in enumerate((*self._edges, *self._applications))}
+        nodes = (*edges, *applications)
+        kept = np.array([before.get(name, -1) for name in nodes], dtype=np.intp)
+        may_relay = np.flatnonzero(np.array(relays, dtype=np.bool_)).astype(np.intp)
+        is_same = nodes == (*self._edges, *self._applications)
+        if len(nodes) < 2 or not edges or not applications:
+            self._router = None
+        elif self._router is None:
+            self._router = Router(len(nodes), may_relay, self._relay_cost_ms)
+            self._before = np.full((len(nodes), len(nodes)), np.nan, dtype=np.float32)
+        elif not is_same or not np.array_equal(self._router.relays, may_relay):
+            self._router = self._router.of_nodes(kept, may_relay)
+            self._before = of_nodes(self._before, kept, np.nan)
+        self._edges, self._applications = edges, applications
+
+    def _reading(self, edges: Sequence[EdgeSeen]) -> Matrix:
+        """[from, to], NaN where nothing is known. A round trip is the same loop from either end."""
+        number = {name: at for at, name in enumerate(self._edges)}
+        place = {name: at for at, name in enumerate(self._applications, len(edges))}
+        reading = np.full((len(number) + len(place),) * 2, np.nan, dtype=np.float32)
+        for edge in edges:
+            source = number[edge.name]
+            for of, into in ((edge.legs_ms, number), (edge.reach_ms, place)):
+                for name, ms in of.items():
+                    if name in into and name != edge.name:
+                        reading[source, into[name]] = max(ms, _LEAST_MS)
+        reading = np.where(np.isnan(reading), reading.T, reading)
+        with np.errstate(invalid="ignore"):
+            is_same = np.abs(reading - self._before) < np.maximum(_SAME_MS, _SAME_SHARE * self._before)
+        steady: Matrix = np.where(is_same & np.isfinite(self._before), self._before, reading)
+        return steady
+
+    def _rank(self, router: Router, known: Mask, at_s: float) -> list[Route]:
+        seen, choice, found = router.outlook(), router.choice(), {}
+        for source, edge in enumerate(self._edges):
+            for at, application in enumerate(self._applications):
+                target = len(self._edges) + at
+                if not known[source, target]:
+                    continue
+                candidates = [self._candidate(one) for one in ranked(seen, source, target)]
+                first = self._path(None if choice[source, target] < 0 else int(choice[source, target]))
+                before = self._routes.get((edge, application))
+                found[edge, application] = _route(edge, application, first, candidates, before, at_s)
+        self._routes = found
+        return list(found.values())
+
+    def _path(self, relay: int | None) -> tuple[str, ...]:
+        return () if relay is None else (self._edges[relay],)
+
+    def _candidate(self, path: RankedPath) -> Candidate:
+        nodes = (*self._edges, *(["origin"] * len(self._applications)))
+        parts = [(f"{nodes[leg.source]} - {nodes[leg.target]}", leg.cost_ms) for leg in path.legs]
+        if path.relay is not None:
+            parts += [("an edge more", path.relay_ms), ("margin", path.margin_ms)]
+        return Candidate(self._path(path.relay), path.cost_ms, tuple(parts))
+
+
+def _route(
+    edge: str,
+    application: str,
+    first: tuple[str, ...],
+    candidates: list[Candidate],
+    before: Route | None,
+    at_s: float,
+) -> Route:
+    """The chosen path, then the best of the others; direct is always there. Others keep their order while they lead
+    anywhere, so that edges are not told anew of differences that mean nothing."""
+    by_path = {candidate.path: candidate for candidate in candidates}
+    is_same = before is not None and before.paths[0] == first
+    order = [first]
+    if before and is_same:
+        order += [path for path in before.paths[1:] if path in by_path and math.isfinite(by_path[path].cost_ms)]
+    order += [one.path for one in candidates if math.isfinite(one.cost_ms) and one.path not in order]
+    order = [path for path in order if path in by_path][:MOST_PATHS]
+    if () not in order:
+        order = [*order[: MOST_PATHS - 1], ()]
+    since_s = before.since_s if before and is_same else at_s
+    return Route(edge, application, tuple(by_path[path] for path in order), since_s)
+
+
+def _price_ms(router: Router) -> Matrix:
+    """One round trip: half of it the pair's own level, half the median of all."""
+    level = router.outlook().forecast.level_ms
+    known = level[np.isfinite(level)]
+    of_all = np.float32(np.median(known) if known.size else FLOOR_MS)
+    price: Matrix = np.where(np.isfinite(level), (level + of_all) / 2, of_all).astype(np.float32)
+    return price

@@ -1,0 +1,118 @@
+"""Routes of a network at work: from readings of every slice to ranked paths, and what holds whatever comes."""
+
+import math
+import random
+
+import pytest
+
+from causeway.routing.network import MOST_PATHS, EdgeSeen, Network, Route
+
+APP, OTHER = "app", "other"
+INF = math.inf
+
+
+def network(
+    direct_ms: float | None = 120, *, leg_ms: float = 20, exit_ms: float | None = 20, relays: bool = True
+) -> list[EdgeSeen]:
+    """Two edges: clients come to ams, the origin is near to fra."""
+
+    def to(ms: float | None) -> dict[str, float]:
+        return {} if ms is None else {APP: ms}
+
+    return [
+        EdgeSeen("ams", {"fra": leg_ms}, to(direct_ms)),
+        EdgeSeen("fra", {"ams": leg_ms}, to(exit_ms), relays=relays),
+    ]
+
+
+def after(slices: list[list[EdgeSeen]], applications: tuple[str, ...] = (APP,)) -> dict[str, Route]:
+    made = Network()
+    routes: list[Route] = []
+    for number, edges in enumerate(slices):
+        routes = made.step(edges, applications, number * 2.0)
+    return {route.edge: route for route in routes if route.application == APP}
+
+
+def test_the_first_choice_is_the_best_and_costs_nothing() -> None:
+    assert after([network()])["ams"].paths == (("fra",), ())
+    assert after([network(direct_ms=30)])["ams"].paths == ((), ("fra",))
+
+
+@pytest.mark.parametrize(
+    ("edges", "paths"),
+    [
+        (network(direct_ms=None), None),  # what direct costs is not known
+        (network(exit_ms=None), ((),)),  # nor whether the origin is reached from there
+        (network(relays=False), ((),)),
+        (network(leg_ms=INF), ((),)),
+        (network(direct_ms=INF), (("fra",), ())),
+        (network(direct_ms=INF, exit_ms=INF), ((),)),
+    ],
+)
+def test_what_is_not_known_or_leads_nowhere_is_no_way(
+    edges: list[EdgeSeen], paths: tuple[tuple[str, ...], ...] | None
+) -> None:
+    found = after([edges]).get("ams")
+    assert (found.paths if found else None) == paths
+
+
+def test_a_path_that_fails_is_left_in_the_next_slice_and_a_slow_one_within_twenty() -> None:
+    well = [network() for _ in range(20)]
+    assert after([*well, network(leg_ms=INF)])["ams"].paths[0] == ()
+    assert after([*well, network(exit_ms=INF)])["ams"].paths[0] == ()
+    slow = [network(exit_ms=300) for _ in range(20)]
+    assert after([*well, *slow])["ams"].paths[0] == ()
+    again = [network() for _ in range(40)]
+    assert after([*well, *slow, *again])["ams"].paths[0] == ("fra",)
+
+
+def test_noise_moves_nothing() -> None:
+    chance = random.Random(1)
+    made, moves, before = Network(), 0, None
+    for number in range(300):
+        noise = [chance.gauss(0, 1.5) for _ in range(3)]
+        edges = network(62 + noise[0], leg_ms=30 + noise[1], exit_ms=30 + noise[2])
+        [route] = [one for one in made.step(edges, [APP], number * 2.0) if one.edge == "ams"]
+        moves += before is not None and route.paths[0] != before
+        before = route.paths[0]
+    assert moves <= 2
+
+
+def test_an_edge_or_an_application_that_comes_or_goes_changes_nothing_for_others() -> None:
+    made = Network()
+    for number in range(10):
+        made.step(network(), [APP], number * 2.0)
+    more = [*network(), EdgeSeen("nyc", {"ams": 80.0, "fra": 90.0}, {OTHER: 5.0})]
+    [since] = {route.since_s for route in made.step(network(), [APP], 20.0) if route.edge == "ams"}
+    for edges, applications in ((more, [APP, OTHER]), (more, [APP]), (network(), [APP])):
+        routes = {(one.edge, one.application): one for one in made.step(edges, applications, 22.0)}
+        assert routes["ams", APP].paths[0] == ("fra",) and routes["ams", APP].since_s == since
+    assert made.step([], [APP], 24.0) == []
+    assert made.step(network(), [], 26.0) == []
+
+
+def test_whatever_comes_direct_is_there_no_path_comes_back_and_costs_add_up() -> None:
+    chance = random.Random(7)
+    names = ["ams", "fra", "lon", "nyc", "par", "tyo"]
+    made = Network()
+    for number in range(120):
+        there = sorted(chance.sample(names, chance.randint(2, 6)))
+
+        def some(of: list[str]) -> dict[str, float]:
+            return {one: chance.choice([INF, chance.uniform(0.05, 300)]) for one in of if chance.random() < 0.8}
+
+        edges = [EdgeSeen(name, some(there), some([APP, OTHER]), chance.random() < 0.9) for name in there]
+        for route in made.step(edges, [APP, OTHER], number * 2.0):
+            assert () in route.paths and len(set(route.paths)) == len(route.paths) <= MOST_PATHS
+            assert all(route.edge not in path for path in route.paths)
+            for candidate in route.candidates:
+                total = sum(ms for _, ms in candidate.parts_ms)
+                assert total == pytest.approx(candidate.cost_ms, rel=1e-4) or not math.isfinite(candidate.cost_ms)
+
+
+def test_the_same_slices_give_the_same_routes() -> None:
+    def run() -> list[list[Route]]:
+        chance, made = random.Random(3), Network()
+        return [made.step(network(chance.uniform(20, 200)), [APP], at * 2.0) for at in range(50)]
+
+    assert run() == run()
