@@ -368,6 +368,9 @@ impl TcpPlane {
 
     /// An edge has not answered a flow: those that are ready lead nowhere either, most likely.
     pub(super) fn doubt(&mut self, desk: &Desk, name: Name) {
+        if let Some(overlay) = &self.links.overlay {
+            overlay.lasting.steering.doubt(name);
+        }
         let pool = self.links.pools.entry(name).or_default();
         pool.is_doubtful = true;
         let ready: Vec<usize> = pool.ready.iter().copied().collect();
@@ -380,9 +383,11 @@ impl TcpPlane {
         }
         let slot = slot as usize;
         let link = self.links.links.get(slot).filter(|link| link.generation == generation);
-        let is_late = link.is_some_and(Link::is_shaking_hands);
-        if is_late {
+        let Some(link) = link else { return };
+        if link.is_shaking_hands() {
             self.drop_link(desk, slot);
+        } else if let Some(name) = link.towards.filter(|_| link.is_gauge) {
+            self.see_gauge(desk, slot, name);
         }
     }
 
