@@ -34,6 +34,11 @@ impl Ways {
         &self.paths
     }
 
+    /// Has control said them, and may it say others?
+    pub fn are_steered(&self) -> bool {
+        self.ends_ms.load(Ordering::Relaxed) != u64::MAX
+    }
+
     pub fn holds(&self, now_ms: u64) -> bool {
         now_ms < self.ends_ms.load(Ordering::Relaxed)
     }
