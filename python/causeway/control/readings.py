@@ -16,7 +16,7 @@ SYN_AGAIN_MS = 1_000.0  # a lost SYN costs that (RFC 6298, 2.1)
 _REMEMBERED = 32.0  # connections, over which losses are averaged
 _FORGOTTEN_S = 10.0  # and seconds, where there are few
 _CLEAN = 8.0  # so many without a loss are taken for granted: one of one is no rate
-_LATE_AFTER_MS = 3_000  # answers come once a second
+_LATE_AFTER_MS = 10_000  # answers come every second, or every four; what is late is said to be down
 
 
 @dataclass(slots=True)

@@ -76,7 +76,7 @@ def test_what_was_measured_long_ago_is_not_known() -> None:
     [
         (leg(20), {"fra": 20}),
         (leg(20, is_down=True), {"fra": math.inf}),
-        (leg(20, age_ms=3_500), {"fra": math.inf}),
+        (leg(20, age_ms=10_500), {"fra": math.inf}),
         (leg(0, answers=0), {}),  # it was only just asked
         (leg(0, answers=0, is_down=True), {"fra": math.inf}),
     ],
