@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes bench-smart instructions fmt dev test-deps bench-deps lock deny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -46,6 +46,9 @@ bench-lab: setup ## how late the emulated WAN of a lab is, at 20,000 packets a s
 
 bench-routes: setup ## how much of what is possible routing reaches on measured meshes, beside other rules
 	@$(BIN)/python bench/routes/run.py $(ARGS)
+
+bench-smart: setup test-deps ## what smart routing is worth in eight PoPs, and what flows notice when lines fail (needs root)
+	@$(BIN)/python bench/smart/run.py $(ARGS)
 
 bench-docs: setup bench-deps ## measure at length and refresh the tables of the documentation (half an hour)
 	@$(BIN)/python bench/run.py --calm --markdown docs/performance.md --markdown docs/benchmarks.md $(ARGS)

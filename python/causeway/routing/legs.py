@@ -37,7 +37,8 @@ class Forecast:
 class Legs:
     """Fading sums over the reports of every leg."""
 
-    def __init__(self, node_count: int) -> None:
+    def __init__(self, node_count: int, forgetting: float = FORGETTING) -> None:
+        self._forgetting = forgetting
         self._reports = np.zeros((node_count, node_count))
         self._sum = np.zeros((node_count, node_count))
         self._log_sum = np.zeros((node_count, node_count))
@@ -46,7 +47,7 @@ class Legs:
 
     def of_nodes(self, kept: NDArray[np.intp]) -> Legs:
         """Return what is known of these nodes, -1 for those that are new."""
-        other = Legs(len(kept))
+        other = Legs(len(kept), self._forgetting)
         for name in ("_reports", "_sum", "_log_sum", "_log_square_sum"):
             setattr(other, name, of_nodes(getattr(self, name), kept, 0.0))
         return other
@@ -56,7 +57,7 @@ class Legs:
         fresh = is_fresh & np.isfinite(rtt_ms) & self._pairs
         value = np.where(fresh, rtt_ms, 1.0).astype(np.float64)
         log = np.log(value)
-        kept = np.where(fresh, 1 - FORGETTING, 1.0)
+        kept = np.where(fresh, 1 - self._forgetting, 1.0)
         self._reports = self._reports * kept + fresh
         self._sum = self._sum * kept + np.where(fresh, value, 0)
         self._log_sum = self._log_sum * kept + log

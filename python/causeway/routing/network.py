@@ -19,6 +19,7 @@ from causeway.routing.router import Router
 RELAY_COST_MS = 1.0  # an edge more: 0.04 ms measured, the rest is room for one that has much to do
 MOST_PATHS = 4  # told to an edge, direct among them
 REST_S = 20.0  # a path that fails again and again within that is not taken meanwhile
+_FORGETTING = 0.1  # a report each second: some ten of them count
 _PRICE_SHARE = 0.5  # of a round trip: only flows that begin are moved, and what a slice saves is saved each second
 _LEAST_MS = 0.1
 
@@ -99,7 +100,7 @@ class Network:
         if len(nodes) < 2 or not edges or not applications:
             self._router = None
         elif self._router is None:
-            self._router = Router(len(nodes), may_relay, self._relay_cost_ms, rest_s=REST_S)
+            self._router = Router(len(nodes), may_relay, self._relay_cost_ms, rest_s=REST_S, forgetting=_FORGETTING)
             self._was_known = np.zeros((len(nodes), len(nodes)), dtype=np.bool_)
         elif not is_same or not np.array_equal(self._router.relays, may_relay):
             self._router = self._router.of_nodes(kept, may_relay)

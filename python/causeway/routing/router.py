@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from causeway.routing.costs import HORIZON_SLICES, Costs, Outlook, outlook, path_costs
 from causeway.routing.holds import Holds
-from causeway.routing.legs import Legs
+from causeway.routing.legs import FORGETTING, Legs
 from causeway.routing.mesh import Mask, Matrix, between, of_nodes
 from causeway.routing.switching import DIRECT, Held, best, move
 
@@ -43,14 +43,21 @@ class Router:
     """Of all pairs of a mesh."""
 
     def __init__(
-        self, node_count: int, relays: NDArray[np.intp], relay_cost_ms: float, *, rest_s: float = 0.0
+        self,
+        node_count: int,
+        relays: NDArray[np.intp],
+        relay_cost_ms: float,
+        *,
+        rest_s: float = 0.0,
+        forgetting: float = FORGETTING,
     ) -> None:
-        """`rest_s`: so long a path that has failed is not taken again, unless the one in use fails."""
+        """`rest_s`: so long a path that has failed is not taken again, unless the one in use fails.
+        `forgetting`: of what is known of a leg with each report of it."""
         self.relays = relays
-        self._rest_s = rest_s
+        self._rest_s, self._forgetting = rest_s, forgetting
         self._relay_cost_ms = relay_cost_ms
         self._pairs = between(node_count)
-        self._holds, self._legs, self._turnover = Holds(node_count), Legs(node_count), _Turnover()
+        self._holds, self._legs, self._turnover = Holds(node_count), Legs(node_count, forgetting), _Turnover()
         self._reading: Matrix | None = None
         self._reported = 0.0
         self._best: NDArray[np.int16] | None = None
@@ -97,7 +104,7 @@ class Router:
 
     def of_nodes(self, kept: NDArray[np.intp], relays: NDArray[np.intp]) -> Router:
         """Return one that goes on with other nodes: `kept` are their numbers here, -1 for those that are new."""
-        other = Router(len(kept), relays, self._relay_cost_ms, rest_s=self._rest_s)
+        other = Router(len(kept), relays, self._relay_cost_ms, rest_s=self._rest_s, forgetting=self._forgetting)
         other._holds, other._legs = self._holds.of_nodes(kept), self._legs.of_nodes(kept)
         other._turnover, other._reported = self._turnover, self._reported
         if self._reading is not None:
