@@ -59,10 +59,7 @@ class Database:
         if isinstance(where, Path):
             database = cls(dialects.sqlite_engine(where), str(where))
         else:
-            url = dialects.postgresql_url(where)
-            database = cls(
-                dialects.postgresql_engine(url), url.set(drivername="postgresql", query={}).render_as_string()
-            )
+            database = cls(dialects.postgresql_engine(where), where.partition("?")[0])
         try:
             with database._told(), database._begun() as connection:
                 if why := dialects.check(connection):
@@ -100,6 +97,15 @@ class Database:
         """For the lease itself and who is there: not fenced, each statement for itself."""
         with self._told(), self._engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def is_known(self) -> bool:
+        """Whether this node knows all that is stored. Waits for a transaction of its own."""
+        with self._writing, self.read() as connection:
+            return leases.writes(connection) == self.known_writes
+
+    def cut(self) -> None:
+        """End all connections, whoever waits on them: a server that stands still says nothing, not even no."""
+        dialects.cut(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -5,12 +5,15 @@ SQLite in WAL mode with `synchronous=FULL`: what was committed survives a power 
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
-from ipaddress import ip_address
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
 
 WRITING = "causeway_writing"
 _BUSY_TIMEOUT_S = 5.0  # another program holds the database: a shell, a backup
@@ -24,8 +27,7 @@ _SESSION_MS = {
 }
 
 
-class BadUrl(ValueError):
-    """The URL of a database cannot be used; the message says why, and has no password in it."""
+_CONNECTED: WeakKeyDictionary[Engine, WeakSet[Any]] = WeakKeyDictionary()  # of psycopg
 
 
 def sqlite_engine(path: Path) -> Engine:
@@ -48,43 +50,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
 
-def postgresql_url(text: str) -> URL:
-    """What an operator gives, checked.
-
-    Raises:
-        BadUrl: a password in it would be seen by everybody on the machine, or the way there is not said to be safe.
-    """
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        raise BadUrl("it is not like postgresql://causeway@db.example.net/causeway?sslmode=verify-full") from None
-    if url.drivername not in ("postgresql", "postgres"):
-        raise BadUrl(f"{url.drivername}: several control nodes share a PostgreSQL database, postgresql://…")
-    if url.password is not None or "password" in url.query:
-        raise BadUrl(
-            "a password in it is seen by everybody on this machine: put it into ~/.pgpass, or ?passfile=FILE, mode 0600"
-        )
-    if not _is_here(url) and "sslmode" not in url.query and "service" not in url.query:
-        raise BadUrl(
-            f"say how the way to {url.host} is kept safe: ?sslmode=verify-full&sslrootcert=FILE, "
-            "or ?sslmode=disable where the network between is private"
-        )
-    return url.set(drivername="postgresql+psycopg")
-
-
-def _is_here(url: URL) -> bool:
-    host = url.query.get("host", url.host) or ""
-    if not isinstance(host, str):
-        return False
-    if not host or host.startswith(("/", "@")) or host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def postgresql_engine(url: URL) -> Engine:
+def postgresql_engine(text: str) -> Engine:
+    """`text`: a URL that `model.database_url` has passed."""
+    url = make_url(text).set(drivername="postgresql+psycopg")
     settings = " ".join(f"-c {name}={value}" for name, value in _SESSION_MS.items())
     told = {
         "connect_timeout": _CONNECT_S,
@@ -96,7 +64,20 @@ def postgresql_engine(url: URL) -> Engine:
         "options": settings,
     }
     given = {name: value for name, value in told.items() if name not in url.query}
-    return create_engine(url, connect_args=given, pool_pre_ping=True, pool_size=8, max_overflow=8, pool_timeout=5)
+    engine = create_engine(url, connect_args=given, pool_pre_ping=True, pool_size=8, max_overflow=8, pool_timeout=5)
+    connected = _CONNECTED[engine] = WeakSet()
+    event.listen(engine, "connect", lambda connection, _record: connected.add(connection))
+    return engine
+
+
+def cut(engine: Engine) -> None:
+    """End what is connected to PostgreSQL, from another thread than those that wait for its answers."""
+    for connection in list(_CONNECTED.get(engine, ())):
+        with (
+            suppress(Exception),
+            socket.socket(fileno=os.dup(connection.fileno())) as end,
+        ):  # it may be closed meanwhile
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def reading(engine: Engine) -> Engine:

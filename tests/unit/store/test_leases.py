@@ -7,9 +7,8 @@ import pytest
 from support.patience import eventually
 from support.postgres import PostgresServer
 
-from causeway.store import dialects, leases, sequences
+from causeway.store import leases, sequences
 from causeway.store.database import Behind, Database, NotLeading, StoreError
-from causeway.store.dialects import BadUrl
 from causeway.store.leases import Lease
 
 LEASE_S = 60.0
@@ -165,23 +164,6 @@ def test_a_network_is_said_once(ams: Database) -> None:
     with ams.lease() as connection:
         assert leases.set_network(connection, "one") == "one"
         assert leases.set_network(connection, "other") == "one"
-
-
-REFUSED = [  # URL                                                       why
-    ("postgresql://causeway:secret@127.0.0.1/causeway", "pgpass"),
-    ("postgresql://causeway@127.0.0.1/causeway?password=secret", "pgpass"),
-    ("postgresql://causeway@db.example.net/causeway", "sslmode=verify-full"),
-    ("mysql://causeway@127.0.0.1/causeway", "mysql"),
-    ("causeway", "not like"),
-]
-
-
-@pytest.mark.parametrize(("given", "why"), REFUSED)
-def test_a_url_that_is_refused_says_why_and_tells_no_password(given: str, why: str) -> None:
-    with pytest.raises(BadUrl) as refused:
-        dialects.postgresql_url(given)
-    assert why in str(refused.value)
-    assert "secret" not in str(refused.value)
 
 
 def test_a_database_that_sorts_by_a_language_is_refused(postgres: PostgresServer, url: str) -> None:

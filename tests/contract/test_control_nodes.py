@@ -1,0 +1,203 @@
+"""Several control nodes over PostgreSQL: one leads, another takes over, and two never say different things to edges."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.control import LEADS_S, ControlNode, History
+from support.echo import ask, start_echo
+from support.forwarder import Forwarder
+from support.nats import NatsServer
+from support.outpost import Outpost
+from support.patience import eventually
+from support.ports import free_port
+from support.postgres import PostgresServer
+from support.program import Programs
+
+ADDRESS = "127.0.0.2"
+
+
+class Network:
+    """Two control nodes, each with ways of its own to the database and to the exchange, and one edge."""
+
+    def __init__(self, programs: Programs, folder: Path, postgres: PostgresServer) -> None:
+        self.programs = programs
+        self.nats = NatsServer(programs, folder / "nats").start()
+        self.origin = start_echo(programs)
+        self.to_database = {name: Forwarder(postgres.port) for name in ("ams", "fra")}
+        self.to_exchange = {name: Forwarder(self.nats.port) for name in ("ams", "fra")}
+        url = postgres.database()
+        self.ams, self.fra = (
+            ControlNode(
+                programs,
+                folder / name,
+                name,
+                url.replace(f":{postgres.port}/", f":{self.to_database[name].port}/"),
+                f"nats://127.0.0.1:{self.to_exchange[name].port}",
+            )
+            for name in ("ams", "fra")
+        )
+        self.edge = Outpost(programs, folder / "e1", self.nats.url, "e1", ADDRESS)
+        self.history = History(self.nats.url)
+
+    def start(self) -> "Network":
+        """`ams` leads, `fra` stands by."""
+        self.ams.start()
+        self.ams.await_lead()
+        self.fra.start()
+        self.edge.start(ready=None)
+        return self
+
+    def close(self) -> None:
+        for way in (*self.to_database.values(), *self.to_exchange.values()):
+            way.close()
+        for node in (self.ams, self.fra):
+            node.close()
+
+    def create(self, node: ControlNode) -> int:
+        """An application, once the edge serves it; answers its port."""
+        port = free_port()
+        node.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{self.origin}")
+        self.serves(port)
+        return port
+
+    def serves(self, port: int) -> None:
+        eventually(lambda: ask(port, ADDRESS) == b"hello", 15)
+
+
+@pytest.fixture
+def network(programs: Programs, tmp_path: Path, postgres: PostgresServer) -> Iterator[Network]:
+    made = Network(programs, tmp_path, postgres)
+    try:
+        with made.history:
+            yield made.start()
+    finally:
+        made.close()
+
+
+def test_one_leads_and_the_other_answers_what_is_read_and_says_where_to_write(network: Network) -> None:
+    ams, fra = network.ams, network.fra
+    port = network.create(ams)
+    assert (ams.leads, fra.leads) == (True, False)
+
+    def is_known() -> bool:
+        return [one["protocol"] for one in fra.result("GET", fra.applications)] == [f"tcp/{port}"]
+
+    eventually(is_known)
+    eventually(lambda: [edge["name"] for edge in fra.status()["edges"]] == ["e1"])
+    refused = fra.http.post("/client/v4/zones", json={"name": "other.net"})
+    [error] = refused.json()["errors"]
+    assert (refused.status_code, error["code"]) == (503, 19008)
+    assert f"ams does, ask {ams.url}" in error["message"]
+    assert [zone["name"] for zone in ams.result("GET", "/client/v4/zones")] == ["example.net"]
+    told = fra.control()
+    assert (told["leader"], told["leader_url"], told["node"]) == ("ams", ams.url, "fra")
+    assert {node["name"] for node in told["nodes"]} == {"ams", "fra"}
+
+
+def test_the_leader_is_killed_and_the_other_one_leads(network: Network) -> None:
+    before = network.create(network.ams)
+    network.ams.kill_all()
+    assert ask(before, ADDRESS) == b"hello"
+    assert network.fra.await_lead() == 2
+    after = network.create(network.fra)
+    assert (ask(before, ADDRESS), ask(after, ADDRESS)) == (b"hello", b"hello")
+    network.ams.start()
+    eventually(lambda: network.ams.control()["leader"] == "fra")
+    assert not network.ams.leads
+    network.history.check("e1")
+
+
+def test_a_leader_that_is_stopped_in_order_gives_the_lease_back(network: Network) -> None:
+    network.create(network.ams)
+    assert network.ams.stop() == 0
+    eventually(lambda: network.fra.leads, 4.0)
+    network.create(network.fra)
+
+
+def test_a_leader_that_stood_still_writes_nothing_when_it_goes_on(network: Network) -> None:
+    ams, fra = network.ams, network.fra
+    network.create(ams)
+    ams.signal_all(signal.SIGSTOP)
+    fra.await_lead()
+    network.create(fra)
+    ams.signal_all(signal.SIGCONT)
+    refused = ams.http.post("/client/v4/zones", json={"name": "stale.net"})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (503, 19008)
+    eventually(lambda: ams.control()["leader"] == "fra")
+    assert not ams.leads
+    network.create(fra)
+    assert "stale.net" not in [zone["name"] for zone in fra.result("GET", "/client/v4/zones")]
+    assert {put.term for put in network.history.puts} == {1, 2}
+    network.history.check("e1")
+
+
+@pytest.mark.parametrize("how", ["cut", "swallow"])
+def test_a_leader_without_the_database_stops_to_lead(network: Network, how: str) -> None:
+    ams, fra = network.ams, network.fra
+    before = network.create(ams)
+    getattr(network.to_database["ams"], how)()
+    eventually(lambda: not ams.leads, LEADS_S)
+    fra.await_lead()
+    network.create(fra)
+    refused = ams.http.post("/client/v4/zones", json={"name": "other.net"})
+    assert refused.status_code == 503
+    assert ask(before, ADDRESS) == b"hello"
+    network.to_database["ams"].mend()
+    eventually(lambda: ams.control()["leader"] == "fra", LEADS_S)
+    eventually(lambda: len(ams.result("GET", ams.applications)) == 2, LEADS_S)
+    network.history.check("e1")
+
+
+def test_a_leader_without_the_exchange_leaves_it_to_one_that_has_it(network: Network) -> None:
+    ams, fra = network.ams, network.fra
+    network.create(ams)
+    network.to_exchange["ams"].cut()
+    fra.await_lead()
+    network.create(fra)
+    network.to_exchange["ams"].mend()
+    assert not ams.leads
+    network.history.check("e1")
+
+
+def test_without_any_exchange_the_leader_stays_and_takes_changes(network: Network) -> None:
+    ams = network.ams
+    network.create(ams)
+    network.nats.kill()
+    eventually(lambda: not any(node["is_connected"] for node in ams.control()["nodes"]), LEADS_S)
+    port = free_port()
+    ams.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{network.origin}")
+    assert ams.leads
+    network.nats.start()
+    network.serves(port)
+
+
+def test_edges_do_not_notice_that_the_database_begins_anew_with_its_terms(
+    network: Network, postgres: PostgresServer
+) -> None:
+    """As after a restore of an older backup."""
+    network.create(network.ams)
+    network.ams.kill_all()
+    network.fra.await_lead()
+    network.create(network.fra)
+    name = str(network.fra.flags[network.fra.flags.index("--database") + 1]).partition("?")[0].rpartition("/")[2]
+    network.fra.stop()
+    postgres.do("UPDATE control_lease SET token = 0, writes = 0, expires_unix_s = 0", name)
+    network.fra.start()
+    eventually(lambda: int(network.fra.control()["term"]) > 2, LEADS_S)
+    network.create(network.fra)
+
+
+def test_one_control_without_a_database_server_keeps_its_own(programs: Programs, tmp_path: Path) -> None:
+    nats = NatsServer(programs, tmp_path / "nats").start()
+    origin = start_echo(programs)
+    node = ControlNode(programs, tmp_path / "control", "alone", None, nats.url).start()
+    Outpost(programs, tmp_path / "e1", nats.url, "e1", ADDRESS).start(ready=None)
+    port = free_port()
+    node.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    eventually(lambda: ask(port, ADDRESS) == b"hello", 15)
+    assert [edge["name"] for edge in node.status()["edges"]] == ["e1"]
+    assert node.status()["control"] is None
+    assert node.restart().status()["applications"] == 1
+    node.close()
