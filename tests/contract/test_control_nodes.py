@@ -1,19 +1,25 @@
 """Several control nodes over PostgreSQL: one leads, another takes over, and two never say different things to edges."""
 
+import json
+import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
+import httpx
 import pytest
 from support.control import LEADS_S, ControlNode, History
 from support.echo import ask, start_echo
 from support.forwarder import Forwarder
+from support.meanwhile import again_and_again
 from support.nats import NatsServer
 from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
 from support.postgres import PostgresServer
-from support.program import Programs
+from support.program import Programs, need
 
 ADDRESS = "127.0.0.2"
 
@@ -91,6 +97,11 @@ def test_one_leads_and_the_other_answers_what_is_read_and_says_where_to_write(ne
     assert (refused.status_code, error["code"]) == (503, 19008)
     assert f"ams does, ask {ams.url}" in error["message"]
     assert [zone["name"] for zone in ams.result("GET", "/client/v4/zones")] == ["example.net"]
+    made = ams.result("POST", "/api/v1/tokens", {"name": "ci", "scope": "read"})
+    with fra.client(made["value"]) as reader:
+        eventually(lambda: reader.get("/client/v4/zones").status_code == 200)
+        ams.result("DELETE", f"/api/v1/tokens/{made['id']}")
+        eventually(lambda: reader.get("/client/v4/zones").status_code != 200)
     told = fra.control()
     assert (told["leader"], told["leader_url"], told["node"]) == ("ams", ams.url, "fra")
     assert {node["name"] for node in told["nodes"]} == {"ams", "fra"}
@@ -133,6 +144,52 @@ def test_a_leader_that_stood_still_writes_nothing_when_it_goes_on(network: Netwo
     network.history.check("e1")
 
 
+def test_what_was_acknowledged_is_there_after_leaders_have_come_and_gone(network: Network) -> None:
+    """Both are asked to write, all the time, while now one and now the other stands still."""
+    nodes = (network.ams, network.fra)
+    account = network.ams.result("GET", "/client/v4/accounts")[0]["id"]
+    network.create(network.ams)
+    acknowledged: list[str] = []
+    numbers = count()
+
+    def write() -> None:
+        for node in nodes:
+            name = f"n{next(numbers)}.net"
+            with suppress(httpx.HTTPError), node.client() as http:
+                body = {"name": name, "account": {"id": account}}
+                if http.post("/client/v4/zones", json=body, timeout=1.0).status_code == 200:
+                    acknowledged.append(name)
+
+    with again_and_again(write):
+        for term, (leader, other) in enumerate((nodes, nodes[::-1]), start=1):
+            eventually(lambda leader=leader: leader.leads, LEADS_S)
+            known = len(acknowledged)
+            eventually(lambda known=known: len(acknowledged) > known + 5, LEADS_S)
+            leader.signal_all(signal.SIGSTOP)
+            try:
+                assert other.await_lead() == term + 1
+                known = len(acknowledged)
+                eventually(lambda known=known: len(acknowledged) > known + 5, LEADS_S)
+            finally:
+                leader.signal_all(signal.SIGCONT)
+    network.create(network.ams)
+    stored, page = set[str](), 0
+    while found := network.ams.result("GET", f"/client/v4/zones?per_page=50&page={(page := page + 1)}"):
+        stored |= {zone["name"] for zone in found}
+    assert set(acknowledged) <= stored
+    network.history.check("e1")
+
+
+def test_a_new_process_of_a_node_takes_over_from_the_one_before(network: Network) -> None:
+    network.create(network.ams)
+    before = network.ams.serving_pid
+    network.ams.program.send(signal.SIGHUP)  # type: ignore[union-attr]
+    eventually(lambda: network.ams.serving_pid != before, 20)
+    eventually(lambda: network.ams.leads or network.fra.leads, LEADS_S)
+    network.create(network.ams if network.ams.leads else network.fra)
+    network.history.check("e1")
+
+
 @pytest.mark.parametrize("how", ["cut", "swallow"])
 def test_a_leader_without_the_database_stops_to_lead(network: Network, how: str) -> None:
     ams, fra = network.ams, network.fra
@@ -143,6 +200,7 @@ def test_a_leader_without_the_database_stops_to_lead(network: Network, how: str)
     network.create(fra)
     refused = ams.http.post("/client/v4/zones", json={"name": "other.net"})
     assert refused.status_code == 503
+    assert ams.http.get("/client/v4/zones").status_code == 503, "nobody waits for ever"
     assert ask(before, ADDRESS) == b"hello"
     network.to_database["ams"].mend()
     eventually(lambda: ams.control()["leader"] == "fra", LEADS_S)
@@ -201,3 +259,33 @@ def test_one_control_without_a_database_server_keeps_its_own(programs: Programs,
     assert node.status()["control"] is None
     assert node.restart().status()["applications"] == 1
     node.close()
+
+
+def test_nodes_of_a_network_that_certifies_its_edges_share_its_keys(
+    programs: Programs, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    need("nats-server")
+    exchange, database = f"tls://127.0.0.1:{free_port()}", postgres.database()
+    ams, fra = (ControlNode(programs, tmp_path / name, name, database, exchange) for name in ("ams", "fra"))
+    ams.start().await_lead()
+    programs.start("nats-server", "-c", ams.data_dir / "exchange/nats.conf", "-a", "127.0.0.1")
+    invitation = tmp_path / "e1.join"
+    invitation.write_text(json.dumps(ams.result("POST", "/api/v1/edges/e1/invitation")))
+    invitation.chmod(0o600)
+    edge = Outpost(programs, tmp_path / "e1", str(invitation), "e1", ADDRESS).start(ready=None)
+    eventually(lambda: [one["name"] for one in ams.status()["edges"]] == ["e1"], 20)
+
+    fra.start(ready=503)
+    assert "copy authority.json" in fra.control()["trouble"]
+    fra.stop()
+    shutil.copy(ams.data_dir / "exchange/authority.json", fra.data_dir / "exchange/authority.json")
+    fra.start()
+    ams.kill_all()
+    fra.await_lead()
+    port = free_port()
+    fra.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    eventually(lambda: ask(port, ADDRESS) == b"hello", 20)
+    fra.result("DELETE", "/api/v1/edges/e1")
+    eventually(lambda: not edge.told()["is_connected"], 20)
+    ams.close()
+    fra.close()
