@@ -17,7 +17,7 @@ from support.ports import free_port
 from support.program import Program, Programs, run
 
 _USER = "postgres"  # the server refuses to be root
-_PASSWORD = "only-for-tests"
+PASSWORD = "only-for-tests"
 
 
 def need_postgresql() -> Path:
@@ -40,9 +40,9 @@ class PostgresServer:
             self._as_user = ("setpriv", f"--reuid={_USER}", f"--regid={owner.pw_gid}", "--clear-groups", "--")
         self.port = free_port()
         self.passfile = folder / "pgpass"
-        self.passfile.write_text(f"127.0.0.1:*:*:causeway:{_PASSWORD}\n")
+        self.passfile.write_text(f"127.0.0.1:*:*:causeway:{PASSWORD}\n")
         self.passfile.chmod(0o600)
-        (folder / "password").write_text(_PASSWORD)
+        (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o644)
         made = (self._bin / "initdb", "-D", folder / "data", "-U", "causeway", "--pwfile", folder / "password")
         run(*self._as_user, *made, "-A", "scram-sha-256", "-E", "UTF8", "--locale", "C", "--no-sync", cwd=folder)
@@ -69,7 +69,7 @@ class PostgresServer:
 
     def do(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """As an operator with a shell would."""
-        told = {"host": "127.0.0.1", "port": self.port, "user": "causeway", "password": _PASSWORD}
+        told = {"host": "127.0.0.1", "port": self.port, "user": "causeway", "password": PASSWORD}
         with psycopg.connect(dbname=database, autocommit=True, connect_timeout=3, **told) as connection:  # type: ignore[arg-type]
             found = connection.execute(statement)
             return found.fetchall() if found.description else []
