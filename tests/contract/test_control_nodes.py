@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -21,7 +22,7 @@ from support.ports import free_port
 from support.postgres import PostgresServer
 from support.program import Programs, need
 
-ADDRESS = "127.0.0.2"
+ADDRESS, SECOND = "127.0.0.2", "127.0.0.3"
 
 
 class Network:
@@ -70,6 +71,13 @@ class Network:
 
     def serves(self, port: int) -> None:
         eventually(lambda: ask(port, ADDRESS) == b"hello", 15)
+
+
+def is_let_in(port: int, source: str) -> bool:
+    with suppress(OSError), socket.create_connection((ADDRESS, port), 2, (source, 0)) as connection:
+        connection.sendall(b"hello")
+        return connection.recv(5) == b"hello"
+    return False
 
 
 @pytest.fixture
@@ -188,6 +196,44 @@ def test_a_new_process_of_a_node_takes_over_from_the_one_before(network: Network
     eventually(lambda: network.ams.leads or network.fra.leads, LEADS_S)
     network.create(network.ams if network.ams.leads else network.fra)
     network.history.check("e1")
+
+
+def test_a_rollout_goes_on_under_the_next_leader(network: Network, tmp_path: Path) -> None:
+    ams, fra, port = network.ams, network.fra, free_port()
+    origin, other = f"tcp://127.0.0.1:{network.origin}", start_echo(network.programs, greeting="other ")
+    Outpost(network.programs, tmp_path / "e2", network.nats.url, "e2", SECOND).start(ready=None)
+    eventually(lambda: len(ams.status()["edges"]) == 2, 20)
+    application = ams.create_application(f"tcp/{port}", origin)
+    for address in (ADDRESS, SECOND):
+        eventually(lambda address=address: ask(port, address) == b"hello", 15)
+    ams.result("PATCH", f"{ams.applications}/{application}", {"origin_direct": [f"tcp://127.0.0.1:{other}"]})
+    eventually(lambda: ask(port, ADDRESS) == b"other hello", 15, every_s=0.005)
+    ams.kill_all()
+    assert ask(port, SECOND) == b"hello", "which was to wait for its stage"
+    fra.await_lead()
+    eventually(lambda: ask(port, SECOND) == b"other hello", 20)
+    eventually(lambda: [one["state"] for one in fra.result("GET", "/api/v1/rollouts")] == ["done"], 20)
+    network.history.check("e1", "e2")
+
+
+def test_lists_of_the_firewall_are_taken_without_an_edge_and_hold_under_the_next_leader(network: Network) -> None:
+    ams, fra, port = network.ams, network.fra, free_port()
+    assert ams.http.put("/api/v1/firewall/lists/bad", content=b"192.0.2.0/33").status_code == 400
+    assert ams.http.put("/api/v1/firewall/lists/here?private=allow", content=b"127.0.0.77\n").status_code == 200
+    ams.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{network.origin}", ip_firewall=True)
+    network.serves(port)
+    zone = ams.result("GET", "/client/v4/zones")[0]["id"]
+    rules = f"/client/v4/zones/{zone}/firewall/access_rules/rules"
+    ams.result("POST", rules, {"mode": "block", "configuration": {"target": "list", "value": "here"}})
+    eventually(lambda: not is_let_in(port, "127.0.0.77"))
+    assert is_let_in(port, "127.0.0.78")
+    ams.kill_all()
+    fra.await_lead()
+    assert fra.http.put("/api/v1/firewall/lists/here?private=allow", content=b"127.0.0.78\n").status_code == 200
+    eventually(lambda: not is_let_in(port, "127.0.0.78"), 10)
+    assert is_let_in(port, "127.0.0.77")
+    [said] = fra.result("GET", "/api/v1/firewall/explain?address=127.0.0.78")["applications"]
+    assert said["verdict"] == "block", said
 
 
 @pytest.mark.parametrize("how", ["cut", "swallow"])

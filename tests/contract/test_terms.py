@@ -154,6 +154,16 @@ def test_an_edge_tells_the_latest_term_and_refuses_an_earlier_one_when_the_excha
     assert edge.snapshots[1:] == [b'{"version": 1}', b'{"version": 3}']
 
 
+def test_an_edge_that_tells_an_absurd_term_is_not_believed(control: Make, edge: Scripted) -> None:
+    leader = control(3)
+    edge._side._term = 1 << 62  # type: ignore[attr-defined]
+    eventually(lambda: edge.observe() and leader.exchange.edges())
+    leader.exchange.edge(EDGE).fresh_report()  # what it has said before has arrived
+    assert leader.exchange.newest_term == 0
+    edge._side._term = 9  # type: ignore[attr-defined]
+    eventually(lambda: edge.observe() and leader.exchange.newest_term == 9)
+
+
 def test_control_that_is_alone_puts_no_term_there_and_is_followed_by_one_of_several(
     server: NatsServer, control: Make, edge: Scripted
 ) -> None:

@@ -135,7 +135,7 @@ def explain(plane: Plane, address: str, port: int | None) -> list[tuple[str, int
 
     Without a port the first one of each application, else only those that have it.
     """
-    sides = [plane.exchange] if plane.site.has_edge else plane.sides()[1:]
+    sides = [plane.exchange] if plane.site.has_edge else plane.sides()
     if not sides:
         raise Problem(Code.INTERNAL, "no edge answers now, and the rules are held by edges: try again", side="edge")
     asked: list[tuple[str, int]] = []

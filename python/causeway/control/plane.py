@@ -118,12 +118,13 @@ class Plane:
     def sides(self) -> list[ControlSide]:
         """Of every edge that can be asked now, this machine's first."""
         remote = [edge for edge in self.fleet.exchange.edges() if not edge.is_silent] if self.fleet else []
-        return [self.exchange, *remote]
+        return [self.exchange, *remote] if self.site.has_edge else list(remote)
 
     def reports(self) -> dict[str, Report]:
         """The newest of every edge by name, those that are silent too; this machine's is called local, and first."""
         remote = [(edge.name, edge.report()) for edge in self.fleet.exchange.edges()] if self.fleet else []
-        return {name: report for name, report in ((LOCAL, self.exchange.report()), *remote) if report}
+        own = [(LOCAL, self.exchange.report())] if self.site.has_edge else []
+        return {name: report for name, report in (*own, *remote) if report}
 
     def state(self) -> State:
         """Waits for a change that is being made."""

@@ -73,7 +73,7 @@ class Routing:
 
     def _step(self, pool: ThreadPoolExecutor, at_s: float) -> None:
         if not self.plane.leads:
-            self._told.clear()
+            self._told, self.routes = {}, ()
             return
         applications = self._smart()
         if not applications and not self._told:

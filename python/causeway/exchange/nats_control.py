@@ -38,6 +38,7 @@ _LEASE_S, _RENEW_S = 6.0, 2.0  # an edge sends events for so long, and is asked 
 _SILENT_S = 5.0  # reports come once a second
 _MOST_EDGES = 1_000
 _WRONG_LAST_SEQUENCE = 10_071  # of JetStream: somebody was faster
+_MOST_LEAP = 1_000_000  # terms, of which there is one for each new leader
 _ACCOUNTS = "$SYS.REQ.CLAIMS.UPDATE"
 
 
@@ -50,6 +51,11 @@ class Lead:
 
     def is_seen(self, term: int) -> None:
         self.newest = max(self.newest, term)
+
+    def is_told(self, term: int) -> None:
+        """By an edge, which may say what it likes: so nobody can use up the numbers that there are."""
+        if term <= max(self.newest, self.term() or 0) + _MOST_LEAP:
+            self.is_seen(term)
 
     def checked(self, wanted: int | None = None) -> int:
         """The term. Raises EdgeRefused: another one leads, or this one does again, and not in the `wanted` term."""
@@ -331,7 +337,7 @@ class NatsControl:
         except words.Unreadable as error:
             log.warning("a report of edge %s cannot be read: %s", name, error)
             return
-        self._lead.is_seen(told.term)
+        self._lead.is_told(told.term)
         edge = self._edges.get(name)
         if edge is None:
             if not is_edge_name(name) or len(self._edges) >= _MOST_EDGES:

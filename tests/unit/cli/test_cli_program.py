@@ -32,6 +32,8 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
 COMMANDS = [
     "",
     "up",
+    "edge",
+    "control",
     "doctor",
     "status",
     "tail",
