@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.control import LEADS_S, ControlNode, History
+from support.dig import dig
 from support.echo import ask, start_echo
 from support.forwarder import Forwarder
 from support.meanwhile import again_and_again
@@ -305,6 +306,35 @@ def test_one_control_without_a_database_server_keeps_its_own(programs: Programs,
     assert node.status()["control"] is None
     assert node.restart().status()["applications"] == 1
     node.close()
+
+
+def test_every_node_answers_names_with_the_edges_that_serve_them(
+    programs: Programs, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    need("dig")
+    nats, database = NatsServer(programs, tmp_path / "nats").start(), postgres.database()
+    ports = {name: free_port() for name in ("ams", "fra")}
+    ams, fra = (
+        ControlNode(programs, tmp_path / name, name, database, nats.url, "--dns", f"127.0.0.1:{ports[name]}")
+        for name in ports
+    )
+    ams.start().await_lead()
+    fra.start()
+    Outpost(programs, tmp_path / "e1", nats.url, "e1", ADDRESS).start(ready=None)
+
+    def is_everywhere(name: str, *but: str) -> bool:
+        return all(dig(port, name).addresses == [ADDRESS] for node, port in ports.items() if node not in but)
+
+    port = free_port()
+    ams.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    eventually(lambda: is_everywhere(f"app-tcp-{port}.example.net"), 15)
+    ams.kill_all()
+    fra.await_lead()
+    port = free_port()
+    fra.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    eventually(lambda: is_everywhere(f"app-tcp-{port}.example.net", "ams"), 15)
+    ams.close()
+    fra.close()
 
 
 def test_nodes_of_a_network_that_certifies_its_edges_share_its_keys(
