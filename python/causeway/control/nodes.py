@@ -196,7 +196,8 @@ class Nodes:
             mine = self._hold.token if self._hold else None
             match next_move(lease, others, mine, began_s - self._connected_s):
                 case Move.TAKE if not self._disagreement():
-                    self._now_hold(leases.take(connection, self.name, self._url, LEASE_S), began_s)
+                    seen = self._exchange.newest_term
+                    self._now_hold(leases.take(connection, self.name, self._url, LEASE_S, seen), began_s)
                 case Move.KEEP:
                     token = self._token_above_all(connection, lease.token)
                     is_kept = token is not None and leases.renew(connection, token, LEASE_S)

@@ -50,9 +50,14 @@ def writes(connection: Connection) -> int:
     return int(connection.execute(select(table.c.writes)).scalar_one())
 
 
-def take(connection: Connection, name: str, url: str, lease_s: float) -> int | None:
-    """The token of a lease that was over; nothing: somebody has it."""
-    values = {"token": table.c.token + 1, "holder": name, "url": url, "expires_unix_s": _clock() + lease_s}
+def take(connection: Connection, name: str, url: str, lease_s: float, above: int = 0) -> int | None:
+    """The token of a lease that was over; nothing: somebody has it. `above`: a token that somebody has seen."""
+    values = {
+        "token": func.greatest(table.c.token, above) + 1,
+        "holder": name,
+        "url": url,
+        "expires_unix_s": _clock() + lease_s,
+    }
     is_over = table.c.expires_unix_s < _clock()
     return connection.execute(update(table).where(is_over).values(values).returning(table.c.token)).scalar()
 
