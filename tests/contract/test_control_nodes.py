@@ -20,7 +20,7 @@ from support.nats import NatsServer
 from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
-from support.postgres import PostgresServer
+from support.postgres import PostgresServer, postgres_server
 from support.program import Programs, need
 
 ADDRESS, SECOND = "127.0.0.2", "127.0.0.3"
@@ -111,6 +111,9 @@ def test_one_leads_and_the_other_answers_what_is_read_and_says_where_to_write(ne
         eventually(lambda: reader.get("/client/v4/zones").status_code == 200)
         ams.result("DELETE", f"/api/v1/tokens/{made['id']}")
         eventually(lambda: reader.get("/client/v4/zones").status_code != 200)
+    leads = {node.name: httpx.get(f"{node.url}/leadz", trust_env=False) for node in (ams, fra)}
+    assert {name: answer.status_code for name, answer in leads.items()} == {"ams": 200, "fra": 503}
+    assert "ams does" in leads["fra"].json()["reason"]
     told = fra.control()
     assert (told["leader"], told["leader_url"], told["node"]) == ("ams", ams.url, "fra")
     assert {node["name"] for node in told["nodes"]} == {"ams", "fra"}
@@ -235,6 +238,57 @@ def test_lists_of_the_firewall_are_taken_without_an_edge_and_hold_under_the_next
     assert is_let_in(port, "127.0.0.77")
     [said] = fra.result("GET", "/api/v1/firewall/explain?address=127.0.0.78")["applications"]
     assert said["verdict"] == "block", said
+
+
+def test_one_address_in_front_of_all_nodes_takes_changes_whoever_leads(network: Network, tmp_path: Path) -> None:
+    """By the configuration on the page."""
+    need("haproxy")
+    page = (Path(__file__).parents[2] / "docs/control.md").read_text()
+    backend = page.split("```\nbackend")[1].split("```")[0]
+    for name, node in (("10.8.0.1:8787", network.ams), ("10.8.0.2:8787", network.fra)):
+        assert name in backend
+        backend = backend.replace(name, f"127.0.0.1:{node.api_port}")
+    port, file = free_port(), tmp_path / "haproxy.cfg"
+    times = "timeout connect 2s\n    timeout client 20s\n    timeout server 20s"
+    front = f"frontend api\n    bind 127.0.0.1:{port}\n    default_backend causeway"
+    file.write_text(f"defaults\n    mode http\n    {times}\n{front}\nbackend{backend}")
+    network.programs.start("haproxy", "-f", file)
+    account = {"id": network.ams.result("GET", "/client/v4/accounts")[0]["id"]}
+
+    def is_created(name: str) -> bool:
+        with network.fra.client() as http:
+            answer = http.post(f"http://127.0.0.1:{port}/client/v4/zones", json={"name": name, "account": account})
+        return answer.status_code == 200
+
+    eventually(lambda: is_created("before.net"), 10)
+    network.ams.kill_all()
+    eventually(lambda: is_created("after.net"), LEADS_S + 5)
+    assert {zone["name"] for zone in network.fra.result("GET", "/client/v4/zones")} >= {"before.net", "after.net"}
+
+
+def test_nodes_go_on_when_the_database_was_gone(programs: Programs, tmp_path: Path) -> None:
+    with postgres_server(programs) as postgres:
+        nats, database = NatsServer(programs, tmp_path / "nats").start(), postgres.database()
+        ams, fra = (ControlNode(programs, tmp_path / name, name, database, nats.url) for name in ("ams", "fra"))
+        ams.start().await_lead()
+        fra.start()
+        edge = Outpost(programs, tmp_path / "e1", nats.url, "e1", ADDRESS).start(ready=None)
+        port = free_port()
+        ams.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+        eventually(lambda: ask(port, ADDRESS) == b"hello", 15)
+        postgres.stop()
+        eventually(lambda: not ams.leads and fra.readiness().status_code == 503, LEADS_S)
+        assert ask(port, ADDRESS) == b"hello"
+        assert ams.http.get("/leadz").status_code == 503
+        postgres.start()
+        leader = eventually(lambda: next((node for node in (ams, fra) if node.leads), None), LEADS_S)
+        assert leader
+        port = free_port()
+        leader.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+        eventually(lambda: ask(port, ADDRESS) == b"hello", 15)
+        assert edge.told()["is_connected"]
+        ams.close()
+        fra.close()
 
 
 @pytest.mark.parametrize("how", ["cut", "swallow"])

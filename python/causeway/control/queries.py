@@ -29,6 +29,13 @@ def readiness(plane: Plane) -> str | None:
     return "the edge is draining" if report.is_draining else None
 
 
+def following(plane: Plane) -> str | None:
+    """Why this node takes no changes now, or nothing if it does."""
+    if plane.unavailable:
+        return plane.unavailable
+    return plane.nodes.leader_text if plane.nodes and not plane.leads else None
+
+
 def edge_states(plane: Plane) -> list[dict[str, object]]:
     """Each edge: what it serves and could not, totals, limits."""
     report = plane.exchange.fresh_report()
