@@ -4,7 +4,8 @@ import json
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from support.control import LEADS_S, ControlNode, History
 from support.dig import dig
 from support.echo import ask, start_echo
+from support.edge import CAUSEWAY, Running
 from support.forwarder import Forwarder
 from support.meanwhile import again_and_again
 from support.nats import NatsServer
@@ -21,7 +23,7 @@ from support.outpost import Outpost
 from support.patience import eventually
 from support.ports import free_port
 from support.postgres import PostgresServer, postgres_server
-from support.program import Programs, need
+from support.program import Programs, need, run
 
 ADDRESS, SECOND = "127.0.0.2", "127.0.0.3"
 
@@ -360,6 +362,32 @@ def test_one_control_without_a_database_server_keeps_its_own(programs: Programs,
     assert node.status()["control"] is None
     assert node.restart().status()["applications"] == 1
     node.close()
+
+
+def test_what_one_machine_has_stored_is_the_beginning_of_several_nodes(
+    programs: Programs, tmp_path: Path, postgres: PostgresServer, make_edge: Callable[..., Running]
+) -> None:
+    nats, database = NatsServer(programs, tmp_path / "nats").start(), postgres.database()
+    up, port = make_edge("--exchange", nats.url, "--workers", "1").start(), free_port()
+    edge = Outpost(programs, tmp_path / "e1", nats.url, "e1", ADDRESS).start(ready=None)
+    application = up.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(programs)}")
+    eventually(lambda: ask(port, ADDRESS) == b"hello", 15)
+    copying = (CAUSEWAY, "copy-database", "--data-dir", up.data_dir, "--database", database)
+    refused = subprocess.run(copying, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "in use by another causeway" in refused.stderr) == (1, True), refused.stderr
+    up.stop()
+    assert b"copied 1 zones, 1 applications" in run(*copying)
+
+    ams = ControlNode(programs, up.data_dir, "ams", database, nats.url).start()
+    ams.await_lead()
+    assert ask(port, ADDRESS) == b"hello"
+    assert [one["id"] for one in ams.result("GET", ams.applications)] == [application]
+    eventually(lambda: [one["name"] for one in ams.status()["edges"]] == ["e1"])
+    eventually(lambda: not ams.status()["edges"][0]["remote"]["trouble"])
+    ams.delete_application(application)
+    eventually(lambda: not is_let_in(port, "127.0.0.1"), 15)
+    assert edge.told()["is_connected"]
+    ams.close()
 
 
 def test_every_node_answers_names_with_the_edges_that_serve_them(

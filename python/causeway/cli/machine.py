@@ -160,6 +160,18 @@ def control(
     )
 
 
+@app.command("copy-database", cls=GroupedCommand)
+def copy_database(
+    database: Annotated[
+        str,
+        typer.Option("--database", metavar="URL", help="The empty PostgreSQL, postgresql://USER@HOST/NAME."),
+    ],
+    data_dir: flags.DataDir = None,
+) -> None:
+    """Copy what a stopped `causeway up` has stored into a database for several control nodes."""
+    _become("causeway.copy_database", flags.flags({"database": database, "data_dir": data_dir}))
+
+
 @app.command(cls=GroupedCommand)
 def doctor(
     output: Annotated[

@@ -34,6 +34,7 @@ COMMANDS = [
     "up",
     "edge",
     "control",
+    "copy-database",
     "doctor",
     "status",
     "tail",
