@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes bench-smart instructions fmt dev test-deps bench-deps lock deny clean
+.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes bench-smart instructions fmt dev test-deps bench-deps lock deny clean bench-failover
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -34,6 +34,9 @@ bench-apply: setup ## time how long a change takes to serve
 
 bench-edges: setup test-deps ## how soon edges on other machines serve what was changed
 	@$(BIN)/python bench/edges/run.py $(ARGS)
+
+bench-failover: setup test-deps ## how long nothing can be changed when the leading control node dies
+	@$(BIN)/python bench/edges/failover.py $(ARGS)
 
 bench-firewall: setup ## what a list of a million prefixes costs: import, memory, rules beside it
 	@$(BIN)/python bench/firewall/run.py $(ARGS) && $(BIN)/python bench/firewall/kernel.py

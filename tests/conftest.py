@@ -7,6 +7,7 @@ import pytest
 from support.apart import Turns, move_to_a_network_of_its_own
 from support.edge import Running
 from support.namespaces import Namespace, Namespaces
+from support.postgres import PostgresServer, postgres_server
 from support.program import Programs
 
 
@@ -51,6 +52,17 @@ def module_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Progra
     started = Programs(tmp_path_factory.mktemp("programs"))
     yield started
     started.end()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One for all tests that make a database of their own in it."""
+    started = Programs(tmp_path_factory.mktemp("postgres"))
+    try:
+        with postgres_server(started) as server:
+            yield server
+    finally:
+        started.end()
 
 
 @pytest.fixture(scope="module")

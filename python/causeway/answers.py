@@ -263,6 +263,24 @@ class NamesTold(TypedDict):
     counters: dict[str, object] | None
 
 
+class ControlNode(TypedDict):
+    name: str
+    url: str
+    silent_s: float
+    is_connected: bool  # with the exchange
+    software: str
+
+
+class ControlStatus(TypedDict):
+    node: str  # that answers
+    leads: bool  # whether that is the one that leads
+    leader: str | None
+    leader_url: str | None
+    term: int | None  # grows with each leader
+    trouble: str | None
+    nodes: list[ControlNode]
+
+
 class Status(TypedDict):
     version: str
     uptime_s: float
@@ -272,6 +290,7 @@ class Status(TypedDict):
     applications: int
     notices: NotRequired[list[str]]  # what applications wish and cannot have now
     rollouts: NotRequired[Course | None]
+    control: NotRequired[ControlStatus | None]  # where several nodes share a database
 
 
 class ApplicationStatus(TypedDict):

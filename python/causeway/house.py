@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from causeway.api.server import build
 from causeway.control import access_rules, zones
 from causeway.control.attacks import Chronicle
+from causeway.control.nodes import Nodes
 from causeway.control.plane import Plane
 from causeway.control.routes import Routing
 from causeway.control.state import Site
@@ -55,7 +56,11 @@ def _fleet(settings: Settings, plane: Plane, agent: Agent) -> Fleet | None:
 
     if not told.certifies:
         where = Where(told.url, told.token, told.ca)
-        return Fleet(plane, lambda on_change: NatsControl(where, on_change), bake_s=settings.rollout_bake_s)
+        return Fleet(
+            plane,
+            lambda on_change: NatsControl(where, on_change, term=lambda: plane.term),
+            bake_s=settings.rollout_bake_s,
+        )
     try:
         authority = Authority(settings.data_dir / "exchange", told.url)
     except (OSError, NoIdentity) as error:  # this machine's edge serves all the same
@@ -64,7 +69,7 @@ def _fleet(settings: Settings, plane: Plane, agent: Agent) -> Fleet | None:
     where, registrar = Where(told.url, identity=authority.control), Registrar(plane, authority)
     return Fleet(
         plane,
-        lambda on_change: NatsControl(where, on_change, registrar),
+        lambda on_change: NatsControl(where, on_change, registrar, lambda: plane.term),
         authority,
         agent.identify,
         bake_s=settings.rollout_bake_s,
@@ -99,7 +104,7 @@ class House(Serving):
         if self._fleet:
             plane.fleet = self._fleet
             self._fleet.linger_s = settings.dns.ttl_s + _NAMES_S if settings.dns else 0.0
-            if settings.overlay:
+            if settings.overlay or settings.control:
                 plane.routing = Routing(plane)
         self._name_server = name_server
         self._names = plane.directory = _directory(settings, plane, name_server) if name_server else None
@@ -109,6 +114,8 @@ class House(Serving):
 
     def take_no_more(self, why: str) -> None:
         self._plane.unavailable = why
+        if self._plane.nodes:
+            self._plane.nodes.stop()
         if self._names:
             self._names.stop()
         if self._plane.routing:
@@ -131,9 +138,13 @@ class House(Serving):
             return
         try:
             if self._plane.database is None:
-                self._take_up(Database.open(self._settings.data_dir / "causeway.sqlite3"))
+                told = self._settings.control
+                shared = told.database if told else None
+                self._take_up(Database.open(shared or self._settings.data_dir / "causeway.sqlite3"))
                 if self._fleet:
                     self._fleet.start()
+                if self._plane.nodes:
+                    self._plane.nodes.start()
                 if self._plane.routing:
                     self._plane.routing.start()
                 if self._names:
@@ -147,21 +158,44 @@ class House(Serving):
 
     def _take_up(self, database: Database) -> None:
         try:
-            self._plane.open(database)
-            zones.ensure_account(self._plane)
-            self._keyring.load(self._plane)
+            self._plane.nodes = self._nodes(database)
+            self._read(database, is_leading=self._plane.nodes is None)
         except BaseException:
-            self._plane.database = None
+            self._plane.database = self._plane.nodes = None
             database.close()
             raise
         log.info("control is up, %d application(s)", len(self._plane.pieces))
 
+    def _read(self, database: Database, *, is_leading: bool) -> None:
+        self._plane.open(database, is_leading=is_leading)
+        if is_leading:
+            zones.ensure_account(self._plane)
+        self._keyring.load(self._plane)
+
+    def _nodes(self, database: Database) -> Nodes | None:
+        told, fleet = self._settings.control, self._fleet
+        if told is None or told.database is None:
+            return None
+        if fleet is None:
+            raise StoreError("this node has no way to edges, and takes no part: see what was said of it before")
+
+        def take_up(is_leading: bool) -> None:
+            self._read(database, is_leading=is_leading)
+            if is_leading:
+                self._chronicle = Chronicle()
+                fleet.begin_term()
+
+        network = fleet.authority.fingerprint if fleet.authority else ""
+        return Nodes(database, told.node, told.api_url, fleet.exchange, take_up, network)
+
     def is_new(self) -> bool:
         with suppress(Problem):
-            return zones.count(self._plane) == 0
+            return self._plane.leads and zones.count(self._plane) == 0
         return False
 
     def close(self) -> None:
+        if self._plane.nodes:
+            self._plane.nodes.join()
         if self._plane.database:
             self._plane.database.close()
             self._plane.database = None
@@ -173,10 +207,11 @@ class House(Serving):
                 continue
             if self._plane.unavailable or self._plane.out_of_step:
                 await asyncio.to_thread(self.open_control)
-            try:
-                await asyncio.to_thread(access_rules.expire, self._plane)
-            except Problem as error:
-                log.error("rules whose time has passed are still in force: %s", error.message)
-            await asyncio.to_thread(self._chronicle.keep, self._plane)
+            if self._plane.leads:
+                try:
+                    await asyncio.to_thread(access_rules.expire, self._plane)
+                except Problem as error:
+                    log.error("rules whose time has passed are still in force: %s", error.message)
+                await asyncio.to_thread(self._chronicle.keep, self._plane)
             if self._name_server:
                 self._name_server.start()

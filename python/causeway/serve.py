@@ -238,7 +238,10 @@ def _greet(settings: Settings, port: int, *, is_new: bool) -> None:
     print(f"API        http://{where}/client/v4")
     print(f"Reference  http://{where}/api/docs")
     print(f"Token      {TOKEN_VARIABLE} of the environment" if settings.given_token else f"Token      {token_file}")
-    print(f"Edge       {', '.join(str(address) for address in settings.edge_addresses)}")
+    if settings.edge_addresses:
+        print(f"Edge       {', '.join(str(address) for address in settings.edge_addresses)}")
+    if settings.control and settings.control.database:
+        print(f"Node       {settings.control.node}, {settings.control.api_url}")
     if settings.dns:
         print(f"DNS        {', '.join(socket_text(*one) for one in settings.dns.listen)}")
     if is_new:

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from socket import gethostname
 from urllib.parse import urlsplit
 
 from causeway.model.anycast import LAST_RESORT_MED, Community, Policy, Terms, parse_anycast, parse_community
 from causeway.model.application import Address, Network
+from causeway.model.database_url import BadUrl, check_database_url
 from causeway.model.edge import is_edge_name
 from causeway.model.hostname import hostname
 from causeway.model.origin_policy import parse_network
+from causeway.model.snapshot import socket_text
 
 TOKEN_VARIABLE = "CAUSEWAY_API_TOKEN"  # noqa: S105 - the name of the variable
 DEFAULT_API = "127.0.0.1:8787"
@@ -74,6 +77,15 @@ class AnycastSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """Control without an edge of its own. With a database it is one of several nodes, called so, with its API there."""
+
+    database: str | None
+    node: str
+    api_url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     data_dir: Path
     api_host: Address
@@ -97,6 +109,7 @@ class Settings:
     location: tuple[float, float] | None = None
     dns: DnsSettings | None = None
     anycast: AnycastSettings | None = None
+    control: ControlSettings | None = None
 
     @property
     def is_outpost(self) -> bool:
@@ -121,7 +134,9 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         parser.error(f"--fast-path-flows {read.fast_path_flows}: {_LEAST_FLOWS} to {_MOST_FLOWS}")
     if not 0 <= read.rollout_bake_s <= _MOST_BAKE_S:
         parser.error(f"--rollout-bake-s {read.rollout_bake_s:g}: 0 to {_MOST_BAKE_S} seconds")
-    addresses = tuple(dict.fromkeys(read.edge_ip or [ip_address("127.0.0.1")]))
+    exchange = _exchange(parser, read)
+    control = _control(parser, read)
+    addresses = () if control else tuple(dict.fromkeys(read.edge_ip or [ip_address("127.0.0.1")]))
     for address in addresses:
         if address.is_unspecified and any(a != address and a.version == address.version for a in addresses):
             parser.error(f"--edge-ip {address} stands for all IPv{address.version} addresses: give no others with it")
@@ -143,18 +158,20 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
         fast_path=read.fast_path,
         fast_path_flows=read.fast_path_flows,
         guard=read.guard,
-        allows_loopback=read.allow_loopback_origins or all(address.is_loopback for address in addresses),
+        allows_loopback=read.allow_loopback_origins
+        or (not control and all(address.is_loopback for address in addresses)),
         denied=tuple(read.deny_origins),
         resolvers=tuple(read.resolver),
         given_token=given,
         drain_s=read.drain_s,
-        exchange=_exchange(parser, read),
+        exchange=exchange,
         overlay=_overlay(parser, read),
         rollout_bake_s=read.rollout_bake_s,
         public_addresses=_public(parser, read.public_ip),
         location=read.location,
         dns=_dns(parser, read),
         anycast=_anycast(parser, read, addresses),
+        control=control,
     )
 
 
@@ -253,6 +270,33 @@ def _exchange(parser: argparse.ArgumentParser, read: argparse.Namespace) -> Exch
     return ExchangeSettings(url, read.name, token, read.exchange_ca, certifies=certifies)
 
 
+def _control(parser: argparse.ArgumentParser, read: argparse.Namespace) -> ControlSettings | None:
+    if not read.no_edge:
+        for flag in ("database", "node", "api_url"):
+            if getattr(read, flag):
+                parser.error(f"--{flag.replace('_', '-')} is for causeway control")
+        return None
+    if not read.exchange:
+        parser.error("--exchange URL is needed: control has no edge of its own, and reaches others over nats-server")
+    for flag in ("edge_ip", "overlay", "anycast", "join"):
+        if getattr(read, flag):
+            parser.error(f"--{flag.replace('_', '-')} is for a machine with an edge: causeway up or causeway edge")
+    for flag in ("node", "api_url"):
+        if getattr(read, flag) and not read.database:
+            parser.error(f"--{flag.replace('_', '-')} is for --database URL, which is not given")
+    if read.database:
+        try:
+            check_database_url(read.database)
+        except BadUrl as error:
+            parser.error(f"--database: {error}")
+    if read.database and not read.api_url and read.api[0].is_unspecified:
+        parser.error(f"--api-url URL is needed: others cannot reach {socket_text(*read.api)}")
+    node = read.node or gethostname().partition(".")[0].lower()
+    if not is_edge_name(node):
+        parser.error(f"--node {node}: 1 to 32 of a-z, 0-9 and inner hyphens, such as control-1; another for each node")
+    return ControlSettings(read.database, node, read.api_url or f"http://{socket_text(*read.api)}")
+
+
 def _overlay(parser: argparse.ArgumentParser, read: argparse.Namespace) -> tuple[Address, int] | None:
     if read.overlay is None:
         return None
@@ -282,8 +326,10 @@ def _exchange_token(file: Path | None) -> str | None:
 
 def command(arguments: Sequence[str] | None) -> str:
     """What was typed to get here."""
-    is_edge = any(argument.startswith("--join") for argument in (sys.argv[1:] if arguments is None else arguments))
-    return "causeway edge" if is_edge else "causeway up"
+    given = sys.argv[1:] if arguments is None else arguments
+    if "--no-edge" in given:
+        return "causeway control"
+    return "causeway edge" if any(argument.startswith("--join") for argument in given) else "causeway up"
 
 
 def is_token(text: str) -> bool:
@@ -324,6 +370,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--rollout-bake-s", type=float, default=8.0, metavar="S", help="each stage of a rollout is looked at so long")
     add("--exchange-plain", action="store_true", help="allow nats:// to another machine")
+    add("--no-edge", action="store_true", help="serve nobody here: control alone")
+    add("--database", metavar="URL", help="the PostgreSQL that control nodes share; default SQLite in --data-dir")
+    add("--node", metavar="NAME", help="of this control node; default: what the machine is called")
+    add("--api-url", metavar="URL", help="where others reach its API; default http:// and --api")
     add("--anycast", type=_anycast_prefix, action="append", default=[], metavar="PREFIX", help="announced by BIRD")
     add("--anycast-community", type=_community, action="append", default=[], metavar="A:B[:C]", help="repeatable")
     add("--anycast-med", type=int, metavar="N", help="default: none")

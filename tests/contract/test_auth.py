@@ -7,7 +7,7 @@ import httpx
 import pytest
 from running import Api, Server
 
-WITHOUT_TOKEN = ["/", "/healthz", "/readyz", "/api/docs", "/api/openapi.json"]
+WITHOUT_TOKEN = ["/", "/healthz", "/readyz", "/leadz", "/api/docs", "/api/openapi.json"]
 PROTECTED = [
     ("GET", "/client/v4/accounts"),
     ("GET", "/client/v4/zones"),

@@ -15,7 +15,7 @@ from causeway.api.examples import APPLICATIONS_QUERY, EDGE_BODY, TOKEN_BODY
 from causeway.api.query import flag, values
 from causeway.api.reach import KeyringOf, PlaneOf, check_ids
 from causeway.control import edges
-from causeway.control.queries import application_states, course_state, edge_states, notices, readiness
+from causeway.control.queries import application_states, control_state, course_state, edge_states, notices, readiness
 from causeway.model.document.reading import as_choice, as_object, as_switch, as_text, refuse_unknown
 from causeway.model.problem import Code, Problem
 from causeway.model.timestamps import rfc3339
@@ -36,6 +36,7 @@ def status(request: Request, plane: PlaneOf) -> Json:
             "ready": reason is None,
             "reason": reason,
             "edges": edge_states(plane),
+            "control": control_state(plane),
             "rollouts": course_state(plane),
             "applications": len(plane.pieces),
             "notices": notices(plane),

@@ -20,7 +20,7 @@ from causeway.api.envelope import Json, refusal
 from causeway.api.openapi import document
 from causeway.api.pages import reference_page, root_page
 from causeway.control.plane import Plane
-from causeway.control.queries import readiness
+from causeway.control.queries import following, readiness
 from causeway.control.tokens import Keyring
 from causeway.model.problem import Code, Problem
 
@@ -88,6 +88,11 @@ def _add_pages(app: FastAPI, plane: Plane) -> None:
     async def readyz() -> Json:
         reason = readiness(plane)
         return Json({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
+
+    @app.get("/leadz", summary="Does this control node take changes?", tags=["Health"])
+    async def leadz() -> Json:
+        reason = following(plane)
+        return Json({"leads": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
 
 
 def _on_problem(_request: Request, error: Exception) -> Json:

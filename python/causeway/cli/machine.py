@@ -47,16 +47,7 @@ def up(
     exchange_token_file: flags.TokenFile = None,
     exchange_ca: flags.Ca = None,
     exchange_plain: flags.Plain = False,
-    rollout_bake_s: Annotated[
-        float | None,
-        typer.Option(
-            "--rollout-bake-s",
-            min=0,
-            max=3_600,
-            metavar="S",
-            help="How long each stage of a rollout is looked at. Default: 8.",
-        ),
-    ] = None,
+    rollout_bake_s: flags.RolloutBakeS = None,
     anycast: flags.Anycast = None,
     anycast_community: flags.AnycastCommunities = None,
     anycast_med: flags.AnycastMed = None,
@@ -122,6 +113,63 @@ def edge(
     It serves its last good snapshot whether control is up or not. SIGTERM or Ctrl-C drains connections and exits 0.
     """
     _become("causeway.up", flags.flags(locals()))
+
+
+@app.command(cls=GroupedCommand)
+def control(
+    exchange: Annotated[
+        str,
+        typer.Option("--exchange", metavar="URL", help="The nats-server over which edges join."),
+    ],
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            metavar="URL",
+            help="The PostgreSQL that several control nodes share, postgresql://USER@HOST/NAME. "
+            "Default: SQLite in --data-dir.",
+        ),
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option("--node", metavar="NAME", help="Of this control node. Default: what the machine is called."),
+    ] = None,
+    api_url: Annotated[
+        str | None,
+        typer.Option("--api-url", metavar="URL", help="Where others reach its API. Default: http:// and --api."),
+    ] = None,
+    data_dir: flags.DataDir = None,
+    api: flags.Api = None,
+    allow_loopback_origins: flags.AllowLoopbackOrigins = False,
+    deny_origins: flags.DenyOrigins = None,
+    dns: flags.Dns = None,
+    dns_name: flags.DnsNames = None,
+    dns_ttl_s: flags.DnsTtlS = None,
+    exchange_token_file: flags.TokenFile = None,
+    exchange_ca: flags.Ca = None,
+    exchange_plain: flags.Plain = False,
+    rollout_bake_s: flags.RolloutBakeS = None,
+) -> None:
+    """Start control and its API without an edge on this machine; with --database, one of several.
+
+    Of several one leads: it alone changes anything. The others answer what is read, and one of them leads when it ends.
+    """
+    _become(
+        "causeway.up",
+        ["--no-edge", "--workers=1", "--dispatch=off", "--fast-path=off", "--guard=off", *flags.flags(locals())],
+    )
+
+
+@app.command("copy-database", cls=GroupedCommand)
+def copy_database(
+    database: Annotated[
+        str,
+        typer.Option("--database", metavar="URL", help="The empty PostgreSQL, postgresql://USER@HOST/NAME."),
+    ],
+    data_dir: flags.DataDir = None,
+) -> None:
+    """Copy what a stopped `causeway up` has stored into a database for several control nodes."""
+    _become("causeway.copy_database", flags.flags({"database": database, "data_dir": data_dir}))
 
 
 @app.command(cls=GroupedCommand)

@@ -128,6 +128,16 @@ Plain = Annotated[
     bool,
     typer.Option("--exchange-plain", help="Allow nats:// to another machine, where the network between is private."),
 ]
+RolloutBakeS = Annotated[
+    float | None,
+    typer.Option(
+        "--rollout-bake-s",
+        min=0,
+        max=3_600,
+        metavar="S",
+        help="How long each stage of a rollout is looked at. Default: 8.",
+    ),
+]
 Anycast = Annotated[
     list[str] | None,
     typer.Option("--anycast", metavar="PREFIX", help="Have BIRD announce it while this edge serves (repeatable)."),

@@ -25,6 +25,8 @@ from causeway.cli.session import TokenFile, Url, connect
 if TYPE_CHECKING:
     from causeway.answers import (
         AnycastStatus,
+        ControlNode,
+        ControlStatus,
         Course,
         EdgeStatus,
         FlowPath,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     )
 
 app = typer.Typer(rich_markup_mode=None)
+_SILENT_S = 5.0  # control nodes say each second that they are there
 
 
 @app.command(cls=GroupedCommand)
@@ -58,6 +61,7 @@ def _print_status(url: str, answer: Status) -> None:
                 f"{url}  causeway {answer['version']}, up {duration_text(answer['uptime_s'])}, {ready}",
             ),
             ("applications", str(answer["applications"])),
+            *([("control", control_text(nodes))] if (nodes := answer.get("control")) else []),
             *([("rollout", course_text(course))] if (course := answer.get("rollouts")) else []),
             *(("notice", notice) for notice in answer.get("notices", ())),
         )
@@ -91,6 +95,20 @@ def course_text(course: Course) -> str:
     if count := course["waiting"]:
         told.append(f"{count} changed application{'s wait' if count > 1 else ' waits'}")
     return "; ".join(told)
+
+
+def control_text(told: ControlStatus) -> str:
+    """Who leads, who else is there, and what is wrong."""
+    leader = f"{told['leader']} leads ({told['leader_url']}, term {told['term']})" if told["leader"] else "nobody leads"
+    others = [_node_text(node) for node in told["nodes"] if node["name"] not in (told["leader"], told["node"])]
+    asked = [] if told["node"] == told["leader"] else [f"{told['node']} answers"]
+    return "; ".join([leader, *asked, *others, *([told["trouble"]] if told["trouble"] else [])])
+
+
+def _node_text(node: ControlNode) -> str:
+    if node["silent_s"] > _SILENT_S:
+        return f"{node['name']} silent for {duration_text(node['silent_s'])}"
+    return f"{node['name']} stands by{'' if node['is_connected'] else ', without the exchange'}"
 
 
 def _silence_text(edge: EdgeStatus) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from causeway.control.plane import Plane, now, told
 from causeway.control.state import NewRules
-from causeway.exchange.bus import EdgeRefused
+from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.access_rule import GeoDatabase, List, Target
 from causeway.model.problem import Code, Problem
 from causeway.model.report import BlobReport, Explanation, RuleHits
@@ -135,14 +135,23 @@ def explain(plane: Plane, address: str, port: int | None) -> list[tuple[str, int
 
     Without a port the first one of each application, else only those that have it.
     """
+    sides = [plane.exchange] if plane.site.has_edge else plane.sides()
+    if not sides:
+        raise Problem(Code.INTERNAL, "no edge answers now, and the rules are held by edges: try again", side="edge")
     asked: list[tuple[str, int]] = []
     for piece in list(plane.pieces.values()):
         ports = piece.application.edge_ports
         at = ports.first if port is None else port
-        if piece.addresses and not piece.unserved and ports.first <= at <= ports.last:
+        is_there = piece.addresses or not plane.site.has_edge
+        if is_there and not piece.unserved and ports.first <= at <= ports.last:
             asked.append((piece.application.id, at))
     with told():
-        return [(id_, at, plane.exchange.explain(id_, address, at)) for id_, at in asked]
+        return [(id_, at, _explained(sides, id_, address, at)) for id_, at in asked]
+
+
+def _explained(sides: list[ControlSide], application: str, address: str, port: int) -> Explanation | None:
+    """By the first edge that has rules for it."""
+    return next((said for side in sides if (said := side.explain(application, address, port))), None)
 
 
 def _put(plane: Plane, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:

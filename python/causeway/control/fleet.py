@@ -44,9 +44,10 @@ _FOR_APPLICATIONS = 0.95  # of a message
 
 
 class Sheets:
-    """What edges get of one state: with the open rollout, without it, and what is stored."""
+    """What edges get of one state, in one term: with the open rollout, without it, and what is stored."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, term: int) -> None:
+        self.term = term
         self.stored = stored_forms(state)
         self.early = courses.forms(state.course, self.stored, is_reached=False)
         self.reached = courses.forms(state.course, self.stored, is_reached=True)
@@ -68,7 +69,7 @@ class Fleet:
 
         `bake_s`: how long each stage is looked at.
         """
-        self._plane, self.authority, self._stages = plane, authority, Stages(plane, bake_s)
+        self._plane, self.authority, self._bake_s, self._stages = plane, authority, bake_s, Stages(plane, bake_s)
         self._identify_own = identify
         self._woken = threading.Event()
         self._is_over = False
@@ -92,6 +93,12 @@ class Fleet:
         self._plane.on_change = self._woken.set
         self.exchange.start()
         self._thread.start()
+
+    def begin_term(self) -> None:
+        """This node leads from now on: what another one has delivered meanwhile is not known."""
+        self._standings, self._stages = {}, Stages(self._plane, self._bake_s)
+        self._connected_s = time.monotonic() if self.exchange.is_connected else None
+        self._woken.set()
 
     def stop(self) -> None:
         self._is_over = True
@@ -158,12 +165,14 @@ class Fleet:
                     if self._plane.database is not None:
                         self._learn_addresses(edges)
                         self._learn_peers(edges)
+                    term = self._plane.term  # first: what is of this term is not known before
+                    if self._plane.database is not None and term is not None:
                         state = self._plane.state()
-                        self._follow_all(pool, edges, state)
+                        self._follow_all(pool, edges, state, term)
                         is_moving = self._stages.step(state, edges, self._standings, is_settled=self._is_settled)
                 except Exception:  # whatever it is, the next round may go well
                     log.exception("edges of other machines could not be brought to the newest state")
-                has_trouble = any(self._has_trouble(edge) for edge in edges)
+                has_trouble = self._plane.leads and any(self._has_trouble(edge) for edge in edges)
                 again_s = [_LOOK_S] if is_moving else [_AGAIN_S] if has_trouble else []
                 self._woken.wait(min(again_s + self._until_shut_s(), default=None))
 
@@ -173,9 +182,9 @@ class Fleet:
         elif self._connected_s is None:
             self._connected_s = time.monotonic()
 
-    def _follow_all(self, pool: ThreadPoolExecutor, edges: list[RemoteEdge], state: State) -> None:
+    def _follow_all(self, pool: ThreadPoolExecutor, edges: list[RemoteEdge], state: State, term: int) -> None:
         """Nobody waits long for one edge; there is never more than one delivery to it."""
-        sheets = Sheets(state)
+        sheets = Sheets(state, term)
         for edge in edges:
             if edge.name not in self._busy:
                 self._busy[edge.name] = pool.submit(self._follow, edge, state, sheets)
@@ -263,15 +272,16 @@ class Fleet:
                 _snapshot(state, sheets.stored, sheets.exits, edge.name, told.site, standing.version, is_drained)
             )
             standing = replace(standing, content=content, is_held=is_held)
+            may_be_left = is_held and self._plane.nodes is None  # else a leader before us could still replace it
             is_there = content == known and (is_held or report.version >= state.version)
-            if is_there and (is_held or before) and not (before and before.trouble) and report.content:
+            if is_there and (before or may_be_left) and not (before and before.trouble) and report.content:
                 self._standings[edge.name] = replace(standing, version=report.version)
                 return
             if content != known and known and standing.version == report.version:
                 standing = replace(standing, version=report.version + 1)
                 snapshot = _snapshot(state, forms, sheets.exits, edge.name, told.site, standing.version, is_drained)
             self._provide(edge, state)
-            edge.deliver(snapshot)
+            edge.deliver(snapshot, sheets.term)
         except EdgeRefused as error:
             standing = replace(standing, trouble=str(error), code=error.code)
         except (Unreadable, Problem) as error:

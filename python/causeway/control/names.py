@@ -142,7 +142,8 @@ class Directory:
         pieces = [piece for piece in self._plane.state().pieces if not piece.unserved]
         edges = {LOCAL: self._local(pieces), **self._known}
         self._answer_by(names_of((piece.application for piece in pieces), zone_names, edges, self._terms))
-        self._tell_others(now_s)
+        if self._plane.leads:
+            self._tell_others(now_s)
 
     def _answer_by(self, names: Names) -> None:
         if self._served is None:

@@ -27,13 +27,14 @@ from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport, Report
 from causeway.model.rollout import Course, Form, RolloutState
 from causeway.model.snapshot import encode_application, encode_snapshot
-from causeway.store import access_rules, edge_certificates, edges, rollouts, sequences, switches
+from causeway.store import access_rules, edge_certificates, edges, leases, rollouts, sequences, switches
 from causeway.store import applications as stored
-from causeway.store.database import Database, StoreError
+from causeway.store.database import Database, NotLeading, StoreError
 
 if TYPE_CHECKING:
     from causeway.control.fleet import Fleet
     from causeway.control.names import Directory
+    from causeway.control.nodes import Nodes
     from causeway.control.routes import Routing
 
 log = logging.getLogger(__name__)
@@ -66,17 +67,29 @@ class Plane:
     fleet: Fleet | None = None  # edges of other machines
     directory: Directory | None = None  # of names
     routing: Routing | None = None  # of flows over other edges
+    nodes: Nodes | None = None  # of control, where there may be several
     on_change: Callable[[], None] = lambda: None  # what this machine's edge serves is another state now
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
-    def open(self, database: Database) -> None:
-        """Take the database into use and bring the edge to what it says.
+    @property
+    def term(self) -> int | None:
+        """In which this node leads, of several; 0 where it is alone."""
+        return self.nodes.term if self.nodes else 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether edges of other machines hear from this node, and the database is written by it."""
+        return self.term is not None
+
+    def open(self, database: Database, *, is_leading: bool = True) -> None:
+        """Take the database into use, or read it anew, and bring the edge to what it says.
 
         Raises:
             StoreError: it cannot be read or written.
         """
         with self._changing:
             with database.read() as connection:
+                number = leases.writes(connection)
                 everything = list(stored.every(connection))
                 self.version = max(self.version, sequences.snapshot_version(connection))
                 self._take_up(everything)
@@ -87,9 +100,11 @@ class Plane:
                 self.next_expiry = access_rules.next_expiry(connection)
                 self.mitigates = switches.is_mitigation_on(connection)
                 self.drained = edges.drained(connection)
+            database.known_writes = number
             self._settle()
-            with database.write() as connection:
-                sequences.set_snapshot_version(connection, self.version)
+            if is_leading:
+                with database.write() as connection:
+                    sequences.set_snapshot_version(connection, self.version)
             self.database = database
             self.unavailable = None
         self.on_change()
@@ -103,12 +118,13 @@ class Plane:
     def sides(self) -> list[ControlSide]:
         """Of every edge that can be asked now, this machine's first."""
         remote = [edge for edge in self.fleet.exchange.edges() if not edge.is_silent] if self.fleet else []
-        return [self.exchange, *remote]
+        return [self.exchange, *remote] if self.site.has_edge else list(remote)
 
     def reports(self) -> dict[str, Report]:
         """The newest of every edge by name, those that are silent too; this machine's is called local, and first."""
         remote = [(edge.name, edge.report()) for edge in self.fleet.exchange.edges()] if self.fleet else []
-        return {name: report for name, report in ((LOCAL, self.exchange.report()), *remote) if report}
+        own = [(LOCAL, self.exchange.report())] if self.site.has_edge else []
+        return {name: report for name, report in (*own, *remote) if report}
 
     def state(self) -> State:
         """Waits for a change that is being made."""
@@ -240,7 +256,7 @@ class Plane:
         with self._changing:
             self.peers = self.with_own(peers)
             self._settle()
-            if self.database and not self.unavailable:
+            if self.database and not self.unavailable and self.leads:
                 with told(), self.database.write() as connection:
                     sequences.set_snapshot_version(connection, self.version)
         self.on_change()
@@ -300,7 +316,7 @@ class Plane:
     def _compile(self, application: Application) -> Piece:
         """Claim its ports and encode it; or say why it has to wait, after a start with other edge addresses."""
         addresses = application.edge_addresses(self.site.edge_addresses)
-        if not addresses and not (self.fleet and application.edge_ips.is_static):
+        if not addresses and not (self.fleet and (application.edge_ips.is_static or not self.site.has_edge)):
             return Piece(application, (), b"", "this edge has none of its addresses: start with a fitting --edge-ip")
         wanted = self.claimed(application)
         if found := self.claims.rival(application, wanted):
@@ -369,6 +385,9 @@ def told() -> Iterator[None]:
     """Failures of database and edge, as the caller of the API hears them."""
     try:
         yield
+    except NotLeading as error:
+        why = f"{error}; nothing was changed"
+        raise Problem(Code.NOT_LEADING, why, side="edge", retry_after_s=2) from error
     except StoreError as error:
         log.error("%s", error)
         raise Problem(

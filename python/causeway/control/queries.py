@@ -21,16 +21,25 @@ def readiness(plane: Plane) -> str | None:
         return plane.unavailable
     if plane.out_of_step:
         return plane.out_of_step
+    if plane.nodes and plane.nodes.trouble:
+        return plane.nodes.trouble
     report = plane.exchange.report()
     if report is None:
         return "the edge has not reported yet"
     return "the edge is draining" if report.is_draining else None
 
 
+def following(plane: Plane) -> str | None:
+    """Why this node takes no changes now, or nothing if it does."""
+    if plane.unavailable:
+        return plane.unavailable
+    return plane.nodes.leader_text if plane.nodes and not plane.leads else None
+
+
 def edge_states(plane: Plane) -> list[dict[str, object]]:
     """Each edge: what it serves and could not, totals, limits."""
     report = plane.exchange.fresh_report()
-    return ([_edge(LOCAL, report)] if report else []) + _remote_edges(plane)
+    return ([_edge(LOCAL, report)] if report and plane.site.has_edge else []) + _remote_edges(plane)
 
 
 def _remote_edges(plane: Plane) -> list[dict[str, object]]:
@@ -90,6 +99,32 @@ def _mitigation(report: Report) -> dict[str, object]:
         "rules": len(state.rules),
         "holds": len(state.holds),
         "attacks": sum(1 for attack in report.attacks if attack.ended_unix_ms is None),
+    }
+
+
+def control_state(plane: Plane) -> dict[str, object] | None:
+    """Which control nodes there are, and which of them leads; nothing where there are no others."""
+    nodes = plane.nodes
+    if nodes is None:
+        return None
+    seen, lease = nodes.standing, nodes.leader
+    return {
+        "node": nodes.name,
+        "leads": nodes.term is not None,
+        "leader": lease.holder if lease else None,
+        "leader_url": lease.url if lease else None,
+        "term": seen.lease.token if seen else None,
+        "trouble": nodes.trouble,
+        "nodes": [
+            {
+                "name": node.name,
+                "url": node.url,
+                "silent_s": round(node.silent_s, 1),
+                "is_connected": node.is_connected,
+                "software": node.software,
+            }
+            for node in (seen.nodes if seen else ())
+        ],
     }
 
 

@@ -72,6 +72,9 @@ class Routing:
                     log.exception("routes could not be computed")
 
     def _step(self, pool: ThreadPoolExecutor, at_s: float) -> None:
+        if not self.plane.leads:
+            self._told, self.routes = {}, ()
+            return
         applications = self._smart()
         if not applications and not self._told:
             self.routes = ()

@@ -36,7 +36,7 @@ def _check_hostname(connection: Connection, application: Application, zone: str)
 
 def _check_edge_addresses(plane: Plane, application: Application) -> None:
     available = plane.site.edge_addresses
-    if not application.edge_ips.is_static and not application.edge_addresses(available):
+    if not application.edge_ips.is_static and plane.site.has_edge and not application.edge_addresses(available):
         raise Problem(
             Code.EDGE_IP_FAMILY,
             f"edge_ips.connectivity {application.edge_ips.connectivity}: this edge has no such address; "
@@ -56,9 +56,10 @@ def _check_edge_addresses(plane: Plane, application: Application) -> None:
         if address not in available and not _is_elsewhere(plane, address):
             known = ", ".join(str(ip) for ip in available)
             others = "; nor has an edge of another machine reported it" if plane.fleet else ""
+            own = f"is not an address of this edge, which has {known}{others}"
             raise Problem(
                 Code.EDGE_IP_NOT_OURS,
-                f"static edge IP {address} is not an address of this edge, which has {known}{others}",
+                f"static edge IP {address} {own if plane.site.has_edge else 'was not reported by any edge'}",
                 pointer=pointer,
             )
         if other := reserved.get(address):

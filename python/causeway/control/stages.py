@@ -23,7 +23,7 @@ BAKE_S = 8.0  # an origin that does not answer is known after 3 s, and one edge 
 # What may pass, where the edge has judged nothing.
 _PASSING = {
     "answer_unreadable", "blob_damaged", "blob_missing", "control_failed", "edge_failed", "edge_missing",
-    "edge_leaving", "edge_silent", "exchange_unreachable", "snapshot_missing",
+    "edge_leaving", "edge_silent", "not_leading", "exchange_unreachable", "snapshot_missing",
 }  # fmt: skip
 
 

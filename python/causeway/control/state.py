@@ -23,6 +23,11 @@ class Site:
     origins: OriginPolicy
     overlay: str = ""  # where this machine's edge listens for others, HOST:PORT; nothing: nowhere
 
+    @property
+    def has_edge(self) -> bool:
+        """Whether this machine serves anybody itself."""
+        return bool(self.edge_addresses)
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -104,6 +105,11 @@ class Authority:
         keys = _Keys(ca[1], _pem(certificate), *others)
         write_whole(path, msgspec.json.encode(keys))
         return keys
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the network: the same wherever these keys are."""
+        return self._ca_certificate.fingerprint(SHA256()).hex()
 
     # ---- what nats-server starts from ----
 

@@ -16,8 +16,8 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
-from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import BucketNotFoundError, NotFoundError
+from nats.js.api import Header, KeyValueConfig, StorageType
+from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
 
 from causeway.exchange import words
 from causeway.exchange.board import Board, EventReader
@@ -37,14 +37,39 @@ _BLOB_S = 120.0  # to fetch and take in a database
 _LEASE_S, _RENEW_S = 6.0, 2.0  # an edge sends events for so long, and is asked to go on so often
 _SILENT_S = 5.0  # reports come once a second
 _MOST_EDGES = 1_000
+_WRONG_LAST_SEQUENCE = 10_071  # of JetStream: somebody was faster
+_MOST_LEAP = 1_000_000  # terms, of which there is one for each new leader
 _ACCOUNTS = "$SYS.REQ.CLAIMS.UPDATE"
+
+
+class Lead:
+    """Whether this control leads, of several, and in which term. One that is alone leads in term 0."""
+
+    def __init__(self, term: Callable[[], int | None] = lambda: 0) -> None:
+        self.term = term
+        self.newest = 0  # that edges or the exchange have seen
+
+    def is_seen(self, term: int) -> None:
+        self.newest = max(self.newest, term)
+
+    def is_told(self, term: int) -> None:
+        """By an edge, which may say what it likes: so nobody can use up the numbers that there are."""
+        if term <= max(self.newest, self.term() or 0) + _MOST_LEAP:
+            self.is_seen(term)
+
+    def checked(self, wanted: int | None = None) -> int:
+        """The term. Raises EdgeRefused: another one leads, or this one does again, and not in the `wanted` term."""
+        term = self.term()
+        if term is None or wanted not in (None, term):
+            raise EdgeRefused("not_leading", "this control node does not lead: what edges do is another's to say")
+        return term
 
 
 class RemoteEdge:
     """Control's side of the bus (see `bus.ControlSide`) for one edge of another machine."""
 
-    def __init__(self, name: str, link: Link, loans: Loans) -> None:
-        self.name = name
+    def __init__(self, name: str, link: Link, loans: Loans, lead: Lead) -> None:
+        self.name, self._lead = name, lead
         self.told: words.Told | None = None
         self.tells_content = False  # it has said what it serves; when it does not any more, it was started anew
         self._link, self._loans, self._board = link, loans, Board()
@@ -69,8 +94,10 @@ class RemoteEdge:
         self.tells_content |= report.content is not None
         self._board.put_up(report)
 
-    def deliver(self, snapshot: bytes) -> ApplyReport:
+    def deliver(self, snapshot: bytes, term: int | None = None) -> ApplyReport:
         """Leave the snapshot where the edge finds it, and have it applied now.
+
+        `term`: in which it was made.
 
         Raises:
             EdgeRefused: it was refused, or (`edge_silent`) the edge does not answer: it takes it when it is back.
@@ -83,7 +110,7 @@ class RemoteEdge:
                 f"{self._link.most_bytes}: raise max_payload of nats-server",
             )
         try:
-            revision = self._link.wait(_put(self._link, self.name, packed), _PUT_S)
+            revision = self._link.wait(_put(self._link, self.name, packed, self._lead, term), _PUT_S)
         except Unreachable as error:
             raise EdgeRefused(
                 "exchange_unreachable", f"the snapshot could not be left for {self.name}: {error}"
@@ -100,16 +127,19 @@ class RemoteEdge:
             return self._board.report
 
     def put_blob(self, kind: str, content: bytes, *, overlaps: bool, private: bool) -> BlobReport:
+        self._lead.checked()
         with self._loans.lent(content) as sha256:
             return self._ask(words.PutBlob(sha256, len(content), kind, overlaps, private), BlobReport, _BLOB_S)
 
     def put_names(self, table: bytes) -> None:
         """Have it answer names by this table. Raises EdgeRefused: it does not."""
+        self._lead.checked()
         with self._loans.lent(table) as sha256:
             self._ask(words.PutNames(sha256, len(table)), type(None), _BLOB_S)
 
     def put_places(self, mmdb: bytes) -> str | None:
         """Have it know where clients are by this file; empty: not at all. Raises EdgeRefused: it did not hear."""
+        self._lead.checked()
         with self._loans.lent(mmdb) as sha256:
             return self._ask(words.PutPlaces(sha256, len(mmdb)), str | None, _BLOB_S)  # type: ignore[arg-type]
 
@@ -117,6 +147,7 @@ class RemoteEdge:
         return self._ask(words.HasBlob(digest), bool)
 
     def steer(self, routes: bytes) -> None:
+        self._lead.checked()
         self._ask(words.Steer(msgspec.Raw(routes)), type(None))
 
     def rule_hits(self) -> list[RuleHits]:
@@ -184,10 +215,17 @@ class NatsControl:
     `registry`: where nats-server lets in whom control says, and nobody else.
     """
 
-    def __init__(self, where: Where, on_change: Callable[[], None], registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        where: Where,
+        on_change: Callable[[], None],
+        registry: Registry | None = None,
+        term: Callable[[], int | None] = lambda: 0,
+    ) -> None:
+        """`term`: in which this control leads, of several; None: another one does, and this one only listens."""
         self._link = Link(where, "control", self._on_connected)
         self._where, self._on_change, self._registry = where, on_change, registry
-        self._loans = Loans()
+        self._loans, self._lead = Loans(), Lead(term)
         self._edges: dict[str, RemoteEdge] = {}
         self._listens: NatsClient | None = None  # which one has our subscriptions
 
@@ -206,13 +244,18 @@ class NatsControl:
         """Of a message."""
         return self._link.most_bytes
 
+    @property
+    def newest_term(self) -> int:
+        """Of control, that edges or the exchange have seen."""
+        return self._lead.newest
+
     def edges(self) -> list[RemoteEdge]:
         """Those that have reported since this process began, by name."""
         return [self._edges[name] for name in sorted(self._edges)]
 
     def edge(self, name: str) -> RemoteEdge:
         """The side for an edge, whether it has reported or not."""
-        return self._edges.get(name) or RemoteEdge(name, self._link, self._loans)
+        return self._edges.get(name) or RemoteEdge(name, self._link, self._loans, self._lead)
 
     def forget(self, name: str) -> None:
         """It is no edge any more, and nothing is left for it.
@@ -261,6 +304,8 @@ class NatsControl:
         await self._tell_of_revoked()  # last, for all else does without; nats-server has known since it started
 
     async def _on_chunk(self, message: Msg) -> None:
+        if self._lead.term() is None:  # another one has lent it
+            return
         try:
             asked = words.read_chunk(message.data)
         except words.Unreadable as error:
@@ -270,6 +315,8 @@ class NatsControl:
 
     async def _on_enrol(self, certify: Callable[[str, str], words.Granted], message: Msg) -> None:
         """One at a time, and the subject says who asks: nats-server lets nobody else use it."""
+        if self._lead.term() is None:  # another one answers
+            return
         who = message.subject.split(".")[2]
         try:
             granted = await _in_thread(partial(certify, who, words.read_enrol(message.data).request))
@@ -290,12 +337,13 @@ class NatsControl:
         except words.Unreadable as error:
             log.warning("a report of edge %s cannot be read: %s", name, error)
             return
+        self._lead.is_told(told.term)
         edge = self._edges.get(name)
         if edge is None:
             if not is_edge_name(name) or len(self._edges) >= _MOST_EDGES:
                 log.warning("edge %r is not taken up: at most %d, called like fra-1", name, _MOST_EDGES)
                 return
-            edge = self._edges[name] = RemoteEdge(name, self._link, self._loans)
+            edge = self._edges[name] = RemoteEdge(name, self._link, self._loans, self._lead)
         before = edge.report()
         has_lost = before is not None and (
             report.version < before.version  # it began anew, on an empty disk
@@ -307,8 +355,32 @@ class NatsControl:
             self._on_change()
 
 
-async def _put(link: Link, name: str, packed: bytes) -> int:
-    return await (await link.bucket(words.SNAPSHOTS)).put(name, packed)
+async def _put(link: Link, name: str, packed: bytes, lead: Lead, wanted: int | None) -> int:
+    """Put it there under our term, unless there is one of a later term. Raises EdgeRefused: then it is not ours to say.
+
+    What is there is looked at first, and the exchange takes ours in its place or not at all: so one that was held up in
+    between cannot put back what another has replaced.
+    """
+    term = lead.checked(wanted)
+    if not term:
+        return await (await link.bucket(words.SNAPSHOTS)).put(name, packed)
+    jetstream, subject = link.client().jetstream(), words.snapshot_subject(name)
+    while True:
+        try:
+            present = await jetstream.get_last_msg(words.STREAM, subject, direct=True)
+            before, revision = words.term_of(present.headers), present.seq or 0
+        except NotFoundError:
+            before, revision = 0, 0
+        lead.is_seen(before)
+        if before > term:
+            raise EdgeRefused("not_leading", f"control of term {before} has left a snapshot there, this is term {term}")
+        said = {words.TERM: str(term), Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(revision)}
+        try:
+            return (await jetstream.publish(subject, packed, headers=said)).seq
+        except APIError as error:
+            if error.err_code != _WRONG_LAST_SEQUENCE:
+                raise
+        lead.checked(term)
 
 
 async def _in_thread(act: Callable[[], _T]) -> _T:

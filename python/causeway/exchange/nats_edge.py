@@ -50,6 +50,7 @@ class NatsEdge:
         self._listens: NatsClient | None = None  # which one has our subscriptions
         self._taking = asyncio.Lock()
         self._revision = 0  # of the snapshot that was judged last
+        self._term = 0  # the latest of control whose snapshot there was
         self._outcome: ApplyReport | EdgeRefused | None = None
         self._listened_until_s = 0.0
 
@@ -102,7 +103,7 @@ class NatsEdge:
         await client.publish(words.report_subject(self.name), packed)
 
     def _told(self, report: Report) -> words.Told:
-        told = words.Told(self._site, msgspec.Raw(msgspec.json.encode(report)))
+        told = words.Told(self._site, msgspec.Raw(msgspec.json.encode(report)), term=self._term)
         if self._names is None:
             return told
         serial, places = self._names.serial, self._names.places_sha256
@@ -178,6 +179,7 @@ class NatsEdge:
             if not entry.seq or entry.seq == self._revision or not entry.data:
                 return
             try:
+                self._check_term(words.term_of(entry.headers))
                 snapshot = words.unpack(entry.data, words.MOST_SNAPSHOT_BYTES)
                 self._outcome = await self._in_thread(partial(self._present().apply, snapshot))
             except words.Unreadable as error:
@@ -191,6 +193,11 @@ class NatsEdge:
             if isinstance(self._outcome, EdgeRefused):
                 log.error("snapshot %d was refused (%s): %s", entry.seq, self._outcome.code, self._outcome)
             await self._in_thread(self._observe)  # control hears of it in the next report, which is this one
+
+    def _check_term(self, term: int) -> None:
+        if term < self._term:
+            raise EdgeRefused("not_leading", f"its control has led in term {term}, and there was term {self._term}")
+        self._term = term
 
     async def _on_ask(self, message: Msg) -> None:
         self._link.begin(self._answer(message))

@@ -7,7 +7,7 @@ permission for each is all that it needs. Whatever comes in is bounded before it
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
@@ -25,6 +25,7 @@ MOST_SNAPSHOT_BYTES = 256 << 20
 MOST_REPORT_BYTES = 64 << 20
 _MOST_ENROL_BYTES = 16 * 1024
 _MOST_OF_NAMES = 64  # addresses of one edge, or names
+TERM = "Causeway-Term"  # a header of a snapshot: which control has made it, of several
 SNAPSHOTS = "causeway_snapshots"  # the bucket of the key-value store: by edge
 STREAM = f"KV_{SNAPSHOTS}"  # what the bucket is made of
 REPORTS = "causeway.up.*.report"
@@ -64,6 +65,12 @@ def rights(name: str) -> Rights:
     stored = f"$JS.API.DIRECT.GET.{STREAM}.{snapshot_subject(name)}"
     heard = (f"causeway.down.{name}.>", snapshot_subject(name), f"causeway.inbox.{name}.>")
     return Rights((f"causeway.up.{name}.>", stored), heard, answers=True)
+
+
+def term_of(headers: Mapping[str, str] | None) -> int:
+    """Of a snapshot; 0 where there is one control alone."""
+    told = (headers or {}).get(TERM, "0")
+    return int(told) if told.isascii() and told.isdigit() else 0
 
 
 def snapshot_subject(name: str) -> str:
@@ -181,6 +188,7 @@ class Told(msgspec.Struct, frozen=True):
     software: str = __version__
     names_serial: int = 0  # by which table it answers names
     names_places: str = ""  # and by which database of places: its SHA-256
+    term: int = 0  # the latest of control that it has seen
 
 
 class Apply(msgspec.Struct, frozen=True, tag="apply"):

@@ -47,6 +47,7 @@ class Code(IntEnum):
     TOO_MANY_LOGINS = 19005
     BODY_TOO_LARGE = 19006
     SNAPSHOT_TOO_LARGE = 19007
+    NOT_LEADING = 19008
 
 
 _STATUS = {
@@ -61,6 +62,7 @@ _STATUS = {
     Code.NOT_PERMITTED: 403,
     Code.TOO_MANY_LOGINS: 429,
     Code.BODY_TOO_LARGE: 413,
+    Code.NOT_LEADING: 503,
 }
 
 

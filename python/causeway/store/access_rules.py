@@ -103,7 +103,7 @@ def page(
     most: int,
 ) -> tuple[list[AccessRule], int]:
     """A page of rules, oldest first unless told otherwise, and how many there are in all. No owner: everybody's."""
-    notes = func.instr(func.lower(access_rules.c.notes), (wanted.notes or "").lower()) > 0
+    notes = func.lower(access_rules.c.notes).contains((wanted.notes or "").lower(), autoescape=True)
     tests: list[ColumnElement[bool]] = [
         column == value
         for column, value in (

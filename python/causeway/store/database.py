@@ -1,101 +1,135 @@
-"""Open the database, bring it to the newest schema, hand out transactions.
+"""Open the database, bring it to the newest schema, hand out transactions. One writer at a time.
 
-SQLite in WAL mode with `synchronous=FULL`: what was committed survives a power cut. One writer at a time.
+SQLite for one control node, PostgreSQL for several: there, each write is fenced by the lease of the node that leads.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
+from causeway.store import dialects, leases
+from causeway.store.dialects import WRITING
 from causeway.store.rows import RowError
 
-NEWEST_SCHEMA = "0006"
+NEWEST_SCHEMA = "0007"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_BUSY_TIMEOUT_S = 5.0  # another program holds the database: a shell, a backup
-_WRITING = "causeway_writing"
 
 
 class StoreError(Exception):
     """The database cannot be used; the message says which and why."""
 
 
+class NotLeading(StoreError):
+    """Another control node writes; nothing was changed."""
+
+
+class Behind(StoreError):
+    """What this node knows of the database is not what is there: it must be read anew; nothing was changed."""
+
+
 class Database:
-    """Everything durable of one control node."""
+    """Everything durable of one control node, or of several.
+
+    `fence`: the token of this node's lease; raises NotLeading. None: there are no others.
+    `known_writes`: the transaction that this node has last written, or read everything after.
+    """
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
+        self._reading = dialects.reading(engine)
         self._name = name
         self._writing = threading.RLock()
+        self.fence: Callable[[], int] | None = None
+        self.known_writes = 0
 
     @classmethod
-    def open(cls, path: Path) -> Database:
-        """Open or make the database at `path` and migrate it.
+    def open(cls, where: Path | str) -> Database:
+        """Open the database of a file, made if it is not there, or of a URL of PostgreSQL; and migrate it.
 
         Raises:
-            StoreError: it is damaged, of a newer schema, or cannot be written.
+            StoreError: it is damaged, of a newer schema, or cannot be written or reached.
         """
-        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY_TIMEOUT_S})
-        event.listen(engine, "connect", _prepare)
-        event.listen(engine, "begin", _begin)
-        database = cls(engine, str(path))
+        if isinstance(where, Path):
+            database = cls(dialects.sqlite_engine(where), str(where))
+        else:
+            database = cls(dialects.postgresql_engine(where), where.partition("?")[0])
         try:
-            with database.write() as connection:
-                database._check_health(connection)
-                _migrate(connection, str(path))
+            with database._told(), database._begun() as connection:
+                if why := dialects.check(connection):
+                    raise StoreError(f"the database {database._name} {why}")
+                _migrate(connection, database._name)
         except BaseException:
-            engine.dispose()
+            database.close()
             raise
         return database
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view; raises StoreError if the database fails."""
-        with self._told(), self._engine.begin() as connection:
+        with self._told(), self._reading.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One writer at a time; committed at the end, rolled back on any exception."""
+        """One writer at a time; committed at the end, rolled back on any exception.
+
+        Raises:
+            NotLeading: another node does.
+            Behind: and it has written meanwhile, or what became of our last transaction is not known.
+            StoreError: the database fails.
+        """
         with self._writing, self._told():
-            engine = self._engine.execution_options(**{_WRITING: True})
-            with engine.begin() as connection:
+            token = self.fence() if self.fence else None
+            with self._begun() as connection:
+                number = self._fenced(connection, token) if token is not None else 0
                 yield connection
+            self.known_writes = number
+
+    @contextmanager
+    def lease(self) -> Iterator[Connection]:
+        """For the lease itself and who is there: not fenced, each statement for itself."""
+        with self._told(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def is_known(self) -> bool:
+        """Whether this node knows all that is stored. Waits for a transaction of its own."""
+        with self._writing, self.read() as connection:
+            return leases.writes(connection) == self.known_writes
+
+    def cut(self) -> None:
+        """End all connections, whoever waits on them: a server that stands still says nothing, not even no."""
+        dialects.cut(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def _check_health(self, connection: Connection) -> None:
-        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-        if found != "ok":
-            raise StoreError(f"the database {self._name} is damaged ({found}): restore it from a backup")
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        with self._engine.execution_options(**{WRITING: True}).begin() as connection:
+            yield connection
+
+    def _fenced(self, connection: Connection, token: int) -> int:
+        number = leases.fence(connection, token)
+        if number is None:
+            raise NotLeading("another control node leads")
+        if number != self.known_writes + 1:
+            raise Behind("what is stored was changed meanwhile, and is being read anew")
+        return number
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, RowError) as error:
-            cause = getattr(error, "orig", None) or error
+            cause = " ".join(str(getattr(error, "orig", None) or error).split())
             raise StoreError(f"the database {self._name} failed: {cause}") from error
-
-
-def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    # SQLAlchemy says BEGIN itself, so that DDL and reads are in the transaction too.
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    # A writer takes its lock first: to find out at the first INSERT that somebody else wrote is too late to wait.
-    is_writing = connection.get_execution_options().get(_WRITING)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
 
 def _migrate(connection: Connection, name: str) -> None:

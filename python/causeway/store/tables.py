@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKey,
     Integer,
     LargeBinary,
@@ -185,4 +186,25 @@ rollout_holds = Table(
     Column("rollout", Integer, nullable=True),
     Column("is_halted", Integer, nullable=False),
     Column("is_meant", Integer, nullable=False),
+)
+# Which of several control nodes writes: one row. `writes` counts transactions.
+control_lease = Table(
+    "control_lease",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("token", BigInteger, nullable=False),
+    Column("holder", String(64), nullable=False),
+    Column("url", String(255), nullable=False),
+    Column("expires_unix_s", Double, nullable=False),
+    Column("writes", BigInteger, nullable=False),
+    Column("network", String(64), nullable=False),
+)
+control_nodes = Table(
+    "control_nodes",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("url", String(255), nullable=False),
+    Column("seen_unix_s", Double, nullable=False),
+    Column("is_connected", Integer, nullable=False),
+    Column("software", String(32), nullable=False),
 )

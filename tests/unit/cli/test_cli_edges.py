@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from causeway.answers import ControlNode, ControlStatus
 from causeway.cli.edges import state_text
+from causeway.cli.status import control_text
 
 
 def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote: Any) -> Any:
@@ -45,3 +47,31 @@ def test_the_most_pressing_is_said(told: Any, state: str) -> None:
 def test_what_routers_are_told_is_said(states: list[str], trouble: str | None, text: str) -> None:
     prefixes = [{"prefix": f"198.18.{n}.0/32", "state": state} for n, state in enumerate(states)]
     assert state_text({**edge(), "anycast": {"prefixes": prefixes, "trouble": trouble}}, 7) == text
+
+
+def node(name: str, silent_s: float = 0.2, is_connected: bool = True) -> ControlNode:
+    return {"name": name, "url": f"http://{name}", "silent_s": silent_s, "is_connected": is_connected, "software": "1"}
+
+
+def control(leader: str | None, answers: str, *nodes: ControlNode, trouble: str | None = None) -> ControlStatus:
+    url = f"http://{leader}" if leader else None
+    return {
+        "node": answers, "leads": leader == answers, "leader": leader, "leader_url": url, "term": 7,
+        "trouble": trouble, "nodes": list(nodes),
+    }  # fmt: skip
+
+
+CONTROL = [
+    (control("ams", "ams", node("ams")), "ams leads (http://ams, term 7)"),
+    (control("ams", "fra", node("ams"), node("fra")), "ams leads (http://ams, term 7); fra answers"),
+    (
+        control("ams", "ams", node("ams"), node("fra"), node("nyc", is_connected=False), node("sin", 90.0)),
+        "ams leads (http://ams, term 7); fra stands by; nyc stands by, without the exchange; sin silent for 1 min 30 s",
+    ),
+    (control(None, "fra", node("fra"), trouble="no database"), "nobody leads; fra answers; no database"),
+]
+
+
+@pytest.mark.parametrize(("told", "said"), CONTROL)
+def test_status_says_which_control_node_leads(told: ControlStatus, said: str) -> None:
+    assert control_text(told) == said

@@ -32,6 +32,9 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
 COMMANDS = [
     "",
     "up",
+    "edge",
+    "control",
+    "copy-database",
     "doctor",
     "status",
     "tail",

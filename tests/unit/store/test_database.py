@@ -1,10 +1,8 @@
 """The database: what its transactions promise, and what happens when it cannot keep it."""
 
-import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,8 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
+from causeway.model.access_rule import AccessRule, Level, Mode, Owner, Target
 from causeway.model.zone import Account, Scope, Token, Zone
-from causeway.store import repeats, sequences, tokens, zones
+from causeway.store import access_rules, repeats, sequences, tokens, zones
 from causeway.store.database import NEWEST_SCHEMA, Database, StoreError
 from causeway.store.tables import metadata
 
@@ -22,26 +21,31 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNT = Account("a" * 32, "default", NOW)
 
 
+only_sqlite = pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database.open(tmp_path / "causeway.sqlite3")
-    with made.write() as connection:
+def database(database: Database) -> Database:
+    with database.write() as connection:
         zones.add_account(connection, ACCOUNT)
-    yield made
-    made.close()
+    return database
 
 
 def zone(name: str, number: int = 0) -> Zone:
     return Zone(f"{number:032x}", ACCOUNT.id, name, NOW, NOW)
 
 
-def test_it_survives_a_power_cut_and_checks_references(database: Database) -> None:
+@only_sqlite
+def test_it_survives_a_power_cut(database: Database) -> None:
     with database.read() as connection:
         settings = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_it_checks_references(database: Database) -> None:
     orphan = Zone("z" * 32, "nobody", "example.net", NOW, NOW)
     with pytest.raises(StoreError) as refused, database.write() as connection:
         zones.add(connection, orphan)
@@ -58,6 +62,7 @@ def test_the_newest_schema_is_the_one_that_the_migrations_lead_to(database: Data
         assert MigrationContext.configure(connection).get_current_revision() == NEWEST_SCHEMA
 
 
+@only_sqlite
 def test_a_start_with_nothing_to_migrate_does_not_import_what_migrates(tmp_path: Path, database: Database) -> None:
     code = (
         "import sys, pathlib; from causeway.store.database import Database; "
@@ -68,9 +73,9 @@ def test_a_start_with_nothing_to_migrate_does_not_import_what_migrates(tmp_path:
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == is_needed
 
 
-def test_opening_twice_migrates_once(tmp_path: Path, database: Database) -> None:
+def test_opening_twice_migrates_once(where: Path | str, database: Database) -> None:
     database.close()
-    again = Database.open(tmp_path / "causeway.sqlite3")
+    again = Database.open(where)
     with again.read() as connection:
         assert zones.all_accounts(connection) == [ACCOUNT]
     again.close()
@@ -108,14 +113,31 @@ def test_writers_take_turns(database: Database) -> None:
         assert sequences.snapshot_version(connection) == 16
 
 
-def test_a_newer_schema_is_not_touched(tmp_path: Path, database: Database) -> None:
+def test_a_newer_schema_is_not_touched(where: Path | str, database: Database) -> None:
+    with database.write() as connection:
+        connection.exec_driver_sql("update alembic_version set version_num = '9999'")
     database.close()
-    path = tmp_path / "causeway.sqlite3"
-    with sqlite3.connect(path) as raw:
-        raw.execute("update alembic_version set version_num = '9999'")
-    raw.close()
     with pytest.raises(StoreError, match="schema 9999, which is newer than this program"):
-        Database.open(path)
+        Database.open(where)
+
+
+def test_a_note_is_found_by_what_stands_in_it(database: Database) -> None:
+    owner = Owner(Level.ACCOUNT, ACCOUNT.id)
+    with database.write() as connection:
+        for number, notes in enumerate(("50% of Abuse", "50 of abuse", "a_b")):
+            value = f"192.0.2.{number}"
+            rule = AccessRule(f"{number:032x}", owner, Target.IP, value, Mode.BLOCK, notes, NOW, NOW)
+            access_rules.add(connection, rule)
+    with database.read() as connection:
+
+        def found(notes: str) -> list[str]:
+            wanted = access_rules.RuleFilter(notes=notes)
+            page, _ = access_rules.page(connection, owner, wanted, order=None, is_descending=False, skip=0, most=9)
+            return [rule.notes for rule in page]
+
+        assert found("50% OF") == ["50% of Abuse"], "a percent sign stands for itself"
+        assert found("ABUSE") == ["50% of Abuse", "50 of abuse"]
+        assert found("a_") == ["a_b"]
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4096])

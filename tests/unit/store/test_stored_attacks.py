@@ -1,6 +1,5 @@
 """Attacks in the database: saved again as they go on, found by what is asked, never more than the newest."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,6 @@ from causeway.store.attacks import AttackFilter
 from causeway.store.database import Database, StoreError
 
 GAME, SSH = "a" * 32, "b" * 32
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database.open(tmp_path / "causeway.sqlite3")
-    yield made
-    made.close()
 
 
 def attack(number: int, **changes: Any) -> Attack:

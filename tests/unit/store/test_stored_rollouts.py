@@ -1,9 +1,7 @@
 """The course of changes is the same after a restart, and rollouts are remembered by what became of them."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -30,13 +28,6 @@ def app(port: int) -> Application:
 def rollout(number: int, **changes: object) -> Rollout:
     made = Rollout(number, RolloutState.OPEN, CHANGES, 7, sizes=(1, 2, 20), stage=1, edges=("ams-1",))
     return replace(made, **changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(tmp_path / "causeway.sqlite3")
-    yield opened
-    opened.close()
 
 
 def saved(database: Database, before: Course, after: Course, ended: RolloutState = RolloutState.DONE) -> Course:
