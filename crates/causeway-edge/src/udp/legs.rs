@@ -1,0 +1,512 @@
+//! QUIC connections of one worker to other edges and from them: packets in, datagrams of sessions out, and back.
+//!
+//! A worker has one connection towards each edge that sessions go to first, from a socket of its own, and those that the
+//! kernel gave it of what came to the port of the overlay. Nothing is shared with other workers. Sessions are known here
+//! by the numbers that they have on a connection. What is sent in one turn leaves at its end.
+
+mod leg;
+mod outlet;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use causeway_wire::overlay::Name;
+use quinn_proto::{DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Event, Incoming};
+use quinn_udp::RecvMeta;
+
+use crate::overlay::identity::Identity;
+use crate::overlay::{Overlay, Tally, quic};
+use crate::sockets::Sockets;
+use crate::timer::{Entry, Kind as TimerKind};
+use crate::worker::{Desk, Token};
+use leg::Leg;
+use outlet::{Area, Outlet};
+
+/// After a failure, before the next try.
+const AGAIN_MS: u64 = 1_000;
+const TICK_MS: u64 = 1_000;
+const TICK_SLOT: u32 = u32::MAX;
+/// A connection that no session needs, and none is expected to, is kept for so long.
+const UNUSED_MS: u64 = 60_000;
+/// Of one worker, opened by others or by it.
+const MOST_LEGS: usize = 4_096;
+/// Packets in one call to the kernel.
+const MOST_TOGETHER: usize = 32;
+
+/// Where the port of the overlay is among the sockets; the others are of connections that this edge opens.
+const LISTENING: usize = 0;
+
+/// Which connection, and which session on it.
+pub type Place = (usize, u64);
+
+#[derive(Debug)]
+pub enum Heard {
+    /// The edge at the other end has proven who it is.
+    Open(usize),
+    Datagram(usize, Bytes),
+    Lost(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Ready(usize),
+    Later,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubt {
+    again_ms: u64,
+    /// The last one has failed, and none has come about since.
+    is_doubtful: bool,
+}
+
+#[derive(Default)]
+pub struct Legs {
+    pub overlay: Option<Arc<Overlay>>,
+    endpoint: Option<Endpoint>,
+    /// As what connections of others are accepted.
+    identity: Option<Arc<Identity>>,
+    sockets: [Option<Outlet>; 3],
+    legs: HashMap<usize, Leg>,
+    towards: HashMap<Name, usize>,
+    doubts: HashMap<Name, Doubt>,
+    touched: Vec<usize>,
+    heard: Vec<Heard>,
+    /// No more from others: this edge ends, or its port is another's.
+    is_closed_to_others: bool,
+    is_ticking: bool,
+    area: Area,
+    packet: Vec<u8>,
+}
+
+impl fmt::Debug for Legs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Legs").field("legs", &self.legs.len()).finish_non_exhaustive()
+    }
+}
+
+impl Legs {
+    // ---- what this edge is, and where ----
+
+    /// Be this to other edges from now on; who is none of them any more is lost.
+    pub fn set_overlay(&mut self, desk: &mut Desk, overlay: Option<Arc<Overlay>>) {
+        let knows = |name: &Name| overlay.as_ref().is_some_and(|overlay| overlay.peer(name).is_some());
+        let strangers: Vec<usize> =
+            self.legs.iter().filter(|(_, leg)| leg.peer().is_some_and(|name| !knows(&name))).map(|(h, _)| *h).collect();
+        strangers.into_iter().for_each(|handle| self.close(handle));
+        self.overlay = overlay;
+        if self.overlay.is_some() {
+            self.endpoint
+                .get_or_insert_with(|| Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None));
+            if !std::mem::replace(&mut self.is_ticking, true) {
+                let entry = Entry { kind: TimerKind::Leg, slot: TICK_SLOT, generation: 0 };
+                desk.timers.at(desk.now_ms, entry);
+            }
+        } else if self.is_closed_to_others {
+            self.free_port(desk);
+        }
+    }
+
+    /// Other edges come in there.
+    pub fn listen(&mut self, desk: &mut Desk, sockets: Sockets) -> io::Result<()> {
+        self.free_port(desk);
+        let outlet = Outlet::shared(sockets, desk.worker)?;
+        self.is_closed_to_others = false;
+        if !desk.is_held {
+            desk.epoll.add(outlet.raw(), crate::sys::IN, Token::Leg.at(LISTENING))?;
+        }
+        self.sockets[LISTENING] = Some(outlet);
+        Ok(())
+    }
+
+    /// After it was held: read there, if nobody does yet.
+    pub fn go_on(&mut self, desk: &mut Desk) {
+        if let Some(outlet) = &self.sockets[LISTENING] {
+            let _ = desk.epoll.add(outlet.raw(), crate::sys::IN, Token::Leg.at(LISTENING)); // or it is there already
+        }
+    }
+
+    /// No new connections; those that are there go on.
+    pub fn unlisten(&mut self, desk: &mut Desk) {
+        self.is_closed_to_others = true;
+        if self.overlay.is_none() {
+            self.free_port(desk);
+        }
+    }
+
+    fn free_port(&mut self, desk: &mut Desk) {
+        if let Some(outlet) = self.sockets[LISTENING].take() {
+            // Other workers may keep the socket open, so that closing does not take it out of the interest list.
+            let _ = desk.epoll.remove(outlet.raw());
+        }
+    }
+
+    /// Say to all others that this is the end, and give the port away.
+    pub fn leave(&mut self, desk: &mut Desk) {
+        let all: Vec<usize> = self.legs.keys().copied().collect();
+        all.into_iter().for_each(|handle| self.close(handle));
+        self.flush(desk);
+        self.is_closed_to_others = true;
+        self.free_port(desk);
+    }
+
+    /// An error of ours while it was served: begin anew. Answers the sessions that were on connections.
+    pub fn begin_anew(&mut self) -> Vec<usize> {
+        let sessions = self.legs.values().flat_map(|leg| leg.flows.values().copied()).collect();
+        (self.legs, self.towards, self.doubts) = Default::default();
+        (self.touched, self.heard, self.identity) = Default::default();
+        self.endpoint = Some(Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None));
+        sessions
+    }
+
+    // ---- connections ----
+
+    /// A connection to the edge `name`. `has_others`: whoever asks can go elsewhere, and need not wait for an edge that
+    /// may not be there.
+    pub fn towards(&mut self, desk: &mut Desk, name: Name, has_others: bool) -> Taken {
+        let doubt = self.doubts.get(&name).copied().unwrap_or_default();
+        match self.towards.get(&name).and_then(|handle| Some((*handle, self.legs.get_mut(handle)?))) {
+            Some((handle, leg)) => {
+                leg.used_ms = desk.now_ms;
+                if leg.is_open {
+                    return Taken::Ready(handle);
+                }
+            }
+            None if desk.now_ms < doubt.again_ms || !self.connect(desk, name) => return Taken::Never,
+            None => {}
+        }
+        if doubt.is_doubtful && has_others { Taken::Never } else { Taken::Later }
+    }
+
+    /// It does not answer, as far as somebody has waited.
+    pub fn doubt(&mut self, name: Name) {
+        self.doubts.entry(name).or_default().is_doubtful = true;
+    }
+
+    fn connect(&mut self, desk: &mut Desk, name: Name) -> bool {
+        let Some(overlay) = self.overlay.clone() else { return false };
+        let (Some(address), Some(identity)) = (overlay.peer(&name), overlay.lasting.identity.load_full()) else {
+            return false;
+        };
+        let which = if address.is_ipv4() { LISTENING + 1 } else { LISTENING + 2 };
+        if self.sockets[which].is_none() {
+            self.sockets[which] = Outlet::new(desk, address.is_ipv4(), Token::Leg.at(which)).ok();
+        }
+        let has_socket = self.sockets[which].is_some() && self.legs.len() < MOST_LEGS;
+        let endpoint = self.endpoint.as_mut().filter(|_| has_socket);
+        let made = endpoint.and_then(|endpoint| {
+            endpoint.connect(Instant::now(), identity.quic_client.clone(), address, name.as_str()).ok()
+        });
+        let Some((handle, connection)) = made else {
+            self.fail(desk.now_ms, name);
+            return false;
+        };
+        self.legs.insert(handle.0, Leg::new(connection, which, Some(name), desk.now_ms));
+        self.towards.insert(name, handle.0);
+        self.touch(handle.0);
+        true
+    }
+
+    fn fail(&mut self, now_ms: u64, name: Name) {
+        self.overlay.iter().for_each(|overlay| Tally::count(&overlay.lasting.tally.failed));
+        self.doubts.insert(name, Doubt { again_ms: now_ms + AGAIN_MS, is_doubtful: true });
+    }
+
+    /// Close it, and tell the other edge.
+    pub fn close(&mut self, handle: usize) {
+        let Some(leg) = self.legs.get_mut(&handle) else { return };
+        leg.connection.close(Instant::now(), 0u32.into(), Bytes::new());
+        self.heard.push(Heard::Lost(handle));
+        self.touch(handle);
+    }
+
+    /// It said what no edge says.
+    pub fn refuse(&mut self, handle: usize) {
+        self.overlay.iter().for_each(|overlay| Tally::count(&overlay.lasting.tally.refused));
+        self.close(handle);
+    }
+
+    /// A connection is gone: the sessions that were on it, and where it led.
+    pub fn lose(&mut self, handle: usize, now_ms: u64) -> Vec<usize> {
+        let Some(leg) = self.legs.get_mut(&handle) else { return Vec::new() };
+        let (was_open, towards) = (std::mem::replace(&mut leg.is_open, false), leg.towards);
+        let sessions = std::mem::take(&mut leg.flows).into_values().collect();
+        match towards.filter(|name| self.towards.get(name) == Some(&handle)) {
+            Some(name) => {
+                self.towards.remove(&name);
+                self.fail(now_ms, name);
+            }
+            None if !was_open && towards.is_none() => {
+                self.overlay.iter().for_each(|overlay| Tally::count(&overlay.lasting.tally.refused));
+            }
+            None => {}
+        }
+        sessions
+    }
+
+    /// The edge at the other end of a connection, and whether this edge has opened it.
+    pub fn peer(&self, handle: usize) -> Option<(Name, bool)> {
+        let leg = self.legs.get(&handle)?;
+        Some((leg.peer()?, leg.towards.is_some()))
+    }
+
+    // ---- sessions on them ----
+
+    /// The number of a new session, which is in `slot` here.
+    pub fn begin(&mut self, handle: usize, slot: usize) -> Option<Place> {
+        let leg = self.legs.get_mut(&handle)?;
+        leg.next_flow += 1;
+        leg.flows.insert(leg.next_flow, slot);
+        Some((handle, leg.next_flow))
+    }
+
+    /// Another edge has given it this number.
+    pub fn adopt(&mut self, (handle, flow): Place, slot: usize) {
+        if let Some(leg) = self.legs.get_mut(&handle) {
+            leg.flows.insert(flow, slot);
+        }
+    }
+
+    pub fn session(&self, (handle, flow): Place) -> Option<usize> {
+        self.legs.get(&handle)?.flows.get(&flow).copied()
+    }
+
+    pub fn forget(&mut self, (handle, flow): Place) {
+        if let Some(leg) = self.legs.get_mut(&handle) {
+            leg.flows.remove(&flow);
+        }
+    }
+
+    /// Send one message, by a packet or, where it is too large for that, by a stream. False: it is dropped.
+    pub fn send(&mut self, handle: usize, message: Vec<u8>) -> bool {
+        let Some(leg) = self.legs.get_mut(&handle).filter(|leg| leg.is_open) else { return false };
+        let is_sent = match leg.connection.datagrams().max_size() {
+            Some(most) if message.len() <= most => leg.connection.datagrams().send(message.into(), false).is_ok(),
+            _ => {
+                self.overlay.iter().for_each(|overlay| Tally::count(&overlay.lasting.tally.large));
+                leg.send_alone(message.into())
+            }
+        };
+        self.touch(handle);
+        is_sent
+    }
+
+    /// Say that a session that this edge has opened is over. The other edge hears it in any case.
+    pub fn end(&mut self, (handle, flow): Place) {
+        self.forget((handle, flow));
+        if let Some(leg) = self.legs.get_mut(&handle).filter(|leg| leg.is_open) {
+            leg.unsent_ends.push(flow);
+            leg.send_ends();
+            self.touch(handle);
+        }
+    }
+
+    // ---- packets ----
+
+    /// Take what waits in a socket; answers how many packets that were.
+    pub fn receive(&mut self, which: usize) -> usize {
+        self.follow_identity();
+        let Some(outlet) = self.sockets.get(which).and_then(Option::as_ref) else { return 0 };
+        let mut area = std::mem::take(&mut self.area);
+        let (now, mut count) = (Instant::now(), 0);
+        for (meta, bytes) in area.receive(outlet) {
+            for packet in bytes.chunks(meta.stride.max(1)) {
+                self.take_packet(now, which, &meta, packet.into());
+                count += 1;
+            }
+        }
+        self.area = area;
+        count
+    }
+
+    fn follow_identity(&mut self) {
+        let current = self.overlay.as_ref().and_then(|overlay| overlay.lasting.identity.load_full());
+        let is_same = match (&current, &self.identity) {
+            (Some(current), Some(earlier)) => Arc::ptr_eq(current, earlier),
+            (current, earlier) => current.is_none() == earlier.is_none(),
+        };
+        if let Some(endpoint) = self.endpoint.as_mut().filter(|_| !is_same) {
+            endpoint.set_server_config(current.as_ref().map(|identity| identity.quic_server.clone()));
+            self.identity = current;
+        }
+    }
+
+    fn take_packet(&mut self, now: Instant, which: usize, meta: &RecvMeta, packet: BytesMut) {
+        let Some(endpoint) = &mut self.endpoint else { return };
+        self.packet.clear();
+        let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+        match endpoint.handle(now, meta.addr, meta.dst_ip, ecn, packet, &mut self.packet) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(leg) = self.legs.get_mut(&handle.0) {
+                    leg.connection.handle_event(event);
+                    self.touch(handle.0);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.admit(now, which, incoming),
+            Some(DatagramEvent::Response(transmit)) => {
+                self.sockets[which].iter().for_each(|outlet| outlet.send(&transmit, &self.packet));
+            }
+            None => {}
+        }
+    }
+
+    /// Somebody wants to connect. Until it has shown that it hears what is sent to its address, nothing is kept of it.
+    fn admit(&mut self, now: Instant, which: usize, incoming: Incoming) {
+        let Some(endpoint) = &mut self.endpoint else { return };
+        if which != LISTENING || self.is_closed_to_others || self.legs.len() >= MOST_LEGS {
+            return endpoint.ignore(incoming);
+        }
+        self.packet.clear();
+        let response = if incoming.remote_address_validated() {
+            match endpoint.accept(incoming, now, &mut self.packet, None) {
+                Ok((handle, connection)) => {
+                    self.legs.insert(handle.0, Leg::new(connection, which, None, 0));
+                    self.touch(handle.0);
+                    None
+                }
+                Err(error) => error.response,
+            }
+        } else {
+            endpoint.retry(incoming, &mut self.packet).ok()
+        };
+        if let (Some(transmit), Some(outlet)) = (response, &self.sockets[which]) {
+            outlet.send(&transmit, &self.packet);
+        }
+    }
+
+    fn touch(&mut self, handle: usize) {
+        if let Some(leg) = self.legs.get_mut(&handle)
+            && !std::mem::replace(&mut leg.is_touched, true)
+        {
+            self.touched.push(handle);
+        }
+    }
+
+    /// What has been heard since the last call.
+    pub fn take_heard(&mut self) -> Vec<Heard> {
+        for at in 0..self.touched.len() {
+            self.look(self.touched[at]);
+        }
+        std::mem::take(&mut self.heard)
+    }
+
+    fn look(&mut self, handle: usize) {
+        let Some(leg) = self.legs.get_mut(&handle) else { return };
+        let mut must_close = false;
+        while let Some(event) = leg.connection.poll() {
+            match event {
+                Event::Connected => {
+                    let peer = quic::peer(&leg.connection);
+                    let is_ours = |name: &Name| {
+                        let is_peer = self.overlay.as_ref().is_some_and(|overlay| overlay.peer(name).is_some());
+                        is_peer && leg.towards.is_none_or(|wanted| wanted == *name)
+                    };
+                    leg.is_open = peer.as_ref().is_some_and(is_ours);
+                    leg.proven = peer;
+                    must_close |= !leg.is_open;
+                    if leg.is_open {
+                        leg.towards.iter().for_each(|name| drop(self.doubts.remove(name)));
+                        self.heard.push(Heard::Open(handle));
+                    }
+                }
+                Event::ConnectionLost { .. } => self.heard.push(Heard::Lost(handle)),
+                Event::DatagramReceived => {
+                    while let Some(bytes) = leg.connection.datagrams().recv() {
+                        self.heard.push(Heard::Datagram(handle, bytes));
+                    }
+                }
+                Event::Stream(event) => {
+                    leg.on_stream(event, |message| self.heard.push(Heard::Datagram(handle, message)));
+                }
+                Event::HandshakeDataReady | Event::DatagramsUnblocked => {}
+            }
+        }
+        if must_close {
+            self.close(handle); // what it is not is counted with the loss
+        }
+    }
+
+    /// Is there something that has to leave, or to be looked at?
+    pub fn is_touched(&self) -> bool {
+        !self.touched.is_empty() || !self.heard.is_empty()
+    }
+
+    /// Let leave what there is, and say when to look again.
+    pub fn flush(&mut self, desk: &mut Desk) {
+        let now = Instant::now();
+        for handle in std::mem::take(&mut self.touched) {
+            let (Some(leg), Some(endpoint)) = (self.legs.get_mut(&handle), &mut self.endpoint) else { continue };
+            leg.is_touched = false;
+            leg.talk_with(endpoint, handle);
+            let outlet = self.sockets[leg.which].as_ref();
+            let together = outlet.map_or(1, Outlet::most_together).min(MOST_TOGETHER);
+            loop {
+                self.packet.clear();
+                let Some(transmit) = leg.connection.poll_transmit(now, together, &mut self.packet) else { break };
+                outlet.iter().for_each(|outlet| outlet.send(&transmit, &self.packet));
+            }
+            leg.talk_with(endpoint, handle);
+            if leg.connection.is_drained() {
+                self.legs.remove(&handle);
+            } else if let Some(due) = leg.connection.poll_timeout() {
+                let due_ms = desk.now_ms + ms_until(due, now);
+                if due_ms < leg.armed_ms {
+                    leg.armed_ms = due_ms;
+                    let entry = Entry { kind: TimerKind::Leg, slot: handle as u32, generation: 0 };
+                    desk.timers.at(due_ms, entry);
+                }
+            }
+        }
+    }
+
+    pub fn on_timer(&mut self, desk: &mut Desk, slot: u32) {
+        if slot == TICK_SLOT {
+            return self.tick(desk);
+        }
+        // It may be for one that was here before: then this one has nothing to do yet.
+        let Some(leg) = self.legs.get_mut(&(slot as usize)) else { return };
+        if leg.armed_ms <= desk.now_ms {
+            leg.armed_ms = u64::MAX;
+        }
+        let now = Instant::now();
+        if leg.connection.poll_timeout().is_some_and(|due| due <= now) {
+            leg.connection.handle_timeout(now);
+        }
+        self.touch(slot as usize);
+    }
+
+    /// Once a second: is there a connection wherever sessions will want one?
+    fn tick(&mut self, desk: &mut Desk) {
+        let Some(overlay) = self.overlay.clone() else {
+            self.is_ticking = false;
+            return;
+        };
+        for name in &overlay.next_for_datagrams {
+            let again_ms = self.doubts.get(name).map_or(0, |doubt| doubt.again_ms);
+            if !self.towards.contains_key(name) && desk.now_ms >= again_ms {
+                self.connect(desk, *name);
+            }
+        }
+        let is_unused = |leg: &Leg| {
+            let is_expected = leg.towards.is_none_or(|name| overlay.next_for_datagrams.contains(&name));
+            !is_expected && leg.flows.is_empty() && leg.is_open && desk.now_ms >= leg.used_ms + UNUSED_MS
+        };
+        let unused: Vec<(usize, Option<Name>)> =
+            self.legs.iter().filter(|(_, leg)| is_unused(leg)).map(|(handle, leg)| (*handle, leg.towards)).collect();
+        for (handle, name) in unused {
+            name.iter().for_each(|name| drop(self.towards.remove(name))); // it has not failed
+            self.close(handle);
+        }
+        desk.timers.at(desk.now_ms + TICK_MS, Entry { kind: TimerKind::Leg, slot: TICK_SLOT, generation: 0 });
+    }
+}
+
+fn ms_until(due: Instant, now: Instant) -> u64 {
+    let left = due.saturating_duration_since(now);
+    (left + Duration::from_micros(999)).as_millis() as u64
+}
