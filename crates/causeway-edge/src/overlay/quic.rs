@@ -37,7 +37,8 @@ const STREAMS_BYTES: u32 = 16 * 1024 * 1024;
 /// # Errors
 /// The provider has not what a QUIC handshake begins with.
 pub fn client(crypto: &rustls::ClientConfig) -> Result<ClientConfig, NoInitialCipherSuite> {
-    let crypto = rustls::ClientConfig { alpn_protocols: vec![PROTOCOL.to_vec()], ..crypto.clone() };
+    let mut crypto = crypto.clone();
+    crypto.alpn_protocols = vec![PROTOCOL.to_vec()];
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto)?));
     let mut transport = transport();
     transport.keep_alive_interval(Some(ASKED_EVERY));

@@ -170,8 +170,9 @@ impl Legs {
     /// may not be there.
     pub fn towards(&mut self, desk: &mut Desk, name: Name, has_others: bool) -> Taken {
         let doubt = self.doubts.get(&name).copied().unwrap_or_default();
-        match self.towards.get(&name).and_then(|handle| Some((*handle, self.legs.get_mut(handle)?))) {
-            Some((handle, leg)) => {
+        match self.towards.get(&name).copied() {
+            Some(handle) => {
+                let Some(leg) = self.legs.get_mut(&handle) else { return Taken::Never };
                 leg.used_ms = desk.now_ms;
                 if leg.is_open {
                     return Taken::Ready(handle);
@@ -225,9 +226,9 @@ impl Legs {
         self.touch(handle);
     }
 
-    /// It said what no edge says.
+    /// It said what no edge says. That it is refused is counted with the loss.
     pub fn refuse(&mut self, handle: usize) {
-        self.overlay.iter().for_each(|overlay| Tally::count(&overlay.lasting.tally.refused));
+        self.legs.get_mut(&handle).into_iter().for_each(|leg| leg.is_open = false);
         self.close(handle);
     }
 
@@ -253,6 +254,11 @@ impl Legs {
     pub fn peer(&self, handle: usize) -> Option<(Name, bool)> {
         let leg = self.legs.get(&handle)?;
         Some((leg.peer()?, leg.towards.is_some()))
+    }
+
+    /// Has this edge opened it, or the other one? None: nothing is heard there now.
+    pub fn is_ours(&self, handle: usize) -> Option<bool> {
+        self.legs.get(&handle).filter(|leg| leg.is_open).map(|leg| leg.towards.is_some())
     }
 
     // ---- sessions on them ----
@@ -410,7 +416,9 @@ impl Legs {
                     leg.proven = peer;
                     must_close |= !leg.is_open;
                     if leg.is_open {
-                        leg.towards.iter().for_each(|name| drop(self.doubts.remove(name)));
+                        if let Some(name) = leg.towards {
+                            self.doubts.remove(&name);
+                        }
                         self.heard.push(Heard::Open(handle));
                     }
                 }
@@ -499,7 +507,9 @@ impl Legs {
         let unused: Vec<(usize, Option<Name>)> =
             self.legs.iter().filter(|(_, leg)| is_unused(leg)).map(|(handle, leg)| (*handle, leg.towards)).collect();
         for (handle, name) in unused {
-            name.iter().for_each(|name| drop(self.towards.remove(name))); // it has not failed
+            if let Some(name) = name {
+                self.towards.remove(&name); // it has not failed
+            }
             self.close(handle);
         }
         desk.timers.at(desk.now_ms + TICK_MS, Entry { kind: TimerKind::Leg, slot: TICK_SLOT, generation: 0 });

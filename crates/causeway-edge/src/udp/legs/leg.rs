@@ -106,7 +106,7 @@ impl Leg {
                 Ok(Some(_)) => break Err(io::ErrorKind::InvalidData),
                 Ok(None) => break Ok(true),
                 Err(quinn_proto::ReadError::Blocked) => break Ok(false),
-                Err(quinn_proto::ReadError::Reset(_)) => return drop(chunks.finalize()),
+                Err(quinn_proto::ReadError::Reset(_)) => break Err(io::ErrorKind::ConnectionReset),
             }
         };
         let _ = chunks.finalize(); // whoever reads has touched the connection, so that what is to be said leaves
