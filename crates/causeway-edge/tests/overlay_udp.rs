@@ -5,10 +5,15 @@ mod support;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use causeway_wire::datagram::{Kind, MAX_HEAD, Message, head};
+use causeway_wire::overlay::{Answer, Hop, MAX_HOP, Name, Outcome, Path};
+use causeway_wire::{Endpoints, Transport};
 use serde_json::{Value, json};
-use support::network::{Authority, Member, member, network};
+use support::network::{Authority, Member, member, network, network_of};
+use support::quic::{Line, Speaker};
 use support::udp::{LARGEST, address, client, echo, hears_nothing, may_send_icmp, receive, receive_from, socket};
 use support::{application, eventually, free_address, noise};
 
@@ -72,6 +77,8 @@ fn datagrams_arrive_whole_once_and_those_that_fit_a_packet_in_order() {
     let client = client(edge);
     client.send(b"first").unwrap();
     let (_, session) = receive_from(&origin);
+    origin.send_to(b"heard", session).unwrap();
+    assert_eq!(receive(&client), b"heard", "from now on no datagram has a header before it");
     for round in 0..50_u64 {
         let sizes = (0..64_usize).map(|i| [200, 200, 200, 200, 0, 9, 700, 1100][(i + round as usize) % 8]);
         let sent: Vec<Vec<u8>> = sizes.enumerate().map(|(i, size)| noise(round * 64 + i as u64, size)).collect();
@@ -116,7 +123,8 @@ fn each_edge_records_the_session_under_one_trace_and_its_client_is_counted_once(
     let from = address(&client).to_string();
     let opened = members[0].record("opened");
     assert_eq!(opened["origin"], origin.to_string());
-    let records: Vec<Value> = ["idle_timeout", "closed", "closed"].iter().zip(&members).map(|(c, m)| m.record(c)).collect();
+    let records: Vec<Value> =
+        ["idle_timeout", "closed", "closed"].iter().zip(&members).map(|(c, m)| m.record(c)).collect();
     for record in &records {
         assert_eq!((&record["trace"], &record["protocol"]), (&opened["trace"], &json!("udp")));
         assert_eq!(record["trace"].as_str().unwrap().len(), 16);
@@ -141,9 +149,15 @@ fn a_session_is_idle_where_its_client_is_and_nowhere_else() {
     let origin = socket("127.0.0.1");
     serve(&members, edge, &[address(&origin)], &[&["lon", "fra"]], json!({"udp_idle_timeout_ms": 1_500}));
     // The others would not wait so long.
-    let exit = application(1, "udp", edge, &[address(&origin)], json!({
-        "exit": true, "edge_addresses": [], "udp_idle_timeout_ms": 50
-    }));
+    let exit = application(
+        1,
+        "udp",
+        edge,
+        &[address(&origin)],
+        json!({
+            "exit": true, "edge_addresses": [], "udp_idle_timeout_ms": 50
+        }),
+    );
     members[2].apply(&members, &[exit]);
     let client = client(edge);
     client.send(b"a").unwrap();
@@ -327,4 +341,105 @@ fn a_flood_of_packets_that_are_none_harms_nobody() {
     assert_eq!(ask(&held, b"y"), b"y");
     assert_eq!(ask(&client(edge), b"z"), b"z");
     assert_eq!(members[0].report()["overlay"]["links_failed_total"], 0);
+}
+
+fn said(kind: Kind, flow: u64, rest: &[u8]) -> Vec<u8> {
+    let mut front = [0; MAX_HEAD];
+    let len = head(kind, flow, &mut front);
+    [&front[..len], rest].concat()
+}
+
+fn header(application: u128, path: &[&str]) -> Vec<u8> {
+    let names: Vec<Name> = path.iter().map(|name| Name::new(name.as_bytes()).unwrap()).collect();
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let endpoints = Endpoints { source: address("192.0.2.7:40000"), destination: address("198.51.100.1:53") };
+    let hop = Hop { endpoints, application, trace: 7, number: 1, path: Path::new(&names).unwrap() };
+    let mut out = [0; MAX_HOP];
+    let len = hop.encode_for(Transport::Datagram, &mut out);
+    out[..len].to_vec()
+}
+
+#[test]
+fn an_edge_that_leads_in_circles_or_asks_for_what_is_not_there_is_told_so() {
+    let authority = Authority::new();
+    let members = network_of(&authority, &["par", "lon"]);
+    let (par, lon) = (authority.identity("par"), &members[1]);
+    let mut speaker = Speaker::connect(&par, "lon", lon.at).unwrap();
+    let cases: [(&[&str], Outcome); 3] =
+        [(&["lon"], Outcome::PathBroken), (&["fra"], Outcome::PathBroken), (&[], Outcome::Unknown)];
+    for (flow, (path, outcome)) in cases.into_iter().enumerate() {
+        let flow = flow as u64 + 1;
+        let heard = speaker.ask(&said(Kind::Open, flow, &[&header(1, path)[..], b"x"].concat())).unwrap();
+        let Ok((answered, Message::Answer(answer))) = Message::parse(&heard) else { panic!("{heard:?}") };
+        assert_eq!((answered, answer.outcome), (flow, outcome), "by {path:?}");
+    }
+    let heard = speaker.ask(&said(Kind::Payload, 9, b"x")).unwrap();
+    let over = Answer { outcome: Outcome::Failed, origin: None };
+    assert_eq!(Message::parse(&heard), Ok((9, Message::Answer(over))), "a session that is not there");
+}
+
+#[test]
+fn an_edge_that_says_what_no_edge_says_loses_its_connection() {
+    let authority = Authority::new();
+    let members = network_of(&authority, &["par", "lon"]);
+    let (par, lon) = (authority.identity("par"), &members[1]);
+    let words = [
+        Vec::new(),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        said(Kind::Answer, 1, &[0, 0]), // of a session that this edge has not opened
+        said(Kind::Open, 1, b"no header"),
+        said(Kind::End, 1, b"and more"),
+    ];
+    for (number, words) in words.into_iter().enumerate() {
+        let mut speaker = Speaker::connect(&par, "lon", lon.at).unwrap();
+        assert_eq!(speaker.ask(&words), None, "{words:?}");
+        eventually("it is counted", || (lon.counted("peers_refused_total") == number as u64 + 1).then_some(()));
+    }
+    let eve = Speaker::connect(&authority.identity("eve"), "lon", lon.at);
+    let heard = eve.and_then(|mut eve| eve.ask(&said(Kind::Open, 1, &header(1, &[]))));
+    assert_eq!(heard, None, "of the network, and no edge of it");
+    eventually("it is counted", || (lon.counted("peers_refused_total") == 6).then_some(()));
+}
+
+#[test]
+fn sessions_go_round_an_edge_that_is_cut_off_without_a_word() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), echo("127.0.0.1"));
+    serve(&members, edge, &[origin], &[&["fra"], &[]], json!({}));
+    let line = Line::to(members[1].at, free_address("127.0.0.1"));
+    let app = application(1, "udp", edge, &[origin], json!({"paths": [["fra"], []]}));
+    members[0].apply_among(&[("fra", line.at)], &[app]);
+    let held = client(edge);
+    eventually("it goes there", || {
+        assert_eq!(ask(&client(edge), b"x"), b"x");
+        (relayed(&members)[1] > 0).then_some(())
+    });
+    assert_eq!(ask(&held, b"held"), b"held");
+    line.is_cut.store(true, Ordering::Relaxed);
+    let before = relayed(&members)[1];
+    assert_eq!(ask(&held, b"held"), b"held", "begun anew by the other way");
+    assert_eq!(ask(&client(edge), b"x"), b"x");
+    assert_eq!(relayed(&members)[1], before);
+}
+
+#[test]
+fn on_a_line_that_loses_packets_sessions_begin_and_end_and_datagrams_are_lost_as_they_are_without_it() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), echo("127.0.0.1"));
+    serve(&members, edge, &[origin], &[&["fra"]], json!({}));
+    let line = Line::to(members[1].at, free_address("127.0.0.1"));
+    line.loses_one_in.store(5, Ordering::Relaxed);
+    let app = application(1, "udp", edge, &[origin], json!({"paths": [["fra"]], "udp_idle_timeout_ms": 300}));
+    members[0].apply_among(&[("fra", line.at)], &[app]);
+    let clients: Vec<UdpSocket> = (0..30).map(|_| client(edge)).collect();
+    for client in &clients {
+        assert_eq!(ask(client, b"small"), b"small");
+    }
+    let large = noise(1, 30_000);
+    assert!(ask(&clients[0], &large) == large);
+    eventually("all of them end, at both edges", || {
+        let open = |report: &Value| report["connections_open"].as_u64().unwrap();
+        let (par, fra) = (members[0].report(), members[1].report());
+        (open(&par["totals"]) + open(&fra["overlay"]["relayed"]) == 0).then_some(())
+    });
 }

@@ -8,8 +8,7 @@ use causeway_wire::overlay::{Answer, Hop, HopError, MAX_ANSWER, MAX_HOP, Name, O
 use causeway_wire::{Endpoints, Transport};
 use proptest::prelude::*;
 
-const FLOWS: [u64; 9] =
-    [0, 1, 15, 16, 4_095, 4_096, (1 << 28) - 1, 1 << 28, MOST_FLOWS - 1]; // where the number gets longer
+const FLOWS: [u64; 9] = [0, 1, 15, 16, 4_095, 4_096, (1 << 28) - 1, 1 << 28, MOST_FLOWS - 1]; // where the number gets longer
 
 fn hop() -> Hop {
     let address = |text: &str| text.parse::<SocketAddr>().unwrap();

@@ -69,7 +69,9 @@ impl UdpPlane {
     }
 
     fn moves(&self, session: &Session) -> bool {
-        session.state == State::Open && session.socket.is_some() && self.ports.get(session.port).is_some_and(|port| !port.is_draining)
+        session.state == State::Open
+            && session.socket.is_some()
+            && self.ports.get(session.port).is_some_and(|port| !port.is_draining)
     }
 
     /// Must a notice or a timer wait, because its session may be somebody else's soon?
