@@ -12,7 +12,7 @@ use causeway_wire::datagram::{Kind, MAX_HEAD, Message, head};
 use causeway_wire::overlay::{Answer, Hop, MAX_HOP, Name, Outcome, Path};
 use causeway_wire::{Endpoints, Transport};
 use serde_json::{Value, json};
-use support::network::{Authority, Member, member, network, network_of};
+use support::network::{Authority, Member, member, network, network_of, network_with};
 use support::quic::{Line, Speaker};
 use support::udp::{LARGEST, address, client, echo, hears_nothing, may_send_icmp, receive, receive_from, socket};
 use support::{application, eventually, free_address, noise};
@@ -61,6 +61,23 @@ fn a_session_goes_over_up_to_three_edges_and_back() {
             }
         }
     }
+}
+
+#[test]
+fn sessions_of_many_workers_do_not_mix() {
+    let members = network_with(3, &["par", "lon", "fra"]);
+    let edge = free_address("127.0.0.1");
+    serve(&members, edge, &[echo("127.0.0.1")], &[&["lon", "fra"]], json!({}));
+    let clients: Vec<UdpSocket> = (0..60).map(|_| client(edge)).collect();
+    for round in 0..5_u8 {
+        for (number, client) in clients.iter().enumerate() {
+            client.send(&[number as u8, round]).unwrap();
+        }
+        for (number, client) in clients.iter().enumerate() {
+            assert_eq!(receive(client), [number as u8, round]);
+        }
+    }
+    assert_eq!(relayed(&members), [0, 60, 60]);
 }
 
 fn relayed(members: &[Member]) -> Vec<u64> {

@@ -22,16 +22,20 @@ pub enum Kind {
     Open = 1,
     /// Back: what has become of the session, whenever that changes. Unless it says `Connected`, the session is over.
     Answer = 2,
-    /// The session is over, says the edge that opened it.
+    /// The session is over, says the edge that opened it. Others may follow that are, too.
     End = 3,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     Payload(&'a [u8]),
-    Open { hop: Hop, payload: &'a [u8] },
+    Open {
+        hop: Hop,
+        payload: &'a [u8],
+    },
     Answer(Answer),
-    End,
+    /// All that end, this one the first: for [`ends`].
+    End(&'a [u8]),
 }
 
 /// Write what goes in front of a datagram; answers its length. `flow` is below [`MOST_FLOWS`].
@@ -68,11 +72,28 @@ impl<'a> Message<'a> {
                 Read::Whole { consumed, value } if consumed == rest.len() => Message::Answer(value),
                 _ => return Err(HopError::Datagram),
             },
-            _ if rest.is_empty() => Message::End,
+            _ if numbers(bytes).all(|number| number.is_some_and(|number| number & 3 == 3)) => Message::End(bytes),
             _ => return Err(HopError::Datagram),
         };
         Ok((number >> 2, message))
     }
+}
+
+/// The sessions that end with a [`Message::End`].
+pub fn ends(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    numbers(bytes).map_while(|number| number.map(|number| number >> 2))
+}
+
+/// One after the other, until there is none, or what is none.
+fn numbers(mut bytes: &[u8]) -> impl Iterator<Item = Option<u64>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let read = number(bytes);
+        bytes = read.map_or(&[], |(_, rest)| rest);
+        Some(read.map(|(number, _)| number))
+    })
 }
 
 /// In as few bytes as it needs.

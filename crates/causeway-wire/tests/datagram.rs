@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use causeway_wire::datagram::{Kind, MAX_HEAD, MOST_FLOWS, Message, head};
+use causeway_wire::datagram::{Kind, MAX_HEAD, MOST_FLOWS, Message, ends, head};
 use causeway_wire::overlay::{Answer, Hop, HopError, MAX_ANSWER, MAX_HOP, Name, Outcome, Path};
 use causeway_wire::{Endpoints, Transport};
 use proptest::prelude::*;
@@ -53,7 +53,18 @@ fn each_kind_is_read_as_it_was_written_for_every_size_of_number() {
             let bytes = written(Kind::Answer, flow, &answer(value));
             assert_eq!(Message::parse(&bytes), Ok((flow, Message::Answer(value))));
         }
-        assert_eq!(Message::parse(&written(Kind::End, flow, b"")), Ok((flow, Message::End)));
+        let over = written(Kind::End, flow, b"");
+        assert_eq!(Message::parse(&over), Ok((flow, Message::End(&over))));
+    }
+}
+
+#[test]
+fn many_sessions_may_end_at_once() {
+    let all: Vec<u8> = FLOWS.iter().flat_map(|flow| written(Kind::End, *flow, b"")).collect();
+    assert_eq!(Message::parse(&all), Ok((FLOWS[0], Message::End(&all))));
+    assert_eq!(ends(&all).collect::<Vec<_>>(), FLOWS);
+    for broken in [&b"x"[..], &[0xC0], &written(Kind::Payload, 1, b"")] {
+        assert_eq!(Message::parse(&[&all[..], broken].concat()), Err(HopError::Datagram));
     }
 }
 

@@ -32,6 +32,10 @@ const AGAIN_MS: u64 = 1_000;
 /// Of one worker, opened by others or by it.
 const MOST_LEGS: usize = 4_096;
 
+/// What an edge says that closes a connection: it is not refused.
+const LEAVES: u32 = 1;
+const NO_REASON: u32 = 0;
+
 /// Where the port of the overlay is among the sockets; the others are of connections that this edge opens.
 const LISTENING: usize = 0;
 
@@ -143,8 +147,9 @@ impl Legs {
     /// Say to all others that this is the end, and give the port away.
     pub fn leave(&mut self, desk: &mut Desk) {
         let all: Vec<usize> = self.legs.keys().copied().collect();
-        all.into_iter().for_each(|handle| self.close(handle));
+        all.into_iter().for_each(|handle| self.close_with(handle, LEAVES));
         self.flush(desk);
+        self.overlay = None;
         self.is_closed_to_others = true;
         self.free_port(desk);
     }
@@ -214,8 +219,12 @@ impl Legs {
 
     /// Close it, and tell the other edge.
     pub fn close(&mut self, handle: usize) {
+        self.close_with(handle, NO_REASON);
+    }
+
+    fn close_with(&mut self, handle: usize, reason: u32) {
         let Some(leg) = self.legs.get_mut(&handle) else { return };
-        leg.connection.close(Instant::now(), 0u32.into(), Bytes::new());
+        leg.connection.close(Instant::now(), reason.into(), Bytes::new());
         self.heard.push(Heard::Lost(handle));
         self.touch(handle);
     }
@@ -226,15 +235,22 @@ impl Legs {
         self.close(handle);
     }
 
-    /// A connection is gone: the sessions that were on it, and where it led.
+    /// Has the other edge closed it because it goes, so that another process is it now, or soon nobody?
+    pub fn has_left(&self, handle: usize) -> bool {
+        self.legs.get(&handle).is_some_and(|leg| leg.has_left)
+    }
+
+    /// A connection is gone: the sessions that were on it.
     pub fn lose(&mut self, handle: usize, now_ms: u64) -> Vec<usize> {
         let Some(leg) = self.legs.get_mut(&handle) else { return Vec::new() };
-        let (was_open, towards) = (std::mem::replace(&mut leg.is_open, false), leg.towards);
+        let (was_open, has_left, towards) = (std::mem::replace(&mut leg.is_open, false), leg.has_left, leg.towards);
         let sessions = std::mem::take(&mut leg.flows).into_values().collect();
         match towards.filter(|name| self.towards.get(name) == Some(&handle)) {
             Some(name) => {
                 self.towards.remove(&name);
-                self.fail(now_ms, name);
+                if !has_left {
+                    self.fail(now_ms, name);
+                }
             }
             None if !was_open && towards.is_none() => {
                 self.overlay.iter().for_each(|overlay| Tally::count(&overlay.lasting.tally.refused));
@@ -301,7 +317,6 @@ impl Legs {
         self.forget((handle, flow));
         if let Some(leg) = self.legs.get_mut(&handle).filter(|leg| leg.is_open) {
             leg.unsent_ends.push(flow);
-            leg.send_ends();
             self.touch(handle);
         }
     }

@@ -11,6 +11,9 @@ use quinn_proto::{Connection, ConnectionHandle, Dir, Endpoint, StreamEvent, Stre
 /// The largest datagram there is, with all that goes in front of it.
 const MOST_MESSAGE: usize = 65_535 + MAX_HEAD + MAX_HOP;
 
+/// That are told of in one message.
+const MOST_ENDS: usize = 8_000;
+
 pub struct Leg {
     pub connection: Connection,
     /// The socket that it goes over.
@@ -20,6 +23,7 @@ pub struct Leg {
     /// Who the other end has proven to be.
     pub proven: Option<Name>,
     pub is_open: bool,
+    pub has_left: bool,
     /// Sessions by their numbers here.
     pub flows: HashMap<u64, usize>,
     pub next_flow: u64,
@@ -40,6 +44,7 @@ impl Leg {
             towards,
             proven: None,
             is_open: false,
+            has_left: false,
             flows: HashMap::new(),
             next_flow: 0,
             used_ms: now_ms,
@@ -69,15 +74,21 @@ impl Leg {
         }
     }
 
-    /// By streams, since nobody says it again.
+    /// By a stream, since nobody says it again; many together, so that they wait for none for long.
     pub fn send_ends(&mut self) {
-        while let Some(flow) = self.unsent_ends.last() {
-            let mut out = [0; MAX_HEAD];
-            let len = head(Kind::End, *flow, &mut out);
-            if !self.send_alone(Bytes::copy_from_slice(&out[..len])) {
+        while !self.unsent_ends.is_empty() {
+            let some = &self.unsent_ends[self.unsent_ends.len().saturating_sub(MOST_ENDS)..];
+            let mut message = Vec::with_capacity(some.len() * MAX_HEAD);
+            for flow in some {
+                let mut out = [0; MAX_HEAD];
+                let len = head(Kind::End, *flow, &mut out);
+                message.extend_from_slice(&out[..len]);
+            }
+            let left = self.unsent_ends.len() - some.len();
+            if !self.send_alone(message.into()) {
                 return;
             }
-            self.unsent_ends.pop();
+            self.unsent_ends.truncate(left);
         }
     }
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use causeway_wire::overlay::Name;
-use quinn_proto::{DatagramEvent, EcnCodepoint, Event, Incoming};
+use quinn_proto::{ConnectionError, DatagramEvent, EcnCodepoint, Event, Incoming};
 use quinn_udp::RecvMeta;
 
 use super::leg::Leg;
 use super::outlet::Outlet;
-use super::{Heard, LISTENING, Legs, MOST_LEGS};
+use super::{Heard, LEAVES, LISTENING, Legs, MOST_LEGS};
 use crate::overlay::quic;
 use crate::timer::{Entry, Kind as TimerKind};
 use crate::worker::Desk;
@@ -131,7 +131,11 @@ impl Legs {
                         self.heard.push(Heard::Open(handle));
                     }
                 }
-                Event::ConnectionLost { .. } => self.heard.push(Heard::Lost(handle)),
+                Event::ConnectionLost { reason } => {
+                    leg.has_left =
+                        matches!(reason, ConnectionError::ApplicationClosed(said) if said.error_code == LEAVES.into());
+                    self.heard.push(Heard::Lost(handle));
+                }
                 Event::DatagramReceived => {
                     while let Some(bytes) = leg.connection.datagrams().recv() {
                         self.heard.push(Heard::Datagram(handle, bytes));
@@ -160,6 +164,7 @@ impl Legs {
             let (Some(leg), Some(endpoint)) = (self.legs.get_mut(&handle), &mut self.endpoint) else { continue };
             leg.is_touched = false;
             leg.talk_with(endpoint, handle);
+            leg.send_ends();
             let outlet = self.sockets[leg.which].as_ref();
             let together = outlet.map_or(1, Outlet::most_together).min(MOST_TOGETHER);
             loop {

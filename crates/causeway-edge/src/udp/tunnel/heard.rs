@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use causeway_wire::datagram::Message;
+use causeway_wire::datagram::{Message, ends};
 use causeway_wire::overlay::{Answer, Hop, Name, Outcome};
 
 use super::super::batch::{MOST, Pick};
@@ -105,12 +105,15 @@ impl UdpPlane {
     }
 
     fn on_leg_lost(&mut self, desk: &mut Desk, handle: usize) {
+        let has_left = self.legs.has_left(handle);
         let towards = self.legs.peer(handle).filter(|(_, is_ours)| *is_ours).map(|(name, _)| name);
         for slot in self.legs.lose(handle, desk.now_ms) {
             let Some(session) = self.table.get(slot).filter(|session| session.state != State::Closed) else { continue };
             let tunnel = session.tunnel.as_ref();
             if let Some(tunnel) = tunnel.filter(|tunnel| tunnel.onward.is_some_and(|(leg, _)| leg == handle)) {
-                tunnel.judge(desk.now_ms, true);
+                if !has_left {
+                    tunnel.judge(desk.now_ms, true);
+                }
                 counters(&session.active, desk).connect_errors_total.add(1);
             }
             self.close(desk, slot, Cause::PathBroken);
@@ -148,15 +151,22 @@ impl UdpPlane {
                 self.pass_on(desk, run);
                 self.on_answer(desk, slot, place, answer);
             }
-            (Message::End, false, Some(slot)) => {
+            (Message::End(all), false, _) => {
                 self.pass_on(desk, run);
-                self.legs.forget(place);
-                self.table[slot].tunnel.iter_mut().for_each(|tunnel| tunnel.from = None);
-                self.close(desk, slot, Cause::Closed);
+                ends(all).for_each(|flow| self.end(desk, (handle, flow)));
             }
             // What was under way when it ended.
-            (Message::Payload(_) | Message::Answer(_), true, None) | (Message::End, false, None) => {}
+            (Message::Payload(_) | Message::Answer(_), true, None) => {}
             _ => self.legs.refuse(handle),
+        }
+    }
+
+    /// Says the edge that has handed it over; nothing, where it has ended here already.
+    fn end(&mut self, desk: &mut Desk, place: Place) {
+        if let Some(slot) = self.legs.session(place) {
+            self.legs.forget(place);
+            self.table[slot].tunnel.iter_mut().for_each(|tunnel| tunnel.from = None);
+            self.close(desk, slot, Cause::Closed);
         }
     }
 
