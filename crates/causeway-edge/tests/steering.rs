@@ -114,10 +114,7 @@ fn how_far_edges_and_origins_are_is_measured_while_somebody_wants_to_know() {
         is_measured.then_some(told)
     });
     let leg = &told["legs"][0];
-    assert_eq!(
-        (leg["edge"].as_str(), leg["is_down"].as_bool(), leg["late"].as_u64()),
-        (Some("fra"), Some(false), Some(0))
-    );
+    assert_eq!((leg["edge"].as_str(), leg["is_down"].as_bool(), leg["late"].as_u64()), (Some("fra"), Some(false), Some(0)));
     assert!((1..100_000).contains(&leg["rtt_us"].as_u64().unwrap()), "{leg}");
     assert!(told["reach"][0]["rtt_us_total"].as_u64().unwrap() < 100_000, "{told}");
     relayed(&members, edge);

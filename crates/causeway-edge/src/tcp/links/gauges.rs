@@ -127,8 +127,7 @@ impl TcpPlane {
             }
             let fd = fd.as_raw_fd();
             let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
-            let got =
-                tls.flush(fd, &mut link.ready).and_then(|_| tls.read(fd, &mut link.ready, scratch, &mut link.early));
+            let got = tls.flush(fd, &mut link.ready).and_then(|_| tls.read(fd, &mut link.ready, scratch, &mut link.early));
             match (got, Gauge::parse(&link.early)) {
                 (Ok(Got::Bytes), Ok(Read::Whole { consumed, value })) => {
                     link.early.drain(..consumed);
@@ -171,3 +170,4 @@ impl TcpPlane {
         false
     }
 }
+
