@@ -33,7 +33,10 @@ WORKLOADS = {  # arguments of causeway-load, and the port of its origin
     "bulk from the origin, 4 streams": (("bulk", "--streams", "4", "--direction", "down"), SOURCE),
     "datagrams of 200 B, one at a time": (("udp", "--flows", "1", "--in-flight", "1", "--size", "200"), UDP_ECHO),
     "datagrams of 200 B, 8 x 32 under way": (("udp", "--flows", "8", "--in-flight", "32", "--size", "200"), UDP_ECHO),
-    "datagrams of 1,200 B, 8 x 32 under way": (("udp", "--flows", "8", "--in-flight", "32", "--size", "1200"), UDP_ECHO),
+    "datagrams of 1,200 B, 8 x 32 under way": (
+        ("udp", "--flows", "8", "--in-flight", "32", "--size", "1200"),
+        UDP_ECHO,
+    ),
 }
 TO = (ECHO, SINK, SOURCE, UDP_ECHO)
 BULK_GOAL, ADDED_GOAL_US = 0.5, 1000.0
