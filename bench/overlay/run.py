@@ -1,4 +1,4 @@
-"""What it costs to go over other edges: one engine alone, then two and three with TLS or QUIC between them, interleaved.
+"""What it costs to go over other edges: one engine alone, then two and three with TLS or QUIC between, interleaved.
 
 Everything on loopback addresses of this machine, one worker each; ratios are to the engine alone. Prints JSON. With
 --check it fails when a goal is missed. Delays and starts are `tests/netns/test_overlay_wan.py`'s, over an emulated WAN.

@@ -124,7 +124,7 @@ def _check_ports(plane: Plane, application: Application) -> None:
         if application.edge_ports.first <= port <= application.edge_ports.last and any(on_it):
             raise Problem(
                 Code.PORT,
-                f"{application.transport}/{port} on {at} is where edge {peer.name} listens for other edges (--overlay): "
-                "choose another port or edge address",
+                f"{application.transport}/{port} on {at} is where edge {peer.name} listens for other edges "
+                "(--overlay): choose another port or edge address",
                 pointer="/protocol",
             )
