@@ -237,9 +237,7 @@ impl UdpPlane {
         }
         if let Some(from) = tunnel.from {
             let outcome = if cause == Cause::Drained { Outcome::PathBroken } else { overlay::outcome(cause) };
-            // What this edge has tried is told; an edge on the way knows only what it was told.
-            let origin = session.origin.filter(|_| tunnel.rest.is_empty() || tunnel.onward.is_none());
-            say(&mut self.legs, from, Answer { outcome, origin });
+            say(&mut self.legs, from, Answer { outcome, origin: session.origin });
             self.legs.forget(from);
         }
     }
