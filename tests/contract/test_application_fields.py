@@ -49,6 +49,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"proxy_protocol": "simple"},
     ),
     ({"tls": "OFF", "traffic_type": "Direct", "argo_smart_routing": False}, {"tls": "off", "traffic_type": "direct"}),
+    ({"argo_smart_routing": True}, {"argo_smart_routing": True}),
     ({"edge_ips": {"type": "dynamic"}}, {"edge_ips": {"type": "dynamic", "connectivity": "all"}}),
     (
         {"edge_ips": {"connectivity": "ipv6"}},

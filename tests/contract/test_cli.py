@@ -248,7 +248,7 @@ REFUSALS = [  # options                                                         
     (["--origin", "tcp://::1:80"], "11002"),
     (["--origin", "10.0.0.1", "--dns", "a.elsewhere.org"], "16001"),
     (["--origin", "10.0.0.1", "--tls", "strict"], "19001"),
-    (["--origin", "10.0.0.1", "--smart-routing"], "19001"),
+    (["--origin", "10.0.0.1", "--smart-routing", "--carrier", "kernel"], "19002"),
     (["--origin", "10.0.0.1", "--origin-dns", "a.example.org", "--origin-port", "80"], "11000"),
     (["--origin", "10.0.0.1", "--on-delete", "explode"], "19002"),
     (["--origin", "10.0.0.1", "--edge-ip", "192.0.2.77"], "11019"),

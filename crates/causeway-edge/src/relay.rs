@@ -167,6 +167,11 @@ impl Half {
         bytes
     }
 
+    /// Its target is another one from now on, which has heard nothing.
+    pub fn begin_again(&mut self) {
+        self.has_sent_end = false;
+    }
+
     pub fn holds_bytes(&self) -> bool {
         !self.held.is_empty() || self.in_pipe > 0
     }

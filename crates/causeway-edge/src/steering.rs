@@ -157,6 +157,14 @@ impl Steering {
         }
     }
 
+    /// A flow has found that nothing reaches it: no other has to find out, until it answers a question.
+    pub fn doubt(&self, name: Name) {
+        let is_news = self.legs().get_mut(&name).is_some_and(|leg| !std::mem::replace(&mut leg.is_down, true));
+        if is_news {
+            self.tell_down();
+        }
+    }
+
     /// How long its answers take, in microseconds.
     pub fn rtt_us(&self, name: &Name) -> Option<f32> {
         self.legs().get(name).filter(|leg| leg.answers > 0).map(|leg| leg.rtt_us)
@@ -328,7 +336,12 @@ mod tests {
         assert!(steering.is_down(&name));
         steering.answered(name, 28_000.0, 20);
         assert!(!steering.is_down(&name));
+        steering.doubt(name);
+        assert!(steering.is_down(&name));
+        steering.answered(name, 21_000.0, 20);
+        steering.doubt(Name::new(b"nobody").unwrap()); // is not asked, so it would be down for ever
+        assert!(!steering.is_down(&name) && !steering.is_down(&Name::new(b"nobody").unwrap()));
         let leg = &steering.report(30).legs[0];
-        assert_eq!((leg.rtt_us, leg.least_us, leg.last_us, leg.late, leg.age_ms), (21_000, 20_000, 28_000, 1, 10));
+        assert_eq!((leg.rtt_us, leg.least_us, leg.last_us, leg.late, leg.age_ms), (21_000, 20_000, 21_000, 1, 10));
     }
 }

@@ -34,6 +34,11 @@ impl Ways {
         &self.paths
     }
 
+    /// Has control said them, and may it say others?
+    pub fn are_steered(&self) -> bool {
+        self.ends_ms.load(Ordering::Relaxed) != u64::MAX
+    }
+
     pub fn holds(&self, now_ms: u64) -> bool {
         now_ms < self.ends_ms.load(Ordering::Relaxed)
     }
@@ -51,9 +56,8 @@ impl Ways {
         flow: u64,
         is_down: impl Fn(&Path) -> bool,
     ) -> Option<(usize, Path)> {
-        let leads = |at: &usize| {
-            self.shunned_until_ms[*at].load(Ordering::Relaxed) <= now_ms && !is_down(&self.paths[*at])
-        };
+        let leads =
+            |at: &usize| self.shunned_until_ms[*at].load(Ordering::Relaxed) <= now_ms && !is_down(&self.paths[*at]);
         let untried = || (0..self.paths.len()).filter(|at| *tried & (1 << at) == 0);
         let is_control = *tried == 0 && self.direct_one_in > 0 && flow.is_multiple_of(self.direct_one_in);
         let control = || untried().find(|at| self.paths[*at].is_empty() && leads(at));

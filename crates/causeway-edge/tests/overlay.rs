@@ -272,6 +272,15 @@ fn an_application_that_the_last_edge_does_not_know_ends_with_a_reason_at_each_ed
     members.iter().for_each(|member| drop(member.record("path_unknown")));
 }
 
+#[test]
+fn nobody_has_heard_a_flow_of_an_application_that_the_last_edge_does_not_know_so_it_takes_the_next_path() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    let app = application(1, "tcp", edge, &[origin], json!({"paths": [["fra"], []]}));
+    members[0].apply(&members, &[app]);
+    assert_eq!(exchange(&mut connect(edge), b"first words"), b"first words");
+}
+
 /// An edge of the network that says what ours never do.
 fn say_as(identity: &Value, to: &Member, words: &[u8]) -> Vec<u8> {
     let pem = |field: &str| identity[field].as_str().unwrap().as_bytes().to_vec();

@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -87,6 +87,58 @@ fn an_origin_that_cannot_be_reached_from_here_is_reached_over_another_edge() {
     assert_eq!(relayed(&members, edge), [0, 1], "direct is first, and leads nowhere");
 }
 
+/// It takes one connection and answers no more: a SYN is lost there.
+fn silent() -> (SocketAddr, impl Drop) {
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    silent.listen(0).unwrap();
+    let address = silent.local_addr().unwrap().as_socket().unwrap();
+    struct Held(#[allow(dead_code)] socket2::Socket, #[allow(dead_code)] TcpStream);
+    impl Drop for Held {
+        fn drop(&mut self) {}
+    }
+    let full = connect(address);
+    (address, Held(silent, full))
+}
+
+#[test]
+fn a_flow_whose_origin_is_not_reached_from_there_says_all_again_on_the_next_path() {
+    let members = network(&["par", "lon", "fra"]);
+    let (edge, origin, (silent, _held)) = (free_address("127.0.0.1"), origin("127.0.0.1", echo), silent());
+    serve(&members, edge, origin);
+    let there = json!({"steered": true, "exit": true, "edge_addresses": [], "connect_timeout_ms": 300});
+    members[1].apply(&members, &[application(APPLICATION as u64, "tcp", edge, &[silent], there)]);
+    for (says, then) in [(&b"all of it"[..], &b""[..]), (b"some", b" and the rest"), (&[7; 9000], b"")] {
+        steer(&members[0], &plan(&json!([["lon"], ["fra"], []]), 60_000)); // lon is no longer avoided
+        steer(&members[0], &plan(&json!([["lon"], ["fra"]]), 60_000));
+        let mut client = connect(edge);
+        client.write_all(says).unwrap();
+        client.write_all(then).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, [says, then].concat());
+    }
+    let record = members[0].record("closed");
+    assert_eq!(record["origin"], json!(origin.to_string()), "{record}");
+}
+
+#[test]
+fn a_flow_whose_origin_is_not_reached_over_another_edge_goes_direct_with_all_that_it_has_said() {
+    let members = network(&["par", "lon"]);
+    let (edge, origin, (silent, _held)) = (free_address("127.0.0.1"), origin("127.0.0.1", echo), silent());
+    serve(&members, edge, origin);
+    let there = json!({"steered": true, "exit": true, "edge_addresses": [], "connect_timeout_ms": 300});
+    members[1].apply(&members, &[application(APPLICATION as u64, "tcp", edge, &[silent], there)]);
+    steer(&members[0], &plan(&json!([["lon"], []]), 60_000));
+    let mut client = connect(edge);
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(relayed(&members, edge), [0, 1], "lon is avoided for a while");
+    assert!(began.elapsed() < Duration::from_millis(300));
+}
+
 #[test]
 fn a_share_of_flows_goes_direct_whatever_is_best() {
     let members = network(&["par", "fra"]);
@@ -96,7 +148,7 @@ fn a_share_of_flows_goes_direct_whatever_is_best() {
     said["direct_one_in"] = json!(4);
     steer(&members[0], &said);
     let before = relayed(&members, edge)[1];
-    let after = (0..8).map(|_| relayed(&members, edge)[1]).last().unwrap();
+    let after = (0..8).fold(0, |_, _| relayed(&members, edge)[1]);
     assert_eq!(after - before, 6, "of 8");
 }
 
@@ -114,7 +166,10 @@ fn how_far_edges_and_origins_are_is_measured_while_somebody_wants_to_know() {
         is_measured.then_some(told)
     });
     let leg = &told["legs"][0];
-    assert_eq!((leg["edge"].as_str(), leg["is_down"].as_bool(), leg["late"].as_u64()), (Some("fra"), Some(false), Some(0)));
+    assert_eq!(
+        (leg["edge"].as_str(), leg["is_down"].as_bool(), leg["late"].as_u64()),
+        (Some("fra"), Some(false), Some(0))
+    );
     assert!((1..100_000).contains(&leg["rtt_us"].as_u64().unwrap()), "{leg}");
     assert!(told["reach"][0]["rtt_us_total"].as_u64().unwrap() < 100_000, "{told}");
     relayed(&members, edge);

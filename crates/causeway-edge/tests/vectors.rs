@@ -49,7 +49,7 @@ fn every_prefix_of_a_snapshot_is_refused_whole_and_nothing_may_follow_one() {
 }
 
 /// Younger than snapshots that engines have kept on disk, which must start.
-const LATER_FIELDS: [&str; 14] = [
+const LATER_FIELDS: [&str; 15] = [
     "source_addresses",
     "carrier",
     "transparent",
@@ -63,6 +63,7 @@ const LATER_FIELDS: [&str; 14] = [
     "overlay",
     "paths",
     "exit",
+    "steered",
     "drained",
 ];
 

@@ -110,7 +110,11 @@ APPLICATION: dict[str, Any] = {
                 "ips": {"type": "array", "items": {"type": "string"}},
             },
         },
-        "argo_smart_routing": {"type": "boolean", "default": False, "description": "true is not built yet"},
+        "argo_smart_routing": {
+            "type": "boolean",
+            "default": False,
+            "description": "true: control chooses over which edges new flows go; for tcp alone",
+        },
         "virtual_network_id": {"type": "string", "description": "not built yet"},
         "origin_worker_id": {"type": "string", "description": "not built"},
         "x_causeway": {

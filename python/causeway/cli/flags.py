@@ -162,7 +162,9 @@ class ApplicationFlags:
     ] = None
     argo_smart_routing: Annotated[
         bool | None,
-        option("--smart-routing/--no-smart-routing", panel="Edge", text="Take the best path between edges."),
+        option(
+            "--smart-routing/--no-smart-routing", panel="Edge", text="Let control choose over which edges flows go."
+        ),
     ] = None
     virtual_network_id: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""Smart routing at work: readings of all edges every two seconds, and each edge told which ways its flows take.
+"""Smart routing at work: readings of all edges each second, and each edge told which ways its flows take.
 
 What is decided, and by which numbers, is `routing`'s. Routes hold for a time: edges that hear nothing more from control
 go back to direct paths, and meanwhile they leave what fails by themselves.
@@ -30,7 +30,7 @@ _BUSY_S = 60.0  # an application without new flows for so long has its origins l
 _AGAIN_S = HOLD_S / 4  # the same routes are said again, so that they hold on
 _HEARS_S = 5.0  # after that an edge that does not have what it was told was started anew
 _AT_ONCE = 16
-SLICE_S = 2.0
+SLICE_S = 1.0
 
 
 @dataclass(slots=True)

@@ -19,8 +19,6 @@ from causeway.routing.router import Router
 RELAY_COST_MS = 1.0  # an edge more: 0.04 ms measured, the rest is room for one that has much to do
 MOST_PATHS = 4  # told to an edge, direct among them
 _LEAST_MS = 0.1
-_REPORT_SLICES = 1
-_SAME_MS, _SAME_SHARE = 0.0, 0.0  # a reading that differs by less is the one before: noise is no news
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +67,11 @@ class Network:
         self._edges: tuple[str, ...] = ()
         self._applications: tuple[str, ...] = ()
         self._router: Router | None = None
-        self._slices = 0
-        self._before: Matrix = np.zeros((0, 0), dtype=np.float32)  # the last readings, NaN where there were none
+        self._was_known: Mask = np.zeros((0, 0), dtype=np.bool_)  # in the slice before
         self._routes: dict[tuple[str, str], Route] = {}
 
     def step(self, edges: Sequence[EdgeSeen], applications: Sequence[str], at_s: float) -> list[Route]:
-        """Take one slice, some seconds after the one before, and answer what holds from now on."""
+        """Take one slice, a second or so after the one before, and answer what holds from now on."""
         names = tuple(edge.name for edge in edges)
         self._know(names, tuple(applications), tuple(edge.relays for edge in edges))
         router = self._router
@@ -82,14 +79,12 @@ class Network:
             self._routes = {}
             return []
         reading = self._reading(edges)
-        self._slices += 1
-        usable = np.where(np.isnan(reading), np.float32(np.inf), reading)
-        router.observe(usable, is_report=self._slices % _REPORT_SLICES == 0)
         known = ~np.isnan(reading)
+        router.observe(np.where(known, reading, np.float32(np.inf)), is_report=True)
         router.decide(_price_ms(router), at_s)
-        router.take_best(known & np.isnan(self._before))
+        router.take_best(known & ~self._was_known)
         router.stay_direct(~known)
-        self._before = reading
+        self._was_known = known
         return self._rank(router, known, at_s)
 
     def _know(self, edges: tuple[str, ...], applications: tuple[str, ...], relays: tuple[bool, ...]) -> None:
@@ -103,10 +98,10 @@ class Network:
             self._router = None
         elif self._router is None:
             self._router = Router(len(nodes), may_relay, self._relay_cost_ms)
-            self._before = np.full((len(nodes), len(nodes)), np.nan, dtype=np.float32)
+            self._was_known = np.zeros((len(nodes), len(nodes)), dtype=np.bool_)
         elif not is_same or not np.array_equal(self._router.relays, may_relay):
             self._router = self._router.of_nodes(kept, may_relay)
-            self._before = of_nodes(self._before, kept, np.nan)
+            self._was_known = of_nodes(self._was_known, kept, False)
         self._edges, self._applications = edges, applications
 
     def _reading(self, edges: Sequence[EdgeSeen]) -> Matrix:
@@ -120,11 +115,8 @@ class Network:
                 for name, ms in of.items():
                     if name in into and name != edge.name:
                         reading[source, into[name]] = max(ms, _LEAST_MS)
-        reading = np.where(np.isnan(reading), reading.T, reading)
-        with np.errstate(invalid="ignore"):
-            is_same = np.abs(reading - self._before) < np.maximum(_SAME_MS, _SAME_SHARE * self._before)
-        steady: Matrix = np.where(is_same & np.isfinite(self._before), self._before, reading)
-        return steady
+        either: Matrix = np.where(np.isnan(reading), reading.T, reading)
+        return either
 
     def _rank(self, router: Router, known: Mask, at_s: float) -> list[Route]:
         seen, choice, found = router.outlook(), router.choice(), {}

@@ -39,6 +39,7 @@ COMMANDS = [
     *(f"apps {verb}" for verb in ("create", "list", "show", "update", "delete")),
     *(f"zones {verb}" for verb in ("create", "list", "delete")),
     *(f"lab {verb}" for verb in ("up", "down", "fail", "heal", "link", "shell", "status")),
+    "routes explain",
     "routes replay",
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
     *(f"firewall {verb}" for verb in ("list", "add", "remove", "import")),

@@ -45,6 +45,15 @@ def test_a_world_says_what_it_says() -> None:
     assert by_distance[1].there == by_distance[1].back == Shape(delay_ms=pytest.approx(2.74, abs=0.05), jitter_ms=0.5)
 
 
+def test_pops_are_by_themselves_or_a_network_in_which_all_but_control_join() -> None:
+    assert read_world(RIGHT, "x").edges() == []
+    more = '[nodes.fra]\nkind = "pop"\n[nodes.iad]\nkind = "pop"\nprograms = ["cat"]\n'
+    world = read_world(RIGHT + more + '[network]\ncontrol = "ams"\nflags = ["--dns", "x"]', "x")
+    assert world.network is not None
+    assert (world.network.control, world.network.flags) == ("ams", ("--dns", "x"))
+    assert [node.name for node in world.edges()] == ["fra"]
+
+
 def test_without_a_mesh_only_links_that_are_listed_exist() -> None:
     assert len(read_world("mesh = false\n" + RIGHT, "x").links) == 1
 
@@ -96,6 +105,9 @@ WRONG = [  # world.toml, what is told
     (change("rate_mbit = 10", "mtu = 100"), "links[0].back: mtu is 100: 0 (none) or 576 to 65535"),
     (change("loss = 0.01", "delay_ms = nan"), "links[0]: it has both"),
     (change("loss = 0.01", "loss = nan"), "links[0]: loss is nan: 0 to 1"),
+    (RIGHT + '[network]\ncontrol = "game"', "network.control: 'game' is no PoP without programs of its own"),
+    (RIGHT + '[network]\ncontrol = "ams"\nport = 1', "network: object contains unknown field `port`"),
+    (RIGHT + f'[network]\ncontrol = "ams"\nflags = {["--x"] * 33}', "network.flags: there are 33: 32 at most"),
     ("".join(f'[nodes.n{n}]\nkind = "client"\n' for n in range(512)), "nodes: there are 512: 1 to 511"),
 ]
 

@@ -40,6 +40,12 @@ def test_the_snapshot_of_an_edge_has_its_own_ways(paths: Paths, name: str, told:
     assert json.loads(on_paths(b'{"id":"1"}', paths, name)) == {"id": "1", **told}
 
 
+def test_where_control_chooses_the_snapshot_says_that_ways_are_told_apart() -> None:
+    assert json.loads(on_paths(b'{"id":"1"}', (), "par-1", is_steered=True)) == {"id": "1", "steered": True}
+    steered = on_paths(b'{"id":"1"}', (), "par-1", is_last=True, is_steered=True)
+    assert json.loads(steered) == {"id": "1", "exit": True, "steered": True}
+
+
 def test_an_edge_is_told_of_the_others_and_not_of_itself() -> None:
     peers = (Peer("fra-1", "203.0.113.7:4280"), Peer("ams-1", "[2001:db8::9]:4280"), Peer("lon", "192.0.2.1:1", True))
     assert json.loads(encode_overlay("fra-1", "203.0.113.7:4280", peers)) == {

@@ -29,7 +29,7 @@ def encoded(case: dict[str, Any]) -> bytes:
             document, application_id=f"{number + 1:032x}", zone_id="f" * 32, created_on=WHEN, now=WHEN
         )
         piece = encode_application(made, made.edge_addresses(available))
-        pieces.append(on_paths(piece, made.extension.paths, case.get("name", "")))
+        pieces.append(on_paths(piece, made.extension.paths, case.get("name", ""), is_steered=made.is_smart))
     told = case["settings"]
     settings = Settings(
         origin_deny=tuple(parse_network(text) for text in told["origin_deny"]),

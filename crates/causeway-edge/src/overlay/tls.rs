@@ -1,6 +1,6 @@
 //! TLS over a socket that does not block: ciphertext in, plaintext out, and back.
 //!
-//! Plaintext is never kept here; what was enciphered and the socket did not take is.
+//! Plaintext is kept here only where somebody asks for it; what was enciphered and the socket did not take is.
 
 use std::io::{self, BufRead, IoSlice, Write};
 use std::os::fd::RawFd;
@@ -12,6 +12,9 @@ use rustls::{ClientConnection, Connection, ServerConnection};
 use super::identity::{Identity, name_in};
 use crate::relay::Readiness;
 use crate::sys;
+
+/// More is not kept.
+const MOST_KEPT: usize = 16 << 10;
 
 /// What a read has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Got {
 #[derive(Debug)]
 pub struct Tls {
     connection: Box<Connection>,
+    /// All that was written, as long as it may have to be said to another edge instead.
+    kept: Option<Vec<u8>>,
     has_heard_end: bool,
     has_told_end: bool,
 }
@@ -44,7 +49,7 @@ impl Tls {
 
     fn of(mut connection: Connection) -> Tls {
         connection.set_buffer_limit(None); // we only write to what is flushed
-        Tls { connection: Box::new(connection), has_heard_end: false, has_told_end: false }
+        Tls { connection: Box::new(connection), kept: None, has_heard_end: false, has_told_end: false }
     }
 
     /// Who the other side has proven to be.
@@ -113,7 +118,23 @@ impl Tls {
 
     /// Encipher; leaves with the next flush.
     pub fn write(&mut self, bytes: &[u8]) {
+        if let Some(kept) = &mut self.kept {
+            match kept.len() + bytes.len() <= MOST_KEPT {
+                true => kept.extend_from_slice(bytes),
+                false => self.kept = None,
+            }
+        }
         let _ = self.connection.writer().write_all(bytes); // into memory, without a limit
+    }
+
+    /// Keep what is written from now on, unless it becomes too much.
+    pub fn keep(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// All that was written since, and nothing is kept any more.
+    pub fn take_kept(&mut self) -> Option<Vec<u8>> {
+        self.kept.take()
     }
 
     /// There is no more to come; leaves with the next flush.

@@ -117,7 +117,7 @@ mod tests {
             paths(r#"[["fra-1", "fra-1"]]"#),
             paths(r#"[["a", "b", "c", "d"]]"#),
             paths(r#"[["-"]]"#),
-            paths(&format!("[{}]", vec!["[]"; 9].join(","))),
+            paths(&format!("[{}]", ["[]"; 9].join(","))),
             WHOLE.replace("1000", "3600001"),
             WHOLE.replace(r#""reach": ["0"#, r#""reach": ["+"#),
             WHOLE.replace("version", "vision"),

@@ -275,7 +275,7 @@ impl Connection {
                 let half_closed = self.half_closed_ms.saturating_add(self.active.half_close_timeout_ms);
                 let [up, down] = self.blocked_ms.map(|ms| ms.saturating_add(self.active.no_progress_timeout_ms));
                 let paused = self.permit.as_ref().map_or(NEVER, |permit| permit.paused_until_ms);
-                let idle = idle.min(self.tunnel.as_ref().map_or(NEVER, |tunnel| tunnel.answer_due_ms));
+                let idle = idle.min(self.tunnel.as_ref().map_or(NEVER, |tunnel| tunnel.due_ms()));
                 idle.min(half_closed).min(up).min(down).min(if paused == 0 { NEVER } else { paused })
             }
             State::Closed => NEVER,

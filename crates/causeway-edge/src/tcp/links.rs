@@ -36,8 +36,9 @@ const TICK_MS: u64 = 1_000;
 const TICK_SLOT: u32 = u32::MAX;
 /// For so long one is kept ready for an edge that nobody asks for any more.
 const REMEMBERED_MS: u64 = 60_000;
-/// Ready ones are for the flows of so many seconds.
+/// Ready ones are for the flows of so many seconds, and of the time until another one is: two round trips and some.
 const AHEAD_S: f32 = 0.5;
+const HANDSHAKE_ROUND_TRIPS: f32 = 3.0;
 const MOST_READY: usize = 64;
 const MOST_OPENING: usize = 64;
 const USER_TIMEOUT: Option<Duration> = Some(Duration::from_secs(300));
@@ -65,6 +66,8 @@ struct Pool {
     waiting: VecDeque<(usize, u32)>,
     taken: u32,
     taken_per_s: f32,
+    /// To the other edge and back.
+    rtt_s: f32,
     asked_ms: u64,
     again_ms: u64,
     /// The last that was tried, by a flow or without one, has failed, and none has come about since.
@@ -75,7 +78,9 @@ impl Pool {
     fn wanted(&self, is_next: bool, now_ms: u64) -> usize {
         let is_remembered = self.asked_ms > 0 && now_ms < self.asked_ms + REMEMBERED_MS;
         let least = usize::from(is_next || is_remembered);
-        ((self.taken_per_s * AHEAD_S).ceil() as usize).clamp(least, MOST_READY)
+        let ahead_s = AHEAD_S.max(HANDSHAKE_ROUND_TRIPS * self.rtt_s);
+        let per_s = self.taken_per_s.max(self.taken as f32);
+        ((per_s * ahead_s).ceil() as usize).clamp(least, MOST_READY)
     }
 }
 
@@ -332,6 +337,7 @@ impl TcpPlane {
                 link.is_ready = true;
                 let Some(name) = link.towards else { return };
                 let pool = self.links.pools.entry(name).or_default();
+                pool.rtt_s = sys::rtt_ns(fd) as f32 / 1e9;
                 pool.opening = pool.opening.saturating_sub(1);
                 pool.is_doubtful = false;
                 pool.ready.push_back(slot);
@@ -368,6 +374,9 @@ impl TcpPlane {
 
     /// An edge has not answered a flow: those that are ready lead nowhere either, most likely.
     pub(super) fn doubt(&mut self, desk: &Desk, name: Name) {
+        if let Some(overlay) = &self.links.overlay {
+            overlay.lasting.steering.doubt(name);
+        }
         let pool = self.links.pools.entry(name).or_default();
         pool.is_doubtful = true;
         let ready: Vec<usize> = pool.ready.iter().copied().collect();
@@ -380,9 +389,11 @@ impl TcpPlane {
         }
         let slot = slot as usize;
         let link = self.links.links.get(slot).filter(|link| link.generation == generation);
-        let is_late = link.is_some_and(Link::is_shaking_hands);
-        if is_late {
+        let Some(link) = link else { return };
+        if link.is_shaking_hands() {
             self.drop_link(desk, slot);
+        } else if let Some(name) = link.towards.filter(|_| link.is_gauge) {
+            self.see_gauge(desk, slot, name);
         }
     }
 

@@ -26,6 +26,9 @@ use crate::worker::{Desk, Token};
 /// Longer than the last edge waits for its origin, so that its reason is heard.
 const ANSWER_GRACE_MS: u64 = 2_000;
 
+/// An answer that takes so much longer than two round trips to the next edge is late: flows that begin now go elsewhere.
+const LATE_MS: u64 = 1_000;
+
 /// Reads of what comes for a flow that has ended: more than a client says before it hears anything.
 const MOST_DRAINED: usize = 16;
 
@@ -54,7 +57,10 @@ pub struct Tunnel {
     pub is_direct: bool,
     /// Begun to be read, until it is whole.
     answer: Option<Vec<u8>>,
-    pub answer_due_ms: u64,
+    answer_due_ms: u64,
+    late_ms: u64,
+    /// The first of what was said to the next edge is not the client's.
+    header_bytes: usize,
     /// The edge that comes next, and until when a connection to it is waited for.
     next: Option<Name>,
     pub link_due_ms: u64,
@@ -75,6 +81,8 @@ impl Tunnel {
             is_direct: false,
             answer: None,
             answer_due_ms: NEVER,
+            late_ms: NEVER,
+            header_bytes: 0,
             next: None,
             link_due_ms: NEVER,
         }
@@ -86,6 +94,14 @@ impl Tunnel {
 
     pub fn awaits_answer(&self) -> bool {
         self.answer.is_some()
+    }
+
+    pub fn due_ms(&self) -> u64 {
+        self.answer_due_ms.min(self.late_ms)
+    }
+
+    fn is_steered(&self) -> bool {
+        self.ways.as_ref().is_some_and(|ways| ways.are_steered())
     }
 
     /// Has it ways besides the one that it is on?
@@ -202,7 +218,7 @@ impl TcpPlane {
     }
 
     /// An edge has taken it: the header goes first, with what the client has said already.
-    pub(super) fn send_on(&mut self, desk: &mut Desk, slot: usize, (fd, tls, ready): (OwnedFd, Tls, Readiness)) {
+    pub(super) fn send_on(&mut self, desk: &mut Desk, slot: usize, (fd, mut tls, ready): (OwnedFd, Tls, Readiness)) {
         let connection = &mut self.connections[slot];
         let endpoints = connection.endpoints();
         let Some(tunnel) = &mut connection.tunnel else { return };
@@ -219,14 +235,21 @@ impl TcpPlane {
         first.append(&mut connection.early);
         connection.early = Vec::new();
         connection.up.hold(first);
-        tunnel.answer = Some(Vec::new());
+        (tunnel.answer, tunnel.header_bytes) = (Some(Vec::new()), len);
+        let raw = fd.as_raw_fd();
+        let rtt = Duration::from_nanos(sys::rtt_ns(raw));
         if !tunnel.is_handed_over() {
             tunnel.answer_due_ms = desk.now_ms + connection.active.connect_timeout_ms + ANSWER_GRACE_MS;
         }
+        if tunnel.has_others() {
+            tls.keep();
+            if tunnel.is_steered() {
+                tunnel.late_ms = desk.now_ms + LATE_MS + 2 * rtt.as_millis() as u64;
+            }
+        }
         tunnel.origin = Some(tls);
-        let raw = fd.as_raw_fd();
         // The connection was there before: whether the other edge still is shows now.
-        let _ = sys::set_user_timeout(raw, Some(heard_within(Duration::from_nanos(sys::rtt_ns(raw)))));
+        let _ = sys::set_user_timeout(raw, Some(heard_within(rtt)));
         (connection.origin, connection.ready[1]) = (Some(fd), Readiness { watches_writable: true, ..ready });
         (connection.state, connection.since_ms) = (State::Open, desk.now_ms);
         connection.tuning = super::connection::Tuning::Done; // its socket has its options
@@ -281,10 +304,16 @@ impl TcpPlane {
 
     /// Nobody has told in time what became of it. False: somebody has, or need not.
     pub(super) fn ends_unanswered(&mut self, desk: &mut Desk, slot: usize) -> bool {
-        let tunnel = self.connections[slot].tunnel.as_ref();
-        let is_late = tunnel.is_some_and(|tunnel| tunnel.answer_due_ms <= desk.now_ms);
-        if is_late {
+        let Some(tunnel) = &mut self.connections[slot].tunnel else { return false };
+        if tunnel.answer_due_ms <= desk.now_ms {
             self.answered(desk, slot, Cause::PathBroken);
+            return true;
+        }
+        let is_late = tunnel.late_ms <= desk.now_ms;
+        if is_late {
+            tunnel.late_ms = NEVER;
+            tunnel.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
+            self.arm(desk, slot);
         }
         is_late
     }
@@ -292,23 +321,46 @@ impl TcpPlane {
     fn answered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
         let connection = &mut self.connections[slot];
         let Some(tunnel) = &mut connection.tunnel else { return true };
-        (tunnel.answer, tunnel.answer_due_ms) = (None, NEVER);
+        (tunnel.answer, tunnel.answer_due_ms, tunnel.late_ms) = (None, NEVER, NEVER);
         if tunnel.is_handed_over() && cause != Cause::Opened {
             self.end_unanswered(desk, slot, cause);
             return false;
         }
-        let is_broken = matches!(cause, Cause::PathBroken | Cause::PathUnknown);
-        tunnel.judge(desk.now_ms, is_broken);
+        let is_unreached = matches!(cause, Cause::ConnectTimeout | Cause::ConnectUnreachable | Cause::ConnectFailed)
+            && tunnel.is_steered();
+        tunnel.judge(desk.now_ms, is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown));
         if cause != Cause::Opened {
             counters(&connection.active, desk).connect_errors_total.add(1);
-            self.close(desk, slot, cause, Reset::Both);
+            let has_reached_nobody = is_unreached || cause == Cause::PathUnknown;
+            if !has_reached_nobody || !self.go_again(desk, slot, cause) {
+                self.close(desk, slot, cause, Reset::Both);
+            }
             return false;
         }
+        tunnel.origin.iter_mut().for_each(|tls| drop(tls.take_kept()));
         if let Some(origin) = &connection.origin {
             let _ = sys::set_user_timeout(origin.as_raw_fd(), connection.active.user_timeout());
         }
         connection.connect_time_ms = unix_ms();
         desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
+        true
+    }
+
+    /// No origin has heard anything of it: say all again on the next path. False: there is none, or it was too much.
+    fn go_again(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
+        let connection = &mut self.connections[slot];
+        let has_room = !connection.up.holds_bytes();
+        let Some(tunnel) = connection.tunnel.as_mut().filter(|tunnel| has_room && tunnel.has_others()) else {
+            return false;
+        };
+        let Some(mut said) = tunnel.origin.as_mut().and_then(Tls::take_kept) else { return false };
+        said.drain(..tunnel.header_bytes.min(said.len()));
+        connection.early = said;
+        (tunnel.origin, connection.origin, connection.ready[1]) = (None, None, Readiness::default());
+        (connection.tuning, connection.last_failure) = (super::connection::Tuning::None, Some(cause));
+        (connection.half_closed_ms, connection.blocked_ms) = (NEVER, [NEVER; 2]);
+        connection.up.begin_again();
+        self.connect(desk, slot);
         true
     }
 

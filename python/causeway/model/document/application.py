@@ -85,7 +85,6 @@ def parse_application(
         origins=origins,
         edge_ips=edge_ips,
         proxy_protocol=proxy_protocol,
-        # True is kept and obeyed: no IP Access Rules exist yet, so there is nothing to apply.
         ip_firewall=as_bool(fields.get("ip_firewall"), "/ip_firewall"),
         is_smart=_is_smart(fields.get("argo_smart_routing"), transport, extension),
         extension=extension,

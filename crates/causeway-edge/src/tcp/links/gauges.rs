@@ -14,6 +14,7 @@ use crate::overlay::Overlay;
 use crate::overlay::tls::Got;
 use crate::relay::{BUFFER_BYTES, Readiness};
 use crate::tcp::TcpPlane;
+use crate::timer::{Entry, Kind as TimerKind};
 use crate::worker::Desk;
 
 /// Beyond the usual time.
@@ -62,14 +63,26 @@ impl TcpPlane {
 
     fn ask(&mut self, desk: &mut Desk, overlay: &Overlay, name: Name) {
         let slot = self.links.gauge(&name);
-        let usual_us = overlay.lasting.steering.rtt_us(&name).unwrap_or(0.0);
         let gauging = self.links.gauges.entry(name).or_default();
-        let Some(slot) = slot else {
-            if desk.now_ms >= gauging.again_ms {
-                self.open_gauge(desk, overlay, name);
+        match slot {
+            Some(slot) => {
+                self.see_gauge(desk, slot, name);
+                let is_ready = self.links.links.get(slot).is_some_and(|link| link.is_ready && link.is_gauge);
+                if is_ready && self.links.gauges.get(&name).is_some_and(|it| it.link.is_some() && it.asked.is_none()) {
+                    self.send_gauge(desk, slot, name);
+                }
             }
+            None if desk.now_ms >= gauging.again_ms => self.open_gauge(desk, overlay, name),
+            None => {}
+        }
+    }
+
+    /// Has it answered in time?
+    pub(super) fn see_gauge(&mut self, desk: &mut Desk, slot: usize, name: Name) {
+        let (Some(overlay), Some(gauging)) = (self.links.overlay.clone(), self.links.gauges.get_mut(&name)) else {
             return;
         };
+        let usual_us = overlay.lasting.steering.rtt_us(&name).unwrap_or(0.0);
         let waits_us = gauging.asked.or(gauging.begun).map_or(0.0, |since| since.elapsed().as_secs_f32() * 1e6);
         if waits_us > usual_us + LATE_US && !std::mem::replace(&mut gauging.is_late, true) {
             overlay.lasting.steering.is_late(name);
@@ -77,8 +90,6 @@ impl TcpPlane {
         }
         if waits_us > usual_us + LOST_US {
             self.drop_link(desk, slot);
-        } else if self.links.links[slot].is_ready && self.links.gauges.get(&name).is_some_and(|it| it.asked.is_none()) {
-            self.send_gauge(desk, slot, name);
         }
     }
 
@@ -111,6 +122,9 @@ impl TcpPlane {
         let gauging = self.links.gauges.entry(name).or_default();
         gauging.stamp = gauging.stamp.wrapping_add(1);
         (gauging.asked, gauging.begun) = (Some(Instant::now()), None);
+        let usual_us = self.links.overlay.as_ref().and_then(|overlay| overlay.lasting.steering.rtt_us(&name));
+        let late_ms = desk.now_ms + ((usual_us.unwrap_or(0.0) + LATE_US) / 1000.0) as u64 + 1;
+        desk.timers.at(late_ms, Entry { kind: TimerKind::Link, slot: slot as u32, generation: link.generation });
         tls.write(&Gauge { stamp: gauging.stamp }.encode());
         if tls.flush(fd.as_raw_fd(), &mut link.ready).is_err() {
             self.drop_link(desk, slot);
@@ -127,7 +141,8 @@ impl TcpPlane {
             }
             let fd = fd.as_raw_fd();
             let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
-            let got = tls.flush(fd, &mut link.ready).and_then(|_| tls.read(fd, &mut link.ready, scratch, &mut link.early));
+            let got =
+                tls.flush(fd, &mut link.ready).and_then(|_| tls.read(fd, &mut link.ready, scratch, &mut link.early));
             match (got, Gauge::parse(&link.early)) {
                 (Ok(Got::Bytes), Ok(Read::Whole { consumed, value })) => {
                     link.early.drain(..consumed);
@@ -170,4 +185,3 @@ impl TcpPlane {
         false
     }
 }
-
