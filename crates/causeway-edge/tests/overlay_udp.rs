@@ -12,7 +12,7 @@ use causeway_wire::datagram::{Kind, MAX_HEAD, Message, head};
 use causeway_wire::overlay::{Answer, Hop, MAX_HOP, Name, Outcome, Path};
 use causeway_wire::{Endpoints, Transport};
 use serde_json::{Value, json};
-use support::network::{Authority, Member, member, network, network_of, network_with};
+use support::network::{Authority, Member, member, network, network_at, network_of};
 use support::quic::{Line, Speaker};
 use support::udp::{LARGEST, address, client, echo, hears_nothing, may_send_icmp, receive, receive_from, socket};
 use support::{application, eventually, free_address, noise};
@@ -64,8 +64,8 @@ fn a_session_goes_over_up_to_three_edges_and_back() {
 }
 
 #[test]
-fn sessions_of_many_workers_do_not_mix() {
-    let members = network_with(3, &["par", "lon", "fra"]);
+fn sessions_of_many_workers_do_not_mix_nor_do_versions_of_ip_matter() {
+    let members = network_at("::1", 3, &["par", "lon", "fra"]);
     let edge = free_address("127.0.0.1");
     serve(&members, edge, &[echo("127.0.0.1")], &[&["lon", "fra"]], json!({}));
     let clients: Vec<UdpSocket> = (0..60).map(|_| client(edge)).collect();

@@ -57,18 +57,18 @@ fn introduced(authority: &Authority, members: Vec<Member>) -> Vec<Member> {
     members
 }
 
-/// The same, with so many workers each.
-pub fn network_with(workers: usize, names: &[&'static str]) -> Vec<Member> {
-    introduced(&Authority::new(), names.iter().map(|name| member_with(workers, name)).collect())
+/// The same, with so many workers each, who hear each other at ports of `ip`.
+pub fn network_at(ip: &str, workers: usize, names: &[&'static str]) -> Vec<Member> {
+    introduced(&Authority::new(), names.iter().map(|name| member_at(ip, workers, name)).collect())
 }
 
 pub fn member(name: &'static str) -> Member {
-    member_with(1, name)
+    member_at("127.0.0.1", 1, name)
 }
 
-fn member_with(workers: usize, name: &'static str) -> Member {
+fn member_at(ip: &str, workers: usize, name: &'static str) -> Member {
     let edge = Edge::start(Config { workers, ..Config::default() }).unwrap();
-    Member { name, edge, at: free_address("127.0.0.1"), version: std::sync::atomic::AtomicU64::new(0) }
+    Member { name, edge, at: free_address(ip), version: std::sync::atomic::AtomicU64::new(0) }
 }
 
 impl Member {
