@@ -440,6 +440,24 @@ fn sessions_go_round_an_edge_that_is_cut_off_without_a_word() {
 }
 
 #[test]
+fn an_edge_that_has_moved_gets_new_sessions_where_it_is_and_keeps_those_that_it_has() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), echo("127.0.0.1"));
+    serve(&members, edge, &[origin], &[&["fra"]], json!({}));
+    let held = client(edge);
+    assert_eq!(ask(&held, b"held"), b"held");
+    let line = Line::to(members[1].at, free_address("127.0.0.1"));
+    let app = application(1, "udp", edge, &[origin], json!({"paths": [["fra"]]}));
+    members[0].apply_among(&[("fra", line.at)], &[app]);
+    let later = client(edge);
+    assert_eq!(ask(&later, b"later"), b"later");
+    line.is_cut.store(true, Ordering::Relaxed);
+    members[0].record("path_broken");
+    assert_eq!(ask(&held, b"held"), b"held");
+    assert_eq!(relayed(&members), [0, 2], "in the session that it has had all the time");
+}
+
+#[test]
 fn on_a_line_that_loses_packets_sessions_begin_and_end_and_datagrams_are_lost_as_they_are_without_it() {
     let members = network(&["par", "fra"]);
     let (edge, origin) = (free_address("127.0.0.1"), echo("127.0.0.1"));

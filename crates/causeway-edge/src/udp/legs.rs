@@ -98,6 +98,12 @@ impl Legs {
         let strangers: Vec<usize> =
             self.legs.iter().filter(|(_, leg)| leg.peer().is_some_and(|name| !knows(&name))).map(|(h, _)| *h).collect();
         strangers.into_iter().for_each(|handle| self.close(handle));
+        // One that leads to where an edge was keeps the sessions that it has.
+        let legs = &self.legs;
+        self.towards.retain(|name, handle| {
+            let is_at = |leg: &Leg| overlay.as_ref().and_then(|overlay| overlay.peer(name)) == Some(leg.address());
+            legs.get(handle).is_some_and(is_at)
+        });
         self.overlay = overlay;
         if self.overlay.is_some() {
             self.endpoint.get_or_insert_with(|| Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None));
@@ -260,10 +266,10 @@ impl Legs {
         sessions
     }
 
-    /// The edge at the other end of a connection, and whether this edge has opened it.
-    pub fn peer(&self, handle: usize) -> Option<(Name, bool)> {
-        let leg = self.legs.get(&handle)?;
-        Some((leg.peer()?, leg.towards.is_some()))
+    /// The edge that new sessions go to by this connection.
+    pub fn leads_to(&self, handle: usize) -> Option<Name> {
+        let name = self.legs.get(&handle)?.towards?;
+        (self.towards.get(&name) == Some(&handle)).then_some(name)
     }
 
     /// Has this edge opened it, or the other one? None: nothing is heard there now.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use causeway_wire::datagram::{Kind, MAX_HEAD, head};
@@ -53,6 +54,10 @@ impl Leg {
             unsent_ends: Vec::new(),
             partial: HashMap::new(),
         }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.connection.remote_address()
     }
 
     pub fn peer(&self) -> Option<Name> {

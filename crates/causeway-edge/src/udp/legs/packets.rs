@@ -214,12 +214,17 @@ impl Legs {
                 self.connect(desk, *name);
             }
         }
-        let is_unused = |leg: &Leg| {
-            let is_expected = leg.towards.is_none_or(|name| overlay.next_for_datagrams.contains(&name));
-            !is_expected && leg.flows.is_empty() && leg.is_open && desk.now_ms >= leg.used_ms + UNUSED_MS
+        let is_unused = |handle: usize, leg: &Leg| {
+            let leads_to = self.leads_to(handle);
+            let is_expected = leads_to.is_some_and(|name| overlay.next_for_datagrams.contains(&name));
+            leg.towards.is_some()
+                && !is_expected
+                && leg.flows.is_empty()
+                && leg.is_open
+                && desk.now_ms >= leg.used_ms + UNUSED_MS
         };
         let unused: Vec<(usize, Option<Name>)> =
-            self.legs.iter().filter(|(_, leg)| is_unused(leg)).map(|(handle, leg)| (*handle, leg.towards)).collect();
+            self.legs.iter().filter(|(h, leg)| is_unused(**h, leg)).map(|(h, _)| (*h, self.leads_to(*h))).collect();
         for (handle, name) in unused {
             if let Some(name) = name {
                 self.towards.remove(&name); // it has not failed

@@ -93,7 +93,7 @@ impl UdpPlane {
     }
 
     fn on_leg_open(&mut self, desk: &mut Desk, handle: usize) {
-        let Some((name, true)) = self.legs.peer(handle) else { return };
+        let Some(name) = self.legs.leads_to(handle) else { return };
         for slot in self.waiting_for(name) {
             self.take_leg(desk, slot, handle);
             self.send_held(desk, slot);
@@ -106,7 +106,7 @@ impl UdpPlane {
 
     fn on_leg_lost(&mut self, desk: &mut Desk, handle: usize) {
         let has_left = self.legs.has_left(handle);
-        let towards = self.legs.peer(handle).filter(|(_, is_ours)| *is_ours).map(|(name, _)| name);
+        let towards = self.legs.leads_to(handle);
         for slot in self.legs.lose(handle, desk.now_ms) {
             let Some(session) = self.table.get(slot).filter(|session| session.state != State::Closed) else { continue };
             let tunnel = session.tunnel.as_ref();
