@@ -29,7 +29,7 @@ use packets::TICK_SLOT;
 
 /// After a failure, before the next try.
 const AGAIN_MS: u64 = 1_000;
-/// Of one worker, opened by others or by it.
+/// Of one worker, with those that it has opened; beyond, it takes none of others. Who they are shows later.
 const MOST_LEGS: usize = 4_096;
 
 /// What an edge says that closes a connection: it is not refused.
@@ -203,8 +203,7 @@ impl Legs {
         if self.sockets[which].is_none() {
             self.sockets[which] = Outlet::new(desk, address.is_ipv4(), Token::Leg.at(which)).ok();
         }
-        let has_socket = self.sockets[which].is_some() && self.legs.len() < MOST_LEGS;
-        let endpoint = self.endpoint.as_mut().filter(|_| has_socket);
+        let endpoint = self.endpoint.as_mut().filter(|_| self.sockets[which].is_some());
         let made = endpoint.and_then(|endpoint| {
             endpoint.connect(Instant::now(), identity.quic_client.clone(), address, name.as_str()).ok()
         });
