@@ -14,8 +14,9 @@ from causeway.model.report import LegSeen, ReachSeen, Steering
 STALE_S = 120.0  # what was measured before that says nothing any more
 SYN_AGAIN_MS = 1_000.0  # a lost SYN costs that (RFC 6298, 2.1)
 _REMEMBERED = 32.0  # connections, over which losses are averaged
+_FORGOTTEN_S = 10.0  # and seconds, where there are few
 _CLEAN = 8.0  # so many without a loss are taken for granted: one of one is no rate
-_LATE_AFTER_MS = 3_000  # answers come once a second
+_LATE_AFTER_MS = 10_000  # answers come every second, or every four; what is late is said to be down
 
 
 @dataclass(slots=True)
@@ -37,8 +38,8 @@ class _Reach:
         self.told = told
         if connects == failed == 0:
             return
+        kept = math.exp(-(connects + failed) / _REMEMBERED - (at_s - self.at_s) / _FORGOTTEN_S)
         self.at_s = at_s
-        kept = math.exp(-(connects + failed) / _REMEMBERED)
         self.connects, self.lost = self.connects * kept + connects, self.lost * kept + retransmitted
         if clean := connects - retransmitted:
             self.rtt_ms = (told.rtt_us_total - before.rtt_us_total) / clean / 1000

@@ -18,6 +18,8 @@ from causeway.routing.router import Router
 
 RELAY_COST_MS = 1.0  # an edge more: 0.04 ms measured, the rest is room for one that has much to do
 MOST_PATHS = 4  # told to an edge, direct among them
+REST_S = 20.0  # a path that fails again and again within that is not taken meanwhile
+_PRICE_SHARE = 0.5  # of a round trip: only flows that begin are moved, and what a slice saves is saved each second
 _LEAST_MS = 0.1
 
 
@@ -97,7 +99,7 @@ class Network:
         if len(nodes) < 2 or not edges or not applications:
             self._router = None
         elif self._router is None:
-            self._router = Router(len(nodes), may_relay, self._relay_cost_ms)
+            self._router = Router(len(nodes), may_relay, self._relay_cost_ms, rest_s=REST_S)
             self._was_known = np.zeros((len(nodes), len(nodes)), dtype=np.bool_)
         elif not is_same or not np.array_equal(self._router.relays, may_relay):
             self._router = self._router.of_nodes(kept, may_relay)
@@ -167,9 +169,10 @@ def _route(
 
 
 def _price_ms(router: Router) -> Matrix:
-    """One round trip: half of it the pair's own level, half the median of all."""
+    """A share of a round trip: half of it the pair's own level, half the median of all."""
     level = router.outlook().forecast.level_ms
     known = level[np.isfinite(level)]
     of_all = np.float32(np.median(known) if known.size else FLOOR_MS)
-    price: Matrix = np.where(np.isfinite(level), (level + of_all) / 2, of_all).astype(np.float32)
+    round_trip_ms = np.where(np.isfinite(level), (level + of_all) / 2, of_all)
+    price: Matrix = (_PRICE_SHARE * round_trip_ms).astype(np.float32)
     return price

@@ -42,8 +42,12 @@ class _Turnover:
 class Router:
     """Of all pairs of a mesh."""
 
-    def __init__(self, node_count: int, relays: NDArray[np.intp], relay_cost_ms: float) -> None:
+    def __init__(
+        self, node_count: int, relays: NDArray[np.intp], relay_cost_ms: float, *, rest_s: float = 0.0
+    ) -> None:
+        """`rest_s`: so long a path that has failed is not taken again, unless the one in use fails."""
         self.relays = relays
+        self._rest_s = rest_s
         self._relay_cost_ms = relay_cost_ms
         self._pairs = between(node_count)
         self._holds, self._legs, self._turnover = Holds(node_count), Legs(node_count), _Turnover()
@@ -76,7 +80,7 @@ class Router:
             if is_first:
                 held.candidate[:] = now_best[sources]
             else:
-                move(held, costs, seen.lasts_slices[sources], price_ms[sources], at_s)
+                move(held, costs, seen.lasts_slices[sources], price_ms[sources], at_s, self._rest_s)
         np.fill_diagonal(self.held.candidate, DIRECT)
         if self._best is not None:
             self._turnover.add(float((now_best != self._best)[self._pairs].mean()), self._reported)
@@ -93,7 +97,7 @@ class Router:
 
     def of_nodes(self, kept: NDArray[np.intp], relays: NDArray[np.intp]) -> Router:
         """Return one that goes on with other nodes: `kept` are their numbers here, -1 for those that are new."""
-        other = Router(len(kept), relays, self._relay_cost_ms)
+        other = Router(len(kept), relays, self._relay_cost_ms, rest_s=self._rest_s)
         other._holds, other._legs = self._holds.of_nodes(kept), self._legs.of_nodes(kept)
         other._turnover, other._reported = self._turnover, self._reported
         if self._reading is not None:

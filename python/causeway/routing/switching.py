@@ -29,12 +29,15 @@ class Held:
     candidate: Candidates
     left: Candidates
     left_s: NDArray[np.float64]
+    has_failed: Mask
+    """What was left had failed."""
 
     @classmethod
     def nothing(cls, sources: int, targets: int) -> Held:
         shape = (sources, targets)
         direct = np.full(shape, DIRECT, dtype=np.int16)
-        return cls(direct, np.full(shape, -1, dtype=np.int16), np.full(shape, _NEVER_S))
+        left_s, has_failed = np.full(shape, _NEVER_S), np.zeros(shape, dtype=np.bool_)
+        return cls(direct, np.full(shape, -1, dtype=np.int16), left_s, has_failed)
 
     def of_nodes(self, kept: NDArray[np.intp], again: NDArray[np.int16]) -> Held:
         """Return what these nodes use, -1 for those that are new; `again`: the number of each candidate there."""
@@ -45,11 +48,12 @@ class Held:
             np.where(there, again[self.candidate[both]], np.int16(DIRECT)),
             np.where(there & (left >= 0), again[np.maximum(left, 0)], np.int16(-1)),
             np.where(there, self.left_s[both], _NEVER_S),
+            there & self.has_failed[both],
         )
 
     def part(self, sources: slice) -> Held:
         """Return a view on the pairs from some nodes."""
-        return Held(self.candidate[sources], self.left[sources], self.left_s[sources])
+        return Held(self.candidate[sources], self.left[sources], self.left_s[sources], self.has_failed[sources])
 
 
 def best(costs: Costs) -> Candidates:
@@ -64,21 +68,29 @@ def of(costs: Costs, candidate: Candidates) -> Matrix:
     return chosen
 
 
-def needed_ms(held: Held, better: Candidates, price_ms: Matrix, at_s: float) -> NDArray[np.float64]:
-    """What a move must save in all."""
-    fading = np.exp2(-np.maximum(at_s - held.left_s, 0) / DAMPING_HALF_LIFE_S)
-    return price_ms * (1 + DAMPING * np.where(better == held.left, fading, 0))
+def needed_ms(held: Held, better: Candidates, price_ms: Matrix, at_s: float, rest_s: float) -> NDArray[np.float64]:
+    """What a move must save in all; no saving is enough for a path that failed less than `rest_s` ago."""
+    age_s = np.maximum(at_s - held.left_s, 0)
+    fading = np.exp2(-age_s / DAMPING_HALF_LIFE_S)
+    needed = price_ms * (1 + DAMPING * np.where(better == held.left, fading, 0))
+    return np.where((better == held.left) & held.has_failed & (age_s < rest_s), np.inf, needed)
 
 
-def move(held: Held, costs: Costs, lasts_slices: NDArray[np.float32], price_ms: Matrix, at_s: float) -> Mask:
-    """Move every pair for which it pays, and return which they are."""
+def move(
+    held: Held, costs: Costs, lasts_slices: NDArray[np.float32], price_ms: Matrix, at_s: float, rest_s: float = 0.0
+) -> Mask:
+    """Move every pair for which it pays, and return which they are; away from what has failed they move at once."""
     better = best(costs)
     now, then = of(costs, held.candidate), of(costs, better)
     has_failed = np.isinf(now)
+    still_fails = held.has_failed & np.isinf(of(costs, np.maximum(held.left, 0)))
+    held.left_s[:] = np.where(still_fails, at_s, held.left_s)
     # Without any path the direct one is as good as another: it needs nobody's help to come back.
     better = np.where(np.isinf(then), np.int16(DIRECT), better)
     saved = np.where(has_failed, np.inf, np.where(np.isinf(then), 0, now - np.where(has_failed, 0, then)))
-    moves: Mask = (better != held.candidate) & (saved * lasts_slices[:, None] > needed_ms(held, better, price_ms, at_s))
+    needed = needed_ms(held, better, price_ms, at_s, rest_s)
+    moves: Mask = (better != held.candidate) & (has_failed | (saved * lasts_slices[:, None] > needed))
+    held.has_failed[:] = np.where(moves, has_failed, held.has_failed)
     held.left[:] = np.where(moves, held.candidate, held.left)
     held.left_s[:] = np.where(moves, at_s, held.left_s)
     held.candidate[:] = np.where(moves, better, held.candidate)

@@ -66,6 +66,24 @@ def test_a_path_that_fails_is_left_in_the_next_slice_and_a_slow_one_within_twent
     assert after([*well, *slow, *again])["ams"].paths[0] == ("fra",)
 
 
+def test_a_path_that_fails_again_and_again_is_not_taken_in_between_and_the_only_one_is_taken_at_once() -> None:
+    made, paths = Network(), []
+    for number in range(120):
+        is_cut = number >= 10 and number % 10 < 5
+        edges = network(leg_ms=INF if is_cut else 20)
+        [route] = [one for one in made.step(edges, [APP], float(number)) if one.edge == "ams"]
+        paths.append(route.paths[0])
+    assert paths[:10] == [("fra",)] * 10 and set(paths[10:]) == {()}
+    for number in range(120, 150):
+        [route] = [one for one in made.step(network(), [APP], float(number)) if one.edge == "ams"]
+    assert route.paths[0] == ("fra",), "it has been well for long enough"
+    for direct_ms, leg_ms, first in ((120, INF, ()), (INF, 20, ("fra",))):
+        number += 1
+        edges = network(direct_ms, leg_ms=leg_ms)
+        [route] = [one for one in made.step(edges, [APP], float(number)) if one.edge == "ams"]
+        assert route.paths[0] == first
+
+
 def test_noise_moves_nothing() -> None:
     chance = random.Random(1)
     made, moves, before = Network(), 0, None

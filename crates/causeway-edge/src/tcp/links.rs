@@ -239,6 +239,7 @@ impl TcpPlane {
         }
         TcpPlane::count_start(overlay, false);
         self.links.pools.entry(name).or_default().waiting.push_back(flow);
+        self.refill(desk, name); // one more for each that waits, so that those after it do not
         Taken::Later
     }
 
@@ -256,7 +257,7 @@ impl TcpPlane {
         let is_next = overlay.is_next(&name, desk.now_ms) && overlay.peer(&name).is_some();
         loop {
             let pool = self.links.pools.entry(name).or_default();
-            let has = pool.ready.len() + pool.opening;
+            let has = (pool.ready.len() + pool.opening).saturating_sub(pool.waiting.len());
             let may = pool.opening < MOST_OPENING && desk.now_ms >= pool.again_ms;
             if !may || has >= pool.wanted(is_next, desk.now_ms) || !self.open_link(desk, name) {
                 return;

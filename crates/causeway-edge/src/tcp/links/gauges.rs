@@ -1,4 +1,5 @@
-//! How far other edges are, and whether they are there: each is asked once a second over a connection for that alone.
+//! How far other edges are, and whether they are there: each is asked over a connection for that alone, once a second
+//! where flows go to it and every four seconds where none do.
 //!
 //! TLS on it as on all between edges, so nobody else can answer. What is lost on the way is sent again by TCP; an answer
 //! that takes a second more than usual is late, and flows that have another way do not wait for that.
@@ -22,6 +23,9 @@ const LATE_US: f32 = 1_000_000.0;
 /// Then the connection is given up for another.
 const LOST_US: f32 = 4_000_000.0;
 const AGAIN_MS: u64 = 1_000;
+/// From one question to the next: a second, less than a turn.
+const EVERY_MS: u64 = 900;
+const UNUSED_EVERY_MS: u64 = 3_900;
 /// In one turn; whoever asks faster is none of ours.
 const MOST_AT_ONCE: usize = 64;
 
@@ -35,6 +39,7 @@ pub struct Gauging {
     stamp: u64,
     is_late: bool,
     again_ms: u64,
+    last_ms: u64,
 }
 
 impl Links {
@@ -68,7 +73,9 @@ impl TcpPlane {
             Some(slot) => {
                 self.see_gauge(desk, slot, name);
                 let is_ready = self.links.links.get(slot).is_some_and(|link| link.is_ready && link.is_gauge);
-                if is_ready && self.links.gauges.get(&name).is_some_and(|it| it.link.is_some() && it.asked.is_none()) {
+                let every_ms = if overlay.is_next(&name, desk.now_ms) { EVERY_MS } else { UNUSED_EVERY_MS };
+                let is_due = |it: &Gauging| it.asked.is_none() && desk.now_ms >= it.last_ms + every_ms;
+                if is_ready && self.links.gauges.get(&name).is_some_and(|it| it.link.is_some() && is_due(it)) {
                     self.send_gauge(desk, slot, name);
                 }
             }
@@ -121,7 +128,7 @@ impl TcpPlane {
         let Some((fd, tls)) = &mut link.open else { return };
         let gauging = self.links.gauges.entry(name).or_default();
         gauging.stamp = gauging.stamp.wrapping_add(1);
-        (gauging.asked, gauging.begun) = (Some(Instant::now()), None);
+        (gauging.asked, gauging.begun, gauging.last_ms) = (Some(Instant::now()), None, desk.now_ms);
         let usual_us = self.links.overlay.as_ref().and_then(|overlay| overlay.lasting.steering.rtt_us(&name));
         let late_ms = desk.now_ms + ((usual_us.unwrap_or(0.0) + LATE_US) / 1000.0) as u64 + 1;
         desk.timers.at(late_ms, Entry { kind: TimerKind::Link, slot: slot as u32, generation: link.generation });
