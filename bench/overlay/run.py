@@ -1,4 +1,4 @@
-"""What it costs to go over other edges: one engine alone, then two and three with TLS between them, interleaved.
+"""What it costs to go over other edges: one engine alone, then two and three with TLS or QUIC between, interleaved.
 
 Everything on loopback addresses of this machine, one worker each; ratios are to the engine alone. Prints JSON. With
 --check it fails when a goal is missed. Delays and starts are `tests/netns/test_overlay_wan.py`'s, over an emulated WAN.
@@ -23,7 +23,7 @@ from support.bare_engine import application  # noqa: E402
 from support.patience import eventually  # noqa: E402
 
 PAR, AMS, FRA, ORIGIN = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.9"
-ECHO, SINK, SOURCE = 7001, 7002, 7003
+ECHO, SINK, SOURCE, UDP_ECHO = 7001, 7002, 7003, 7004
 WAYS = {"alone": [], "two edges": [["fra"]], "three edges": [["ams", "fra"]]}
 WORKLOADS = {  # arguments of causeway-load, and the port of its origin
     "round trips of 64 B, 16 connections": (("rr", "--connections", "16", "--size", "64"), ECHO),
@@ -31,7 +31,14 @@ WORKLOADS = {  # arguments of causeway-load, and the port of its origin
     "new connections": (("short", "--parallel", "16", "--close", "fin"), ECHO),
     "bulk to the origin, 4 streams": (("bulk", "--streams", "4", "--direction", "up"), SINK),
     "bulk from the origin, 4 streams": (("bulk", "--streams", "4", "--direction", "down"), SOURCE),
+    "datagrams of 200 B, one at a time": (("udp", "--flows", "1", "--in-flight", "1", "--size", "200"), UDP_ECHO),
+    "datagrams of 200 B, 8 x 32 under way": (("udp", "--flows", "8", "--in-flight", "32", "--size", "200"), UDP_ECHO),
+    "datagrams of 1,200 B, 8 x 32 under way": (
+        ("udp", "--flows", "8", "--in-flight", "32", "--size", "1200"),
+        UDP_ECHO,
+    ),
 }
+TO = (ECHO, SINK, SOURCE, UDP_ECHO)
 BULK_GOAL, ADDED_GOAL_US = 0.5, 1000.0
 
 
@@ -40,10 +47,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--check", action="store_true", help="1 where a goal is missed")
+    parser.add_argument("--only", default="", help="workloads whose names have this in them")
     options = parser.parse_args()
+    workloads = {name: told for name, told in WORKLOADS.items() if options.only in name}
     subprocess.run(["cargo", "build", "-q", "--release", "-p", "causeway-load"], check=True, cwd=ROOT)
     load = str(ROOT / "target" / "release" / "causeway-load")
-    found: dict[str, dict[str, list[dict[str, float]]]] = {name: {way: [] for way in WAYS} for name in WORKLOADS}
+    found: dict[str, dict[str, list[dict[str, float]]]] = {name: {way: [] for way in WAYS} for name in workloads}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="causeway-overlay-")))
         origin = subprocess.Popen(
@@ -56,7 +65,7 @@ def main() -> int:
         made = stack.enter_context(edges(folder, {"par": PAR, "ams": AMS, "fra": FRA}))
         ports = _serve(made)
         for number in range(options.rounds):
-            for name, (arguments, to) in WORKLOADS.items():
+            for name, (arguments, to) in workloads.items():
                 for way in WAYS:
                     told = _run(load, arguments, ports[way, to], options.seconds)
                     found[name][way].append(told)
@@ -69,11 +78,12 @@ def main() -> int:
 def _serve(made: Edges) -> dict[tuple[str, int], int]:
     """The port for each way and each port of the origin, once all of them answer."""
     ports, ingress, exits = {}, [], []
-    for number, (way, to) in enumerate((way, to) for way in WAYS for to in (ECHO, SINK, SOURCE)):
-        port = ports[way, to] = 7101 + number
-        ingress.append(application(number + 1, "tcp", [PAR], port, ORIGIN, to, paths=WAYS[way]))
+    for number, (way, to) in enumerate((way, to) for way in WAYS for to in TO):
+        port, protocol = 7101 + number, "udp" if to == UDP_ECHO else "tcp"
+        ports[way, to] = port
+        ingress.append(application(number + 1, protocol, [PAR], port, ORIGIN, to, paths=WAYS[way]))
         if WAYS[way]:
-            exits.append(application(number + 1, "tcp", [], port, ORIGIN, to, exit=True))
+            exits.append(application(number + 1, protocol, [], port, ORIGIN, to, exit=True))
     made.apply("fra", *exits)
     made.apply("par", *ingress)
     for way in WAYS:
@@ -105,13 +115,13 @@ def _result(found: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, ob
             lines[way] = {
                 "rate": statistics.median(run["rate"] for run in runs),
                 "ratio": round(statistics.median(ratios), 3),
-                "failed": sum(run.get("failed", 0) for run in runs),
+                "failed": sum(run.get("failed", 0) + run.get("lost", 0) for run in runs),
             }
         if name.startswith("bulk") and lines["three edges"]["ratio"] < BULK_GOAL:
             missed.append(f"{name}: {lines['three edges']['ratio']} of one engine, goal {BULK_GOAL}")
-        if name.endswith("one connection"):
+        if name.endswith(("one connection", "one at a time")):
             two_us, three_us = (1e6 / lines[way]["rate"] for way in ("two edges", "three edges"))
-            shown["added by one edge more, us"] = round(added_us := three_us - two_us, 1)
+            shown[f"{name}, added by one edge more, us"] = round(added_us := three_us - two_us, 1)
             if added_us > ADDED_GOAL_US:
                 missed.append(f"one edge more adds {added_us} us")
     return {"figures": shown, "missed": missed}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.certified import CertifiedNetwork
-from support.echo import ask, echoes, reset, start_echo
+from support.echo import ask, ask_udp, echoes, reset, start_echo
 from support.edge import CAUSEWAY, ZONE, Running
 from support.outpost import Outpost
 from support.patience import eventually
@@ -64,20 +64,25 @@ class Network(CertifiedNetwork):
     def relayed(self) -> dict[str, int]:
         return {name: state["overlay"]["relayed"]["connections_total"] for name, state in self.states().items()}
 
-    def serve(self, *paths: str, greeting: str = "") -> int:
+    def serve(self, *paths: str, greeting: str = "", protocol: str = "tcp") -> int:
         """The port of an application of all edges whose flows go that way, once it is served there."""
+        is_served = asked if protocol == "tcp" else asked_udp
         port, origin = free_port(), start_echo(self.programs, greeting=greeting)
         ways = [word for path in paths for word in ("--path", path)]
         self.command(
-            *("apps", "create", "--dns", f"app-{port}.{ZONE}", "--protocol", f"tcp/{port}"),
+            *("apps", "create", "--dns", f"app-{port}.{ZONE}", "--protocol", f"{protocol}/{port}"),
             *("--origin", f"127.0.0.1:{origin}", *ways),
         )
-        eventually(lambda: all(asked(port, at) for at in (LOCAL, FRA, AMS)), 10)
+        eventually(lambda: all(is_served(port, at) for at in (LOCAL, FRA, AMS)), 10)
         return port
 
 
 def asked(port: int, address: str) -> bool:
     return ask(port, address).endswith(b"hello")
+
+
+def asked_udp(port: int, address: str) -> bool:
+    return ask_udp(port, address) == b"hello"
 
 
 @pytest.fixture
@@ -93,6 +98,27 @@ def test_flows_go_over_the_edges_that_a_path_names_and_each_takes_what_is_left_o
         after = network.settled()
         assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == relayed
         before = after
+
+
+def test_sessions_go_over_the_edges_that_a_path_names_and_each_takes_what_is_left_of_it(network: Network) -> None:
+    port = network.serve("ams-1,fra-1", protocol="udp")
+    before = network.settled()
+    for at, relayed in ((LOCAL, {"ams-1", "fra-1"}), (AMS, {"fra-1"}), (FRA, set())):
+        assert asked_udp(port, at)
+        after = network.settled()
+        assert {name for name in after if after[name] > before[name]} == relayed
+        before = after
+
+
+def test_sessions_go_round_an_edge_that_was_lost_and_outlive_none_that_is_upgraded(network: Network) -> None:
+    port = network.serve("ams-1,fra-1", "direct", protocol="udp")
+    network.ams.upgrade()
+    eventually(lambda: "handed over in" in network.ams.output, 30)
+    before = network.settled()
+    eventually(lambda: asked_udp(port, LOCAL) and network.relayed()["fra-1"] > before["fra-1"], 20, every_s=0.5)
+    network.ams.kill()
+    for _ in range(20):
+        assert asked_udp(port, LOCAL), f"without {network.ams.name}"
 
 
 def test_an_edge_that_was_lost_is_gone_round(network: Network) -> None:

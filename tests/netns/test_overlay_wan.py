@@ -57,13 +57,16 @@ class World:
         self.par, self.ams, self.fra = (Node(lab, name) for name in ("par", "ams", "fra"))
 
     def serve(self) -> None:
-        def app(number: int, port: int, edge: str, **more: object) -> object:
-            return application(number, "tcp", [edge], port, self.fra.address, 7, **more)
+        both = [(protocol, port) for protocol in ("tcp", "udp") for port in WAYS]
 
-        ways = [(number, port, paths) for number, (port, (_, paths)) in enumerate(WAYS.items(), 1)]
-        exits = [app(number, port, self.fra.address, exit=True) for number, port, paths in ways if paths]
+        def app(number: int, edge: str, **more: object) -> object:
+            protocol, port = both[number]
+            return application(number + 1, protocol, [edge], port, self.fra.address, 7, **more)
+
+        ways = [(number, WAYS[port][1]) for number, (_, port) in enumerate(both)]
+        exits = [app(number, self.fra.address, exit=True) for number, paths in ways if paths]
         self.edges.apply("fra", *exits)
-        self.edges.apply("par", *(app(number, port, self.par.address, paths=paths) for number, port, paths in ways))
+        self.edges.apply("par", *(app(number, self.par.address, paths=paths) for number, paths in ways))
 
     def first_byte_ms(self, port: int) -> float:
         """From a client beside the first edge: connect, one byte there and back."""
@@ -73,8 +76,22 @@ class World:
             assert connection.recv(1) == b"x"
             return (time.monotonic() - began) * 1000
 
+    def first_datagram_ms(self, port: int, within_s: float = 10) -> float:
+        """From a client beside the first edge that no edge knows yet: one datagram there and back."""
+        with self.lab.inside("par"), self.client(port) as client:
+            client.settimeout(within_s)
+            began = time.monotonic()
+            client.send(b"x")
+            assert client.recv(1500) == b"x"
+            return (time.monotonic() - began) * 1000
+
+    def client(self, port: int) -> socket.socket:
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.connect((self.par.address, port))
+        return client
+
     def is_ready(self, port: int) -> bool:
-        return self.first_byte_ms(port) > 0
+        return self.first_byte_ms(port) > 0 and self.first_datagram_ms(port, within_s=1) > 0
 
     def waited(self) -> int:
         return int(self.edges.overlay("par")["flows_waited_total"])
@@ -114,6 +131,14 @@ def test_a_flow_over_edges_starts_without_a_round_trip_more(world: World, port: 
             took_ms.append(ms)
         time.sleep(0.15)  # others are made ready behind it
     assert len(took_ms) >= 3
+    assert round_trips_ms <= statistics.median(took_ms) + 1 <= round_trips_ms + OVERHEAD_MS, took_ms
+
+
+@pytest.mark.parametrize(("port", "round_trips_ms"), [(7001, FAR_MS), (7002, FAR_MS), (7003, 2 * NEAR_MS)])
+def test_a_session_over_edges_costs_what_its_way_costs_from_the_first_datagram_on(
+    world: World, port: int, round_trips_ms: float
+) -> None:
+    took_ms = [world.first_datagram_ms(port) for _ in range(7)]
     assert round_trips_ms <= statistics.median(took_ms) + 1 <= round_trips_ms + OVERHEAD_MS, took_ms
 
 
@@ -171,6 +196,55 @@ def test_loss_and_cuts_leave_every_byte_right_or_end_the_flow(world: World) -> N
     assert results.count("wrong") == 0
     assert results.count("cut short") == 0, "an end that looks whole and is not"
     assert results.count("whole") >= STREAMS * 0.9, results
+
+
+def test_sessions_go_round_an_edge_that_is_cut_off_without_a_word_in_three_seconds(world: World) -> None:
+    eventually(lambda: world.first_datagram_ms(7004) > FAR_MS - 1, 15, every_s=0.2)  # straight to fra
+    with world.par, world.client(7004) as held:
+        held.settimeout(0.2)
+        held.send(b"x")
+        assert held.recv(1500) == b"x"
+        world.lab.fail("par", "fra")
+        began = time.monotonic()
+
+        def goes_round() -> bool:
+            held.send(b"y")
+            return held.recv(1500) == b"y"
+
+        eventually(goes_round, 5, every_s=0.01)
+        took_s = time.monotonic() - began
+        print(f"gone round after {took_s:.2f} s")
+        assert took_s < 3.0
+    world.lab.heal("par", "fra")
+
+
+def test_loss_on_the_way_is_loss_at_the_end_and_nothing_more(world: World) -> None:
+    sent = 2_000
+    for between in (("par", "ams"), ("ams", "fra")):
+        world.lab.link(*between, loss=0.01)
+    with world.par, world.client(7003) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        client.settimeout(1)
+        heard = set()
+
+        def listen() -> None:
+            try:
+                while True:
+                    heard.add(client.recv(1500))
+            except TimeoutError:
+                return
+
+        listening = threading.Thread(target=listen)
+        listening.start()
+        for number in range(sent):
+            client.send(number.to_bytes(4, "big") * 50)
+            time.sleep(0.001)
+        listening.join()
+    for between in (("par", "ams"), ("ams", "fra")):
+        world.lab.link(*between, loss=0)
+    assert all(datagram in {number.to_bytes(4, "big") * 50 for number in range(sent)} for datagram in heard)
+    print(f"{len(heard)} of {sent} came back over four legs that each lose one in a hundred")
+    assert 0.93 * sent < len(heard) < 0.99 * sent
 
 
 def _send(connection: socket.socket, content: bytes) -> None:

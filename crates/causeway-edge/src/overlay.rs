@@ -2,9 +2,11 @@
 //!
 //! A flow of an application with a path goes to the next edge over a connection that is there already (`tcp/links`),
 //! begins with a header (`causeway_wire::overlay`), and ends as a flow of its own kind at every hop: FIN as the end of
-//! TLS and FIN, RST as RST. Both sides prove who they are; whoever is not in the snapshot is refused.
+//! TLS and FIN, RST as RST. Datagrams of a session go over a QUIC connection that they share (`udp/legs`). Both sides
+//! prove who they are; whoever is not in the snapshot is refused.
 
 pub mod identity;
+pub mod quic;
 pub mod tls;
 
 use std::collections::{HashMap, HashSet};
@@ -38,6 +40,8 @@ pub struct Tally {
     /// Flows that found a connection ready, and those that had to wait for one.
     pub ready: AtomicU64,
     pub waited: AtomicU64,
+    /// Datagrams that were too large for a packet to the next edge.
+    pub large: AtomicU64,
 }
 
 impl Tally {
@@ -60,6 +64,8 @@ pub struct Overlay {
     pub transit: Arc<Active>,
     /// To whom flows of this edge's own clients go first: a connection is kept ready.
     pub next: Vec<Name>,
+    /// And datagrams.
+    pub next_for_datagrams: Vec<Name>,
     pub lasting: Lasting,
 }
 
@@ -93,7 +99,10 @@ impl Overlay {
         lasting: Lasting,
     ) -> Overlay {
         let name = |text: &String| Name::new(text.as_bytes()); // checked on arrival
-        let next: HashSet<Name> = applications.flat_map(|a| &a.paths).filter_map(|path| name(path.first()?)).collect();
+        let (streams, datagrams): (Vec<_>, Vec<_>) = applications.partition(|a| a.protocol == Protocol::Tcp);
+        let firsts = |all: &[&'a Application]| -> HashSet<Name> {
+            all.iter().flat_map(|a| &a.paths).filter_map(|path| name(path.first()?)).collect()
+        };
         Overlay {
             name: name(&spec.name).unwrap_or_else(|| unreachable!("checked on arrival")),
             peers: spec.peers.iter().filter_map(|peer| Some((name(&peer.name)?, peer.address))).collect(),
@@ -105,7 +114,8 @@ impl Overlay {
                 policy,
                 lasting.counters.clone(),
             )),
-            next: next.into_iter().collect(),
+            next: firsts(&streams).into_iter().collect(),
+            next_for_datagrams: firsts(&datagrams).into_iter().collect(),
             lasting,
             spec,
         }
@@ -146,6 +156,7 @@ impl Overlay {
             links_failed_total: get(&self.lasting.tally.failed),
             flows_ready_total: get(&self.lasting.tally.ready),
             flows_waited_total: get(&self.lasting.tally.waited),
+            datagrams_large_total: get(&self.lasting.tally.large),
             steering: self.lasting.steering.report(now_ms),
         }
     }
@@ -171,6 +182,7 @@ pub struct OverlayReport {
     pub links_failed_total: u64,
     pub flows_ready_total: u64,
     pub flows_waited_total: u64,
+    pub datagrams_large_total: u64,
     pub steering: SteeringReport,
 }
 
@@ -233,11 +245,11 @@ pub fn outcome(cause: Cause) -> Outcome {
         Cause::Opened => Outcome::Connected,
         Cause::PathBroken => Outcome::PathBroken,
         Cause::PathUnknown => Outcome::Unknown,
-        Cause::ConnectRefused => Outcome::Refused,
+        Cause::ConnectRefused | Cause::OriginPortUnreachable => Outcome::Refused,
         Cause::ConnectTimeout => Outcome::TimedOut,
         Cause::ConnectUnreachable => Outcome::Unreachable,
         Cause::PortsExhausted | Cause::SourceMissing => Outcome::PortsExhausted,
-        Cause::OutOfResources | Cause::ShedMemory => Outcome::OutOfResources,
+        Cause::OutOfResources | Cause::ShedMemory | Cause::SessionEvicted => Outcome::OutOfResources,
         Cause::OriginDenied => Outcome::Denied,
         Cause::NameNotFound => Outcome::NameNotFound,
         Cause::NameFailed => Outcome::NameFailed,

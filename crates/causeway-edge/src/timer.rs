@@ -24,6 +24,8 @@ pub enum Kind {
     Port,
     /// A connection to or from another edge that no flow has yet, or all of them.
     Link,
+    /// One that carries datagrams, or all of them.
+    Leg,
 }
 
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@
 
 mod batch;
 pub mod control;
+mod legs;
 mod moves;
 mod newcomers;
 mod open;
@@ -19,6 +20,7 @@ mod pass;
 mod reply;
 mod session;
 mod table;
+mod tunnel;
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,6 +42,7 @@ use crate::sys;
 use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
 use batch::Batch;
+use legs::Legs;
 pub use moves::{Adopted, Moved, Shown};
 use newcomers::Newcomers;
 use open::Refusals;
@@ -49,6 +52,8 @@ use table::Table;
 
 /// Batches that may wait in a socket when its port is taken again.
 const DISCARD_BATCHES: u32 = 16;
+/// Stands for the port of the overlay among the listeners.
+pub const EDGES: usize = session::NO_PORT;
 /// How often a worker looks whether the others still need a port that is going away.
 const LOOK_AGAIN_MS: u64 = 250;
 
@@ -122,8 +127,10 @@ pub struct UdpPlane {
     refused_records: (u64, usize),
     /// Kept for its room: replies that are passed on together.
     picks: Vec<batch::Pick>,
-    /// Sessions in `Resolving`, and the bytes that they hold.
-    resolving: usize,
+    /// Connections with other edges, for sessions that go over them.
+    legs: Legs,
+    /// Sessions whose datagrams are held, and their bytes.
+    holding: usize,
     held_bytes: usize,
     most_sessions: usize,
     /// Datagrams since the last look.
@@ -145,7 +152,8 @@ impl UdpPlane {
             strangers: 0,
             refused_records: (0, 0),
             picks: Vec::new(),
-            resolving: 0,
+            legs: Legs::default(),
+            holding: 0,
             held_bytes: 0,
             received: 0,
             most_sessions: most_sessions.max(1),
@@ -193,6 +201,9 @@ impl UdpPlane {
     }
 
     pub fn unlisten(&mut self, desk: &mut Desk, slot: usize) {
+        if slot == EDGES {
+            return self.legs.unlisten(desk);
+        }
         if let Some(port) = self.ports.get_mut(slot) {
             port.is_draining = true;
             self.free_drained(desk, slot);
@@ -245,7 +256,8 @@ impl UdpPlane {
 
     fn tell(&mut self, slot: usize) {
         let session = &mut self.table[slot];
-        if let (Some(teller), true) = (&self.teller, session.state != State::Closed) {
+        let is_here = session.state != State::Closed && !session.is_handed_over();
+        if let (Some(teller), true) = (&self.teller, is_here) {
             session.is_told = teller.tell(session.client, session.edge);
         }
     }
@@ -292,6 +304,9 @@ impl UdpPlane {
         if session.due_ms() > desk.now_ms {
             return self.arm(desk, slot);
         }
+        if session.state == State::Linking && session.cut_ms > desk.now_ms {
+            return self.on_broken_path(desk, slot);
+        }
         let cause = match session.state {
             _ if session.cut_ms <= desk.now_ms => Cause::Drained,
             State::Open if session.quiet_ms < session.active.udp_idle_timeout_ms => Cause::Drained,
@@ -335,8 +350,8 @@ impl UdpPlane {
         counters.connections_open.sub(1);
         desk.files.give_back(1);
         counters.datagrams_dropped.add(session.held.len() as u64);
-        if session.state == State::Resolving {
-            self.resolving -= 1;
+        if session.state.holds() {
+            self.holding -= 1;
             self.held_bytes -= session.held_bytes();
         }
         desk.events.write(session.event(cause));
@@ -349,6 +364,7 @@ impl UdpPlane {
             self.replies.release(session.edge, reply, &desk.files);
         }
         let port_slot = session.port;
+        self.part(slot, cause);
         self.table.close(slot);
         if let Some(port) = self.ports.get(port_slot) {
             port.sessions.fetch_sub(1, Ordering::Relaxed);

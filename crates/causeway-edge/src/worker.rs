@@ -138,6 +138,8 @@ pub enum Token {
     Link = 6,
     /// A connection to an origin that is only to be measured.
     Reach = 7,
+    /// A socket of connections that carry datagrams between edges.
+    Leg = 8,
 }
 
 impl Token {
@@ -370,6 +372,7 @@ impl Loop {
                 return End::Lost;
             }
             self.run_timers();
+            self.contain(Token::Leg.at(0), |it| it.udp.settle_legs(&mut it.desk));
             self.tell();
             self.tcp.free_closed();
             self.udp.free_closed();
@@ -423,6 +426,7 @@ impl Loop {
             t if t == Token::Session as u64 => self.udp.on_session(desk, slot, events),
             t if t == Token::Link as u64 => self.tcp.on_link(desk, slot, events),
             t if t == Token::Reach as u64 => self.tcp.on_reach(desk, slot),
+            t if t == Token::Leg as u64 => self.udp.on_leg(desk, slot),
             _ => {}
         }
     }
@@ -433,6 +437,7 @@ impl Loop {
             t if t == Token::Client as u64 || t == Token::Origin as u64 => self.tcp.abandon(&mut self.desk, slot),
             t if t == Token::Session as u64 => self.udp.abandon(&mut self.desk, slot),
             t if t == Token::Link as u64 => self.tcp.abandon_link(&mut self.desk, slot),
+            t if t == Token::Leg as u64 => self.udp.abandon_legs(&mut self.desk),
             _ => {}
         }
     }
@@ -452,6 +457,7 @@ impl Loop {
                     Kind::Port => self.udp.on_port_timer(&mut self.desk, slot),
                     Kind::Link => self
                         .contain(Token::Link.at(slot), |it| it.tcp.on_link_timer(&mut it.desk, entry.slot, generation)),
+                    Kind::Leg => self.contain(Token::Leg.at(0), |it| it.udp.on_leg_timer(&mut it.desk, entry.slot)),
                 }
             }
         }
@@ -465,6 +471,7 @@ impl Loop {
             for step in batch.steps {
                 self.pulse.beat();
                 if matches!(step, Step::Stop) {
+                    self.udp.leave_legs(&mut self.desk);
                     let _ = batch.done.send(refused);
                     return true;
                 }
@@ -494,10 +501,18 @@ impl Loop {
             }
             Step::ListenForEdges { place, sockets } => {
                 let address = place.address;
-                let slot = self.tcp.listen(desk, tcp::Listener { sockets, address, active: None, is_overlay: true });
+                let slot = match place.protocol {
+                    Protocol::Tcp => {
+                        self.tcp.listen(desk, tcp::Listener { sockets, address, active: None, is_overlay: true })
+                    }
+                    Protocol::Udp => self.udp.listen_for_edges(desk, sockets).map(|()| udp::EDGES),
+                };
                 self.places.insert(place, slot.map_err(|error| (place, error))?);
             }
-            Step::Overlay(overlay) => self.tcp.set_overlay(desk, overlay),
+            Step::Overlay(overlay) => {
+                self.tcp.set_overlay(desk, overlay.clone());
+                self.udp.set_overlay(desk, overlay);
+            }
             Step::Routes(routes) => {
                 self.tcp.routes = routes.clone();
                 self.udp.routes = routes;

@@ -363,7 +363,7 @@ fn what_makes_no_sense_is_refused_whole() {
     let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
     let par = &members[0];
     let cases = [
-        ("udp", json!({"paths": [["fra"]]}), "do not go from edge to edge yet"),
+        ("udp", json!({"steered": true}), "of tcp alone"),
         ("tcp", json!({"paths": [["fra", "fra"]]}), "each once"),
         ("tcp", json!({"paths": [["a", "b", "c", "d"]]}), "up to 3"),
         ("tcp", json!({"paths": [["Fra"]]}), "names of edges"),

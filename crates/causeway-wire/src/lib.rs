@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
+pub mod datagram;
 mod endpoints;
 pub mod gauge;
 pub mod minecraft;

@@ -133,14 +133,22 @@ pub enum HopError {
     Field(u8),
     #[error("an answer of kind {0}, with {1} bytes of an address")]
     Answer(u8, u8),
+    #[error("a datagram without the number of its flow, or with more or less behind it than its kind has")]
+    Datagram,
 }
 
 impl Hop {
-    /// Write the header; answers its length.
+    /// Write the header of a connection; answers its length.
     #[must_use]
     pub fn encode(&self, out: &mut [u8; MAX_HOP]) -> usize {
+        self.encode_for(Transport::Stream, out)
+    }
+
+    /// The same, of what goes by that transport.
+    #[must_use]
+    pub fn encode_for(&self, transport: Transport, out: &mut [u8; MAX_HOP]) -> usize {
         let mut head = [0; proxy_v2::MAX_ENCODED];
-        let mut end = proxy_v2::encode(&self.endpoints, Transport::Stream, &mut head);
+        let mut end = proxy_v2::encode(&self.endpoints, transport, &mut head);
         out[..end].copy_from_slice(&head[..end]);
         let mut put = |kind: u8, value: &[u8]| {
             out[end] = kind;

@@ -85,6 +85,11 @@ pub fn tlvs(header: &[u8]) -> Tlvs<'_> {
     Tlvs::new(list.unwrap_or_default())
 }
 
+/// Is it of datagrams, and not of a connection?
+pub(crate) fn is_datagram(header: &[u8]) -> bool {
+    header.get(13).is_some_and(|family| family & 0xF == 2)
+}
+
 fn block(family: u8) -> Option<Block> {
     match (family >> 4, family & 0xF) {
         (0, 0..=2) => Some(Block::Skipped),

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from causeway.control.plane import Plane
 from causeway.control.zones import zone_in
-from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin, Transport
+from causeway.model.application import Address, Application, DirectOrigin, NamedOrigin
 from causeway.model.paths import edges_in
 from causeway.model.problem import Code, Problem
 from causeway.store import zones
@@ -119,13 +119,13 @@ def _check_ports(plane: Plane, application: Application) -> None:
             f"{other.protocol}): choose another port or edge address",
             pointer="/protocol",
         )
-    for peer in plane.peers if application.transport is Transport.TCP else ():
+    for peer in plane.peers:  # flows of others come in there by tcp, datagrams by udp
         at, port = peer.socket
         on_it = (own == at or (own.is_unspecified and own.version == at.version) for own in plane.claimed(application))
         if application.edge_ports.first <= port <= application.edge_ports.last and any(on_it):
             raise Problem(
                 Code.PORT,
-                f"tcp/{port} on {at} is where edge {peer.name} listens for other edges (--overlay): "
-                "choose another port or edge address",
+                f"{application.transport}/{port} on {at} is where edge {peer.name} listens for other edges "
+                "(--overlay): choose another port or edge address",
                 pointer="/protocol",
             )

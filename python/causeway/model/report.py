@@ -230,6 +230,7 @@ class Overlay(msgspec.Struct, frozen=True):
     links_failed_total: int = 0
     flows_ready_total: int = 0  # found a connection to the next edge that was there already
     flows_waited_total: int = 0
+    datagrams_large_total: int = 0  # that did not fit a packet to the next edge
     steering: Steering = Steering()
 
 

@@ -101,7 +101,20 @@ impl Running {
             change.be(Some(&overlay));
             overlay
         });
-        let place = Place { protocol: Protocol::Tcp, address: spec.listen };
+        // Flows come in by TCP, datagrams of sessions by UDP.
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            self.prepare_edges_port(Place { protocol, address: spec.listen }, wanted, &overlay, change);
+        }
+        (Some(overlay), exits)
+    }
+
+    fn prepare_edges_port(
+        &self,
+        place: Place,
+        wanted: &HashMap<String, Arc<Active>>,
+        overlay: &Overlay,
+        change: &mut Preparation,
+    ) {
         if self.places.get(&place).is_some_and(|holder| holder == overlay::LISTENER) {
             change.settle_overlay(place, None, Ok(ListenerState::Unchanged));
         } else if let Some(rival) = wanted.values().find(|active| has(active, place)) {
@@ -115,14 +128,17 @@ impl Running {
             let fate = bound.as_ref().map(|_| ListenerState::Running).map_err(Clone::clone);
             change.settle_overlay(place, bound.as_ref().ok(), fate);
         }
-        (Some(overlay), exits)
     }
 }
 
 /// Who was there first keeps a port that both an application and the overlay want.
 pub fn taken(place: Place, by: &str) -> Reason {
     let (ip, port) = (place.address.ip(), place.address.port());
-    let message = format!("tcp/{port} on {ip} {by}: choose another port, for it or with --overlay");
+    let protocol = match place.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    let message = format!("{protocol}/{port} on {ip} {by}: choose another port, for it or with --overlay");
     Reason { code: "port_in_use", side: Side::Operator, message }
 }
 

@@ -16,6 +16,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::Deserialize;
 
+use super::quic;
 use crate::error::EdgeError;
 
 /// What both sides say they speak; another version would have another name.
@@ -25,6 +26,9 @@ const PROTOCOL: &[u8] = b"causeway-overlay/1";
 pub struct Identity {
     pub client: Arc<ClientConfig>,
     pub server: Arc<ServerConfig>,
+    /// The same, for datagrams.
+    pub quic_client: quinn_proto::ClientConfig,
+    pub quic_server: Arc<quinn_proto::ServerConfig>,
 }
 
 /// As it comes, all of it PEM. Never shown: it holds the key.
@@ -89,7 +93,15 @@ impl Identity {
             .map_err(unfit)?;
         server.send_tls13_tickets = 0;
         server.alpn_protocols = vec![PROTOCOL.to_vec()];
-        Ok(Identity { client: Arc::new(client), server: Arc::new(server) })
+        let no_suite = |error| refused(&format!("nothing that QUIC can use: {error}"));
+        let (quic_client, quic_server) =
+            (quic::client(&client).map_err(no_suite)?, quic::server(&server).map_err(no_suite)?);
+        Ok(Identity {
+            client: Arc::new(client),
+            server: Arc::new(server),
+            quic_client,
+            quic_server: Arc::new(quic_server),
+        })
     }
 }
 

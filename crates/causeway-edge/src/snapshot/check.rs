@@ -130,9 +130,7 @@ impl Application {
             None if self.paths.len() > MOST_PATHS => {
                 format!("{} paths, at most {MOST_PATHS} are possible", self.paths.len())
             }
-            None if leads_elsewhere && self.protocol == Protocol::Udp => {
-                "datagrams do not go from edge to edge yet".into()
-            }
+            None if self.is_steered && self.protocol == Protocol::Udp => "control steers flows of tcp alone".into(),
             None if leads_elsewhere && self.minecraft.is_some() => {
                 "an edge that speaks for a Minecraft server connects to it itself".into()
             }

@@ -132,10 +132,10 @@ impl Batch {
     }
 
     /// Put datagrams of our own into the area, as if received; answers how many there was room for.
-    pub fn load(&mut self, datagrams: &[Box<[u8]>]) -> usize {
+    pub fn load(&mut self, datagrams: &[impl AsRef<[u8]>]) -> usize {
         let count = datagrams.len().min(MOST);
         self.spans.clear();
-        for (index, datagram) in datagrams[..count].iter().enumerate() {
+        for (index, datagram) in datagrams[..count].iter().map(AsRef::as_ref).enumerate() {
             let len = datagram.len().min(STRIDE);
             // SAFETY: `index` is below MOST and `len` at most STRIDE; the two do not overlap.
             unsafe {

@@ -3,7 +3,8 @@
 //! While it is held still nothing is read, so what arrives waits in the sockets for whoever serves next. A session
 //! keeps its socket and so its source port. What has no socket yet (its origin's name is being looked up), and
 //! sessions on a port that is going away, are not shown: they end where they are, or with the hand-over where the
-//! port is one of dispatch, whose sockets are the other process's then.
+//! port is one of dispatch, whose sockets are the other process's then. Sessions over other edges end too: the client's
+//! next datagram begins one anew there.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -68,7 +69,9 @@ impl UdpPlane {
     }
 
     fn moves(&self, session: &Session) -> bool {
-        session.state == State::Open && self.ports.get(session.port).is_some_and(|port| !port.is_draining)
+        session.state == State::Open
+            && session.socket.is_some()
+            && self.ports.get(session.port).is_some_and(|port| !port.is_draining)
     }
 
     /// Must a notice or a timer wait, because its session may be somebody else's soon?
@@ -131,6 +134,7 @@ impl UdpPlane {
         for (slot, port) in self.ports.iter().filter(|(_, port)| !port.is_draining) {
             let _ = desk.epoll.add(port.fd, sys::IN, Token::UdpListener.at(slot));
         }
+        self.legs.go_on(desk);
         for (slot, session) in self.table.iter().filter(|(_, session)| self.moves(session)) {
             if let Some(socket) = &session.socket {
                 let _ = desk.epoll.add(socket.as_raw_fd(), sys::IN, Token::Session.at(slot));
@@ -158,6 +162,7 @@ impl UdpPlane {
                 port.sessions.fetch_sub(1, Ordering::Relaxed);
             }
         }
+        self.leave_legs(desk);
         // Not read here any more; kept for the replies to sessions that stay.
         self.ports.iter_mut().for_each(|(_, port)| port.is_draining = true);
         self.free_ports(desk);

@@ -54,19 +54,26 @@ impl UdpPlane {
                 return None;
             }
         };
-        let is_full = self.table.open() >= self.most_sessions || desk.strain.is_full() || !desk.files.has_room(1);
-        if is_full && let Some(victim) = self.table.first_to_go() {
-            self.evict(desk, victim);
-        }
-        let counters = counters(&active, desk);
-        counters.connections_total.add(1);
-        counters.connections_open.add(1);
-        desk.files.take(1);
-        let slot = self.table.insert(Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms));
+        let session = Session::new(key, port_slot, active, ends, desk.next_flow(), desk.now_ms);
+        let slot = self.begin(desk, session);
         (self.table[slot].seat, self.table[slot].permit) = (seat, permit);
         self.ports[port_slot].sessions.fetch_add(1, Ordering::Relaxed);
         self.open_socket(desk, slot);
         (self.table[slot].state != State::Closed).then_some(slot)
+    }
+
+    /// Room for one more, if need be another's. What it takes of the descriptors it takes also where it has none, since
+    /// it may come to need it.
+    pub(super) fn begin(&mut self, desk: &mut Desk, session: Session) -> usize {
+        let is_full = self.table.open() >= self.most_sessions || desk.strain.is_full() || !desk.files.has_room(1);
+        if is_full && let Some(victim) = self.table.first_to_go() {
+            self.evict(desk, victim);
+        }
+        let counters = counters(&session.active, desk);
+        counters.connections_total.add(1);
+        counters.connections_open.add(1);
+        desk.files.take(1);
+        self.table.insert(session)
     }
 
     /// Each datagram counts; the records are few, so that a flood does not push those of others out.
@@ -116,8 +123,12 @@ impl UdpPlane {
         self.close(desk, slot, Cause::SessionEvicted);
     }
 
-    /// Try origins in order until one has a socket. Ends in `Open`, `Resolving` or `Closed`.
-    fn open_socket(&mut self, desk: &mut Desk, slot: usize) {
+    /// Try paths and origins in order until one has a connection or a socket. Ends in `Open`, `Linking`, `Resolving` or
+    /// `Closed`.
+    pub(super) fn open_socket(&mut self, desk: &mut Desk, slot: usize) {
+        if self.table[slot].wants_path(desk.now_ms) && self.go_by_path(desk, slot) {
+            return;
+        }
         let mut evictions = 0;
         loop {
             let session = &mut self.table[slot];
@@ -125,12 +136,12 @@ impl UdpPlane {
                 Choice::Try(origin) => origin,
                 Choice::Wait(watched) => {
                     if session.state != State::Resolving {
-                        (session.state, session.since_ms) = (State::Resolving, desk.now_ms);
-                        self.resolving += 1;
+                        self.wait(desk, slot, State::Resolving);
                         watched.wait_with(desk.wake_fd());
                     }
                     return self.arm(desk, slot);
                 }
+                Choice::Exhausted(_) if session.gives_up_direct(desk.now_ms) => return self.open_socket(desk, slot),
                 Choice::Exhausted(cause) => {
                     let cause = session.last_failure.unwrap_or(cause);
                     return self.close(desk, slot, cause);
@@ -149,7 +160,9 @@ impl UdpPlane {
             match result {
                 Ok(socket) => {
                     session.socket = Some(socket);
-                    (session.state, session.since_ms) = (State::Open, desk.now_ms);
+                    session.since_ms = desk.now_ms;
+                    self.set_open(slot);
+                    self.tell_connected(slot);
                     return self.arm(desk, slot);
                 }
                 Err(cause) => {
@@ -162,9 +175,36 @@ impl UdpPlane {
         }
     }
 
+    /// Its datagrams are held from now on.
+    pub(super) fn wait(&mut self, desk: &Desk, slot: usize, state: State) {
+        let session = &mut self.table[slot];
+        self.holding += usize::from(!session.state.holds());
+        (session.state, session.since_ms) = (state, desk.now_ms);
+    }
+
+    /// They are not held any more; [`UdpPlane::send_held`] sends those that were.
+    pub(super) fn set_open(&mut self, slot: usize) {
+        let session = &mut self.table[slot];
+        self.holding -= usize::from(session.state.holds());
+        session.state = State::Open;
+    }
+
+    pub(super) fn send_held(&mut self, desk: &mut Desk, slot: usize) {
+        let session = &mut self.table[slot];
+        if session.state != State::Open {
+            return;
+        }
+        let held = std::mem::take(&mut session.held);
+        self.held_bytes -= held.iter().map(|datagram| datagram.len()).sum::<usize>();
+        let count = self.batch.load(&held);
+        let picks: Vec<Pick> =
+            (0..count).map(|index| Pick { session: slot as u32, index: index as u16, skip: 0 }).collect();
+        self.pass_up(desk, slot, &picks);
+    }
+
     /// Names have been answered: go on with the sessions that waited, and send what they held.
     pub fn on_names(&mut self, desk: &mut Desk) {
-        if self.resolving == 0 || desk.is_held {
+        if self.holding == 0 || desk.is_held {
             return;
         }
         let is_waiting = |session: &Session| session.state == State::Resolving;
@@ -174,16 +214,7 @@ impl UdpPlane {
             if is_waiting(&self.table[slot]) {
                 self.open_socket(desk, slot);
             }
-            let session = &mut self.table[slot];
-            if session.state == State::Open {
-                let held = std::mem::take(&mut session.held);
-                self.resolving -= 1;
-                self.held_bytes -= held.iter().map(|datagram| datagram.len()).sum::<usize>();
-                let count = self.batch.load(&held);
-                let picks: Vec<Pick> =
-                    (0..count).map(|index| Pick { session: slot as u32, index: index as u16, skip: 0 }).collect();
-                self.pass_up(desk, slot, &picks);
-            }
+            self.send_held(desk, slot);
         }
     }
 
@@ -194,10 +225,12 @@ impl UdpPlane {
             return;
         }
         counters(&session.active, desk).connect_errors_total.add(1);
-        if let Some(origin) = session.origin {
+        if let Some(origin) = session.origin.filter(|_| session.socket.is_some()) {
             self.refusals.add(origin, desk.now_ms);
         }
-        self.icmp.port_unreachable(session.client, session.edge, desk.now_ms);
+        if !session.is_handed_over() {
+            self.icmp.port_unreachable(session.client, session.edge, desk.now_ms);
+        }
         self.close(desk, slot, Cause::OriginPortUnreachable);
     }
 }

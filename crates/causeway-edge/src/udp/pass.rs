@@ -4,11 +4,12 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
+use causeway_wire::datagram::Kind;
 use causeway_wire::{Endpoints, simple_proxy};
 
 use super::batch::{Batch, MOST, Pick, Prefix, Route};
 use super::session::{Header, Key, State};
-use super::{UdpPlane, counters};
+use super::{UdpPlane, counters, tunnel};
 use crate::application::count_refusal;
 use crate::clock::unix_ms;
 use crate::event::Cause;
@@ -93,7 +94,7 @@ impl UdpPlane {
         }
     }
 
-    fn note_received(&mut self, desk: &mut Desk, slot: usize, index: usize) -> Option<usize> {
+    pub(super) fn note_received(&mut self, desk: &mut Desk, slot: usize, index: usize) -> Option<usize> {
         let len = self.batch.datagram(index).len() as u64;
         let session = &mut self.table[slot];
         session.client_bytes += len;
@@ -138,7 +139,11 @@ impl UdpPlane {
         let counters = counters(&session.active, desk);
         let fd = match (session.state, &session.socket) {
             (State::Open, Some(socket)) => socket.as_raw_fd(),
-            (State::Resolving, _) => {
+            (State::Open, None) => {
+                self.send_onward(desk, slot, picks);
+                return None;
+            }
+            (State::Resolving | State::Linking, _) => {
                 self.hold(desk, slot, picks);
                 return None;
             }
@@ -156,11 +161,16 @@ impl UdpPlane {
             session.connect_time_ms = unix_ms();
             desk.events.write(session.event(Cause::Opened));
         }
+        self.note_use(slot);
+        sent.refused_at
+    }
+
+    pub(super) fn note_use(&mut self, slot: usize) {
+        let session = &self.table[slot];
         match session.is_answered && !session.is_two_way {
             true => self.promote(slot),
             false => self.table.touch(slot),
         }
-        sent.refused_at
     }
 
     fn hold(&mut self, desk: &Desk, slot: usize, picks: &[Pick]) {
@@ -189,9 +199,8 @@ impl UdpPlane {
     }
 
     fn pass_down_by(&mut self, desk: &mut Desk, slot: usize, picks: &mut Vec<Pick>) -> bool {
-        let once; // a reply socket that is not kept
         let session = &mut self.table[slot];
-        let (Some(socket), Some(port)) = (&session.socket, self.ports.get(session.port)) else { return false };
+        let Some(socket) = &session.socket else { return false };
         let count = match self.batch.receive_from_origin(socket.as_raw_fd()) {
             Ok(count) => count,
             Err(error) => return error.raw_os_error() == Some(libc::ECONNREFUSED),
@@ -207,29 +216,24 @@ impl UdpPlane {
             }
         }
         counters.datagrams_dropped.add((count - picks.len()) as u64);
-        if picks.is_empty() {
-            return false;
+        if !picks.is_empty() {
+            self.send_down(desk, slot, picks);
         }
-        let (fd, source) = match (port.is_of_dispatch(), &session.reply) {
-            (false, _) => (port.fd, port.is_wildcard().then(|| session.edge.ip())),
-            (true, Some(reply)) => (reply.as_raw_fd(), None),
-            (true, None) => match self.replies.socket(session.edge, session.client, &desk.files) {
-                Ok((reply, is_kept)) => {
-                    once = reply;
-                    if is_kept {
-                        session.reply = Some(once.clone());
-                    }
-                    (once.as_raw_fd(), None)
-                }
-                Err(_) => {
-                    counters.datagrams_dropped.add(picks.len() as u64); // no descriptor, or somebody has bound the port
-                    return false;
-                }
+        false
+    }
+
+    /// Send datagrams of an origin to its client, or towards it.
+    pub(super) fn send_down(&mut self, desk: &mut Desk, slot: usize, picks: &[Pick]) {
+        let session = &mut self.table[slot];
+        let sent = match session.tunnel.as_ref().and_then(|tunnel| tunnel.from) {
+            Some(from) => tunnel::send(&mut self.legs, &self.batch, (from, Kind::Payload), &[], picks),
+            None => match self.send_to_client(desk, slot, picks) {
+                Some(sent) => sent,
+                None => return,
             },
         };
-        let route = Route::new(session.client, source);
-        let to = Target { fd, route: Some(&route), header: None };
-        let sent = to.send(&mut self.batch, picks, &mut false, &mut session.may_segment[1]);
+        let session = &mut self.table[slot];
+        let counters = counters(&session.active, desk);
         session.since_ms = desk.now_ms;
         session.origin_bytes += sent.bytes;
         counters.datagrams_egress.add(sent.datagrams);
@@ -243,7 +247,34 @@ impl UdpPlane {
             counters.sessions_answered_total.add(1);
         }
         self.table.touch(slot);
-        false
+    }
+
+    /// None: it cannot be, which is counted.
+    fn send_to_client(&mut self, desk: &mut Desk, slot: usize, picks: &[Pick]) -> Option<Sent> {
+        let once; // a reply socket that is not kept
+        let session = &mut self.table[slot];
+        let port = self.ports.get(session.port)?;
+        let counters = counters(&session.active, desk);
+        let (fd, source) = match (port.is_of_dispatch(), &session.reply) {
+            (false, _) => (port.fd, port.is_wildcard().then(|| session.edge.ip())),
+            (true, Some(reply)) => (reply.as_raw_fd(), None),
+            (true, None) => match self.replies.socket(session.edge, session.client, &desk.files) {
+                Ok((reply, is_kept)) => {
+                    once = reply;
+                    if is_kept {
+                        session.reply = Some(once.clone());
+                    }
+                    (once.as_raw_fd(), None)
+                }
+                Err(_) => {
+                    counters.datagrams_dropped.add(picks.len() as u64); // no descriptor, or somebody has bound the port
+                    return None;
+                }
+            },
+        };
+        let route = Route::new(session.client, source);
+        let to = Target { fd, route: Some(&route), header: None };
+        Some(to.send(&mut self.batch, picks, &mut false, &mut session.may_segment[1]))
     }
 }
 
@@ -255,11 +286,11 @@ struct Target<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Sent {
-    datagrams: u64,
+pub struct Sent {
+    pub datagrams: u64,
     /// Payload only.
-    bytes: u64,
-    dropped: u64,
+    pub bytes: u64,
+    pub dropped: u64,
     refused_at: Option<usize>,
 }
 

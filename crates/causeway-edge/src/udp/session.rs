@@ -1,6 +1,6 @@
 //! One UDP session: a client, the edge address it sends to, and a socket of its own towards the origin.
 //!
-//! States: `Opening -> (Resolving) -> Open -> Closed`. Knows its deadlines and headers; moves no bytes.
+//! States: `Opening -> (Linking | Resolving) -> Open -> Closed`. Knows its deadlines and headers; moves no bytes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use causeway_wire::{Endpoints, proxy_v2, simple_proxy};
 
 use super::batch::Prefix;
+use super::legs;
+use super::tunnel::Tunnel;
 use crate::application::Active;
 use crate::event::{Cause, Event};
 use crate::limits::Permit;
@@ -16,14 +18,25 @@ use crate::routes::Seat;
 use crate::snapshot::{Protocol, ProxyProtocol, UdpHeader};
 
 const NEVER: u64 = u64::MAX;
+/// Of a session that another edge has handed over.
+pub const NO_PORT: usize = u32::MAX as usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Opening,
     /// Its origin's name has no answer yet.
     Resolving,
+    /// There is no connection to the next edge yet.
+    Linking,
     Open,
     Closed,
+}
+
+impl State {
+    /// Are its datagrams held until it can go on?
+    pub fn holds(self) -> bool {
+        matches!(self, State::Resolving | State::Linking)
+    }
 }
 
 /// What makes two datagrams part of one session. Plain numbers, so that hashing it is one pass.
@@ -49,6 +62,11 @@ impl Key {
             (port as u64) << 32 | u64::from(edge.port()) << 16 | u64::from(client.port()),
             scope.into(),
         ])
+    }
+
+    /// Of a session that another edge has handed over: no listener's.
+    pub fn of_flow((leg, flow): legs::Place) -> Key {
+        Key([leg as u64, flow, 0, 0, (NO_PORT as u64) << 32, 0])
     }
 }
 
@@ -88,9 +106,11 @@ pub struct Session {
     pub is_two_way: bool,
     /// The guard knows of it.
     pub is_told: bool,
+    /// Of one that goes over other edges.
+    pub tunnel: Option<Box<Tunnel>>,
     /// Runs of equal datagrams may go out as one buffer, towards origin and client.
     pub may_segment: [bool; 2],
-    /// Datagrams that wait for the origin's address.
+    /// Datagrams that wait for the origin's address, or for a connection to the next edge.
     pub held: Vec<Box<[u8]>>,
 }
 
@@ -122,6 +142,7 @@ impl Session {
             is_answered: false,
             is_two_way: false,
             is_told: false,
+            tunnel: None,
             may_segment: [true; 2],
             held: Vec::new(),
         }
@@ -130,6 +151,8 @@ impl Session {
     pub fn due_ms(&self) -> u64 {
         let timeout_ms = match self.state {
             State::Opening | State::Resolving => self.active.connect_timeout_ms,
+            State::Linking => self.tunnel.as_ref().map_or(0, |tunnel| tunnel.linked_within_ms),
+            State::Open if self.is_handed_over() => self.quiet_ms, // how long it may be idle is for its ends to judge
             State::Open => self.active.udp_idle_timeout_ms.min(self.quiet_ms),
             State::Closed => return NEVER,
         };
@@ -158,7 +181,7 @@ impl Session {
             cause,
             protocol: Protocol::Udp,
             time_ms: 0,
-            application: self.active.id,
+            application: self.tunnel.as_ref().map_or(self.active.id, |tunnel| tunnel.application),
             flow: self.flow,
             client: self.client,
             edge: self.edge,
@@ -169,7 +192,7 @@ impl Session {
             client_rtt_ns: 0,
             origin_rtt_ns: 0,
             firewall: self.active.matched(self.client.ip(), self.edge.port()),
-            trace: 0,
+            trace: self.tunnel.as_ref().map_or(0, |tunnel| tunnel.trace),
         }
     }
 }

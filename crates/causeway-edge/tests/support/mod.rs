@@ -3,6 +3,7 @@
 
 pub mod net;
 pub mod network;
+pub mod quic;
 pub mod range;
 pub mod udp;
 

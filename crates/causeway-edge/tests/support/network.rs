@@ -46,7 +46,10 @@ pub fn network(names: &[&'static str]) -> Vec<Member> {
 }
 
 pub fn network_of(authority: &Authority, names: &[&'static str]) -> Vec<Member> {
-    let members: Vec<Member> = names.iter().map(|name| member(name)).collect();
+    introduced(authority, names.iter().map(|name| member(name)).collect())
+}
+
+fn introduced(authority: &Authority, members: Vec<Member>) -> Vec<Member> {
     for member in &members {
         member.edge.identify(authority.identity(member.name).to_string().as_bytes()).unwrap();
         member.apply(&members, &[]);
@@ -54,9 +57,18 @@ pub fn network_of(authority: &Authority, names: &[&'static str]) -> Vec<Member> 
     members
 }
 
+/// The same, with so many workers each, who hear each other at ports of `ip`.
+pub fn network_at(ip: &str, workers: usize, names: &[&'static str]) -> Vec<Member> {
+    introduced(&Authority::new(), names.iter().map(|name| member_at(ip, workers, name)).collect())
+}
+
 pub fn member(name: &'static str) -> Member {
-    let edge = Edge::start(Config { workers: 1, ..Config::default() }).unwrap();
-    Member { name, edge, at: free_address("127.0.0.1"), version: std::sync::atomic::AtomicU64::new(0) }
+    member_at("127.0.0.1", 1, name)
+}
+
+fn member_at(ip: &str, workers: usize, name: &'static str) -> Member {
+    let edge = Edge::start(Config { workers, ..Config::default() }).unwrap();
+    Member { name, edge, at: free_address(ip), version: std::sync::atomic::AtomicU64::new(0) }
 }
 
 impl Member {

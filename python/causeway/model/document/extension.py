@@ -106,7 +106,7 @@ def _field(name: str, value: object, transport: Transport) -> object:
         case "weights":
             return tuple(_weight(item, f"{pointer}/{n}") for n, item in enumerate(as_list(value, pointer, most=64)))
         case "paths":
-            return parse_paths(value, pointer, transport)
+            return parse_paths(value, pointer)
         case "transparent" | "logins":
             return as_bool(value, pointer)
         case _:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from causeway.model.application import Carrier, Extension, Transport
+from causeway.model.application import Carrier, Extension
 from causeway.model.document.reading import as_list, as_text, invalid, shown
 from causeway.model.edge import LOCAL, is_edge_name
 from causeway.model.paths import MOST_HOPS, MOST_PATHS, Paths
@@ -10,7 +10,7 @@ from causeway.model.paths import MOST_HOPS, MOST_PATHS, Paths
 _LONGEST_NAME = 32
 
 
-def parse_paths(value: object, pointer: str, transport: Transport) -> Paths:
+def parse_paths(value: object, pointer: str) -> Paths:
     """Lists of names of edges, the best way first; an empty one is direct.
 
     Raises:
@@ -21,8 +21,6 @@ def parse_paths(value: object, pointer: str, transport: Transport) -> Paths:
     )
     if len(set(paths)) < len(paths):
         raise invalid(pointer, f"{pointer} has a path twice")
-    if any(paths) and transport is Transport.UDP:
-        raise invalid(pointer, "paths are for tcp: datagrams do not go from edge to edge yet")
     return paths
 
 
