@@ -301,7 +301,7 @@ impl TcpPlane {
             State::Header => self.close(desk, slot, Cause::HeaderTimeout, Reset::Both),
             State::Visiting => self.step(desk, slot),
             State::Resolving => self.end_unanswered(desk, slot, Cause::NameFailed),
-            State::Connecting if self.waits_for_link(slot) => self.on_broken_path(desk, slot),
+            State::Connecting if self.waits_for_link(slot) => self.on_late_link(desk, slot),
             State::Connecting => {
                 self.note_failure(desk, slot, Cause::ConnectTimeout);
                 self.connect(desk, slot);

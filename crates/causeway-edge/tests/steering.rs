@@ -140,6 +140,29 @@ fn a_flow_whose_origin_is_not_reached_over_another_edge_goes_direct_with_all_tha
 }
 
 #[test]
+fn a_flow_does_not_wait_for_a_connection_to_an_edge_that_takes_long_and_says_nothing_against_it() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    let mut said = plan(&json!([["fra"], []]), 60_000);
+    said["legs"] = json!(["fra"]);
+    steer(&members[0], &said);
+    eventually("fra answers", || (steering(&members[0])["legs"].as_array()?.len() == 1).then_some(()));
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // it never shakes hands
+    let here = json!({"steered": true, "exit": true});
+    let app = application(APPLICATION as u64, "tcp", edge, &[origin], here);
+    let others = [("par", members[0].at), ("fra", deaf.local_addr().unwrap())];
+    members[0].apply_among(&others, &[app]);
+    let errors = |member: &Member| member.report()["applications"][0]["connect_errors_total"].as_u64().unwrap();
+    for _ in 0..3 {
+        let mut client = connect(edge); // the first may still find a connection to the edge that was there
+        client.write_all(b"hello").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+    }
+    assert_eq!(errors(&members[0]), 0, "no path was found to be broken");
+}
+
+#[test]
 fn a_share_of_flows_goes_direct_whatever_is_best() {
     let members = network(&["par", "fra"]);
     let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));

@@ -29,6 +29,11 @@ const ANSWER_GRACE_MS: u64 = 2_000;
 /// An answer that takes so much longer than two round trips to the next edge is late: flows that begin now go elsewhere.
 const LATE_MS: u64 = 1_000;
 
+/// A connection that takes so much longer than a handshake of three round trips is not waited for by whoever has another
+/// way.
+const SLOW_LINK_MS: u64 = 300;
+const HANDSHAKE_ROUND_TRIPS: u64 = 3;
+
 /// Reads of what comes for a flow that has ended: more than a client says before it hears anything.
 const MOST_DRAINED: usize = 16;
 
@@ -182,8 +187,12 @@ impl TcpPlane {
                 Taken::Ready(fd, tls, ready) => self.send_on(desk, slot, (fd, tls, ready)),
                 Taken::Later => {
                     if let Some(tunnel) = self.connections[slot].tunnel.as_mut().filter(|_| has_others) {
-                        tunnel.link_due_ms = desk.now_ms + HEARD_WITHIN[0].as_millis() as u64;
-                        tunnel.next = Some(next);
+                        let heard_ms = HEARD_WITHIN[0].as_millis() as u64;
+                        let rtt_ms = overlay.lasting.steering.rtt_us(&next).map(|rtt_us| (rtt_us / 1000.0) as u64);
+                        let slow_ms = rtt_ms.map(|rtt_ms| SLOW_LINK_MS + HANDSHAKE_ROUND_TRIPS * rtt_ms);
+                        tunnel.link_due_ms = desk.now_ms + slow_ms.unwrap_or(heard_ms).min(heard_ms);
+                        // Where somebody asks the edge anyway, that it is not there is not for flows to find out.
+                        tunnel.next = slow_ms.is_none().then_some(next);
                     }
                     self.arm(desk, slot);
                 }
@@ -194,6 +203,16 @@ impl TcpPlane {
             }
             return true;
         }
+    }
+
+    /// A connection to the next edge was waited for as long as may be.
+    pub(super) fn on_late_link(&mut self, desk: &mut Desk, slot: usize) {
+        let tunnel = self.connections[slot].tunnel.as_ref();
+        if tunnel.is_some_and(|tunnel| tunnel.link_due_ms <= desk.now_ms && tunnel.next.is_none()) {
+            self.connections[slot].last_failure = Some(Cause::PathBroken);
+            return self.connect(desk, slot);
+        }
+        self.on_broken_path(desk, slot);
     }
 
     /// The edge that comes next cannot be reached: on to the next path, or to the end.
