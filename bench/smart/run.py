@@ -221,7 +221,7 @@ def _row(pair: Pair, times: dict[str, Times]) -> dict[str, Any]:
 
 def quantile(values: list[float], share: float) -> float:
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[int(share * (len(ordered) - 1))]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from causeway.routing.router import Router
 RELAY_COST_MS = 1.0  # an edge more: 0.04 ms measured, the rest is room for one that has much to do
 MOST_PATHS = 4  # told to an edge, direct among them
 REST_S = 20.0  # a path that fails again and again within that is not taken meanwhile
+ROUND_TRIPS = 20.0
+"""Of a flow that is weighed. One more is its handshake with the origin, which only the last leg costs: connections
+between edges are there. So a path may be a twentieth longer at most for what it saves at the start."""
 _FORGETTING = 0.1  # a report each second: some ten of them count
 _PRICE_SHARE = 0.5  # of a round trip: only flows that begin are moved, and what a slice saves is saved each second
 _LEAST_MS = 0.1
@@ -114,10 +117,10 @@ class Network:
         reading = np.full((len(number) + len(place),) * 2, np.nan, dtype=np.float32)
         for edge in edges:
             source = number[edge.name]
-            for of, into in ((edge.legs_ms, number), (edge.reach_ms, place)):
+            for of, into, trips in ((edge.legs_ms, number, 1.0), (edge.reach_ms, place, 1 + 1 / ROUND_TRIPS)):
                 for name, ms in of.items():
                     if name in into and name != edge.name:
-                        reading[source, into[name]] = max(ms, _LEAST_MS)
+                        reading[source, into[name]] = max(ms, _LEAST_MS) * trips
         either: Matrix = np.where(np.isnan(reading), reading.T, reading)
         return either
 
@@ -141,6 +144,11 @@ class Network:
     def _candidate(self, path: RankedPath) -> Candidate:
         nodes = (*self._edges, *(["origin"] * len(self._applications)))
         parts = [(f"{nodes[leg.source]} - {nodes[leg.target]}", leg.cost_ms) for leg in path.legs]
+        if parts:
+            last, ms = parts[-1]
+            plain_ms = ms / (1 + 1 / ROUND_TRIPS)
+            handshake_ms = 0.0 if math.isinf(ms) else ms - plain_ms
+            parts[-1:] = [(last, plain_ms), ("a share of the handshake", handshake_ms)]
         if path.relay is not None:
             parts += [("an edge more", path.relay_ms), ("margin", path.margin_ms)]
         return Candidate(self._path(path.relay), path.cost_ms, tuple(parts))

@@ -66,6 +66,20 @@ def test_a_path_that_fails_is_left_in_the_next_slice_and_a_slow_one_within_twent
     assert after([*well, *slow, *again])["ams"].paths[0] == ("fra",)
 
 
+def test_of_ways_that_are_as_long_the_one_that_ends_near_the_origin_is_taken_for_its_short_handshake() -> None:
+    edges = [
+        EdgeSeen("ams", {"lon": 40.0, "nyc": 78.0}, {APP: 200.0}),
+        EdgeSeen("lon", {"ams": 40.0}, {APP: 40.0}),
+        EdgeSeen("nyc", {"ams": 78.0}, {APP: 2.0}),
+    ]
+    found = after([edges])["ams"]
+    assert found.paths[0] == ("nyc",)
+    costs = [candidate.cost_ms for candidate in found.candidates]
+    assert costs[1] - costs[0] == pytest.approx((40 - 2) / 20, abs=0.01)
+    assert found.direct_ms == pytest.approx(200 * 1.05)
+    assert dict(found.candidates[0].parts_ms)["nyc - origin"] == pytest.approx(2)
+
+
 def test_a_path_that_fails_again_and_again_is_not_taken_in_between_and_the_only_one_is_taken_at_once() -> None:
     made, paths = Network(), []
     for number in range(120):
