@@ -179,6 +179,19 @@ class EdgeStatus(TypedDict):
     remote: NotRequired[RemoteStatus]  # an edge of another machine
 
 
+class PopEdge(TypedDict):
+    name: str
+    state: str  # serving, drained, draining, silent
+
+
+class PopStatus(TypedDict):
+    name: str
+    edges: list[PopEdge]
+    connections_open: int
+    bytes_ingress: int
+    bytes_egress: int
+
+
 class RolloutChange(TypedDict):
     application_id: str
     name: str

@@ -28,6 +28,7 @@ from causeway.answers import (
     Lost,
     Mitigation,
     NamesTold,
+    PopStatus,
     Rollout,
     Route,
     Status,
@@ -184,6 +185,16 @@ class Client:
     def drain_edge(self, name: str, *, is_drained: bool, is_forced: bool = False) -> None:
         params = {"force": "true"} if is_forced else None
         self._request("PUT", f"/api/v1/edges/{quote(name, safe='')}", body={"drained": is_drained}, params=params)
+
+    def pops(self) -> list[PopStatus]:
+        return cast("list[PopStatus]", self._request("GET", "/api/v1/pops"))
+
+    def drain_pop(self, name: str, *, is_drained: bool, is_forced: bool = False) -> list[str]:
+        """Answers the edges that it was said to."""
+        params = {"force": "true"} if is_forced else None
+        body = {"drained": is_drained}
+        answered = self._request("PUT", f"/api/v1/pops/{quote(name, safe='')}", body=body, params=params)
+        return cast("dict[str, list[str]]", answered)["edges"]
 
     def rollouts(self) -> list[Rollout]:
         """The newest first."""

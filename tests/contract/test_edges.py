@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.echo import ask, echoes, reset, start_echo
-from support.edge import CAUSEWAY, Running
+from support.edge import CAUSEWAY, ZONE, Running
 from support.nats import NatsServer
 from support.outpost import Outpost
 from support.patience import eventually
@@ -36,6 +36,14 @@ class Network:
 
     def served(self, port: int) -> bool:
         return all(ask(port, edge.address) == b"hello" for edge in self.edges)
+
+    def command(self, *words: str) -> str:
+        done = subprocess.run(
+            [CAUSEWAY, *words], capture_output=True, text=True, timeout=30,
+            env=environment({"CAUSEWAY_URL": self.control.url, "CAUSEWAY_API_TOKEN": self.control.token}),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def states(self) -> dict[str, dict[str, Any]]:
         return {edge["name"]: edge for edge in self.control.status()["edges"]}
@@ -225,12 +233,7 @@ def is_cut(address: str, port: int) -> bool:
 
 def test_each_edge_is_a_line_and_says_what_is_the_matter(network: Network) -> None:
     def shown() -> str:
-        done = subprocess.run(
-            [CAUSEWAY, "edges"], capture_output=True, text=True, timeout=30,
-            env=environment({"CAUSEWAY_URL": network.control.url, "CAUSEWAY_API_TOKEN": network.control.token}),
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return network.command("edges")
 
     eventually(lambda: shown().count("serving") == 3)
     network.edges[1].stop()
@@ -263,6 +266,38 @@ def test_a_drained_edge_serves_nobody_new_until_that_is_undone_also_after_a_rest
     assert "those that have reported are ams-1, fra-1" in answer.json()["errors"][0]["message"]
     answer = network.control.http.put("/api/v1/edges/fra-1", json={"drained": "yes"})
     assert answer.status_code == 400
+
+
+def test_a_pop_is_drained_as_a_whole_or_not_at_all(network: Network) -> None:
+    third = network.edge("fra-2", "127.0.0.4").start()
+    origin, port, alone = start_echo(network.programs), free_port(), free_port()
+    network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{origin}")
+    there = {"type": "static", "ips": [third.address]}
+    dns = {"type": "ADDRESS", "name": f"alone.{ZONE}"}
+    network.control.create_application(f"tcp/{alone}", f"tcp://127.0.0.1:{origin}", dns=dns, edge_ips=there)
+    edges = [*network.edges, third]
+    eventually(lambda: all(is_open(edge.address, port) for edge in edges) and is_open(third.address, alone), 20)
+
+    def shown() -> list[tuple[str, list[str]]]:
+        found = network.control.result("GET", "/api/v1/pops")
+        return [(pop["name"], [f"{edge['name']} {edge['state']}" for edge in pop["edges"]]) for pop in found]
+
+    assert shown() == [
+        ("ams", ["ams-1 serving"]),
+        ("fra", ["fra-1 serving", "fra-2 serving"]),
+        ("local", ["local serving"]),
+    ]
+    refused = network.control.http.put("/api/v1/pops/fra", json={"drained": True})
+    assert refused.status_code == 400 and "no edge without PoP fra" in refused.json()["errors"][0]["message"]
+    assert ("fra", ["fra-1 serving", "fra-2 serving"]) in shown()
+    assert "PoP fra (fra-1, fra-2) serves nobody" in network.command("pops", "drain", "fra", "--force")
+    eventually(lambda: not any(is_open(edge.address, port) for edge in (network.edges[0], third)), WITHIN_S)
+    assert ("fra", ["fra-1 drained", "fra-2 drained"]) in shown()
+    assert ask(port, network.edges[1].address) == b"hello"
+    assert network.control.result("PUT", "/api/v1/pops/fra", {"drained": False})["edges"] == ["fra-1", "fra-2"]
+    eventually(lambda: is_open(third.address, alone), WITHIN_S)
+    missing = network.control.http.put("/api/v1/pops/nyc", json={"drained": True})
+    assert missing.status_code == 404 and "there are ams, fra" in missing.json()["errors"][0]["message"]
 
 
 def test_an_edge_that_is_stopped_is_seen_draining_until_it_ends(network: Network) -> None:

@@ -50,6 +50,8 @@ def test_every_route_is_described(document: Any) -> None:
         "/api/v1/edges/{name}/invitation",
         "/api/v1/mitigation",
         "/api/v1/names",
+        "/api/v1/pops",
+        "/api/v1/pops/{name}",
         "/api/v1/rollouts",
         "/api/v1/rollouts/push",
         "/api/v1/rollouts/{number}",

@@ -15,7 +15,15 @@ from causeway.api.examples import APPLICATIONS_QUERY, EDGE_BODY, TOKEN_BODY
 from causeway.api.query import flag, values
 from causeway.api.reach import KeyringOf, PlaneOf, check_ids
 from causeway.control import edges
-from causeway.control.queries import application_states, control_state, course_state, edge_states, notices, readiness
+from causeway.control.queries import (
+    application_states,
+    control_state,
+    course_state,
+    edge_states,
+    notices,
+    pop_states,
+    readiness,
+)
 from causeway.model.document.reading import as_choice, as_object, as_switch, as_text, refuse_unknown
 from causeway.model.problem import Code, Problem
 from causeway.model.timestamps import rfc3339
@@ -54,6 +62,23 @@ def put_edge(request: Request, plane: PlaneOf, name: str, body: JsonBody) -> Jso
     is_drained = as_switch(body, "drained")
     edges.drain(plane, name, is_drained=is_drained, is_forced=flag(request, "force"))
     return answer({"name": name, "drained": is_drained})
+
+
+@router.get("/pops", summary="List PoPs with their edges: fra-1 and fra-2 are the PoP fra", dependencies=READ)
+def list_pops(plane: PlaneOf) -> Json:
+    return answer(pop_states(plane))
+
+
+@router.put(
+    "/pops/{name}",
+    summary="Take all edges of a PoP out of service, or back into it",
+    dependencies=[Depends(may_write)],
+    openapi_extra=EDGE_BODY,
+)
+def put_pop(request: Request, plane: PlaneOf, name: str, body: JsonBody) -> Json:
+    is_drained = as_switch(body, "drained")
+    names = edges.drain_pop(plane, name, is_drained=is_drained, is_forced=flag(request, "force"))
+    return answer({"name": name, "edges": names, "drained": is_drained})
 
 
 @router.post(

@@ -17,6 +17,7 @@ from causeway.cli import (
     firewall,
     lab,
     machine,
+    pops,
     rollouts,
     routes,
     status,
@@ -53,6 +54,7 @@ app.add_typer(dns.app)
 app.add_typer(firewall.app)
 app.add_typer(firewall.geo)
 app.add_typer(attacks.app)
+app.add_typer(pops.app)
 app.add_typer(rollouts.app)
 app.add_typer(tokens.app)
 app.add_typer(lab.app)

@@ -11,7 +11,7 @@ from causeway.control.mitigation import state_of
 from causeway.control.plane import Plane
 from causeway.control.state import Piece, is_by_asn
 from causeway.model.application import Address, Application
-from causeway.model.edge import LOCAL
+from causeway.model.edge import LOCAL, pop_of
 from causeway.model.report import CarriedAt, Listener, PortRange, Reason, Report
 
 
@@ -40,6 +40,41 @@ def edge_states(plane: Plane) -> list[dict[str, object]]:
     """Each edge: what it serves and could not, totals, limits."""
     report = plane.exchange.fresh_report()
     return ([_edge(LOCAL, report)] if report and plane.site.has_edge else []) + _remote_edges(plane)
+
+
+def pop_states(plane: Plane) -> list[dict[str, object]]:
+    """Each PoP, by name: its edges, what each does, and what they have to do together."""
+    reports = plane.reports()
+    pops: dict[str, list[tuple[str, str]]] = {}
+    for name, state in _states(plane).items():
+        pops.setdefault(pop_of(name), []).append((name, state))
+
+    def total(edges: list[tuple[str, str]], counter: str) -> int:
+        return sum(reports[name].totals.get(counter, 0) for name, _ in edges if name in reports)
+
+    return [
+        {
+            "name": pop,
+            "edges": [{"name": name, "state": state} for name, state in edges],
+            **{it: total(edges, it) for it in ("connections_open", "bytes_ingress", "bytes_egress")},
+        }
+        for pop, edges in sorted(pops.items())
+    ]
+
+
+def _states(plane: Plane) -> dict[str, str]:
+    """Of each edge in a word."""
+    report = plane.exchange.fresh_report() if plane.site.has_edge else None
+    found = {LOCAL: "draining" if report.is_draining else "serving"} if report else {}
+    for edge in plane.fleet.exchange.edges() if plane.fleet else ():
+        told = edge.report()
+        if edge.is_silent:
+            found[edge.name] = "silent"
+        elif told is not None and told.is_draining:
+            found[edge.name] = "draining"
+        else:
+            found[edge.name] = "drained" if edge.name in plane.drained else "serving"
+    return found
 
 
 def _remote_edges(plane: Plane) -> list[dict[str, object]]:

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from causeway.answers import ControlNode, ControlStatus
+from causeway.answers import ControlNode, ControlStatus, PopEdge, PopStatus
 from causeway.cli.edges import state_text
+from causeway.cli.pops import state_text as pop_text
 from causeway.cli.status import control_text
+from causeway.model.edge import pop_of
 
 
 def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote: Any) -> Any:
@@ -34,6 +36,38 @@ def edge(version: int = 7, is_draining: bool = False, refused: int = 0, **remote
 )
 def test_the_most_pressing_is_said(told: Any, state: str) -> None:
     assert state_text(told, 7) == state
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        (["serving"], "serving"),
+        (["serving", "serving"], "serving"),
+        (["drained"], "drained"),
+        (["drained", "drained"], "drained"),
+        (["silent", "serving"], "1 serving, 1 silent"),
+        (["drained", "silent", "drained"], "0 serving, 2 drained, 1 silent"),
+    ],
+)
+def test_what_a_pop_does_is_what_its_edges_do(states: list[str], text: str) -> None:
+    edges = [PopEdge(name=f"fra-{number}", state=state) for number, state in enumerate(states)]
+    pop = PopStatus(name="fra", edges=edges, connections_open=0, bytes_ingress=0, bytes_egress=0)
+    assert pop_text(pop) == text
+
+
+@pytest.mark.parametrize(
+    ("edge_name", "pop"),
+    [
+        ("fra-1", "fra"),
+        ("fra-12", "fra"),
+        ("fra", "fra"),
+        ("us-east-2", "us-east"),
+        ("local", "local"),
+        ("pop-a", "pop-a"),
+    ],
+)
+def test_edges_that_differ_by_a_number_are_of_one_pop(edge_name: str, pop: str) -> None:
+    assert pop_of(edge_name) == pop
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ COMMANDS = [
     *(f"apps {verb}" for verb in ("create", "list", "show", "update", "delete")),
     *(f"zones {verb}" for verb in ("create", "list", "delete")),
     *(f"lab {verb}" for verb in ("up", "down", "fail", "heal", "link", "shell", "status")),
+    "pops",
+    "pops drain",
     "routes explain",
     "routes replay",
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
