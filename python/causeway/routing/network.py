@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from causeway.routing.explain import RankedPath, ranked
 from causeway.routing.mesh import FLOOR_MS, Mask, Matrix, of_nodes
@@ -22,6 +23,7 @@ REST_S = 20.0  # a path that fails again and again within that is not taken mean
 ROUND_TRIPS = 20.0
 """Of a flow that is weighed. One more is its handshake with the origin, which only the last leg costs: connections
 between edges are there. So a path may be a twentieth longer at most for what it saves at the start."""
+_FIRST_SLICES = 5  # in which a pair takes what is best for nothing: other ways become known one after the other
 _FORGETTING = 0.1  # a report each second: some ten of them count
 _PRICE_SHARE = 0.5  # of a round trip: only flows that begin are moved, and what a slice saves is saved each second
 _LEAST_MS = 0.1
@@ -73,7 +75,7 @@ class Network:
         self._edges: tuple[str, ...] = ()
         self._applications: tuple[str, ...] = ()
         self._router: Router | None = None
-        self._was_known: Mask = np.zeros((0, 0), dtype=np.bool_)  # in the slice before
+        self._known_slices: NDArray[np.int64] = np.zeros((0, 0), dtype=np.int64)  # without a gap
         self._routes: dict[tuple[str, str], Route] = {}
 
     def step(self, edges: Sequence[EdgeSeen], applications: Sequence[str], at_s: float) -> list[Route]:
@@ -88,9 +90,9 @@ class Network:
         known = ~np.isnan(reading)
         router.observe(np.where(known, reading, np.float32(np.inf)), is_report=True)
         router.decide(_price_ms(router), at_s)
-        router.take_best(known & ~self._was_known)
+        router.take_best(known & (self._known_slices < _FIRST_SLICES))
         router.stay_direct(~known)
-        self._was_known = known
+        self._known_slices = np.where(known, self._known_slices + 1, 0)
         return self._rank(router, known, at_s)
 
     def _know(self, edges: tuple[str, ...], applications: tuple[str, ...], relays: tuple[bool, ...]) -> None:
@@ -104,10 +106,10 @@ class Network:
             self._router = None
         elif self._router is None:
             self._router = Router(len(nodes), may_relay, self._relay_cost_ms, rest_s=REST_S, forgetting=_FORGETTING)
-            self._was_known = np.zeros((len(nodes), len(nodes)), dtype=np.bool_)
+            self._known_slices = np.zeros((len(nodes), len(nodes)), dtype=np.int64)
         elif not is_same or not np.array_equal(self._router.relays, may_relay):
             self._router = self._router.of_nodes(kept, may_relay)
-            self._was_known = of_nodes(self._was_known, kept, False)
+            self._known_slices = of_nodes(self._known_slices, kept, 0)
         self._edges, self._applications = edges, applications
 
     def _reading(self, edges: Sequence[EdgeSeen]) -> Matrix:

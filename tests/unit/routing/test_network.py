@@ -148,3 +148,11 @@ def test_the_same_slices_give_the_same_routes() -> None:
         return [made.step(network(chance.uniform(20, 200)), [APP], at * 2.0) for at in range(50)]
 
     assert run() == run()
+
+
+def test_ways_that_become_known_one_after_the_other_are_weighed_as_if_they_had_all_been_known() -> None:
+    made = Network()
+    edges = [EdgeSeen("ams", {"lon": 40.0, "nyc": 76.0}, {APP: 200.0}), EdgeSeen("lon", {"ams": 40.0}, {APP: 41.0})]
+    for number, more in enumerate([[], [], [EdgeSeen("nyc", {"ams": 76.0}, {APP: 2.0})]]):
+        routes = made.step([*edges, *more], [APP], float(number))
+    assert next(route for route in routes if route.edge == "ams").paths[0] == ("nyc",)
