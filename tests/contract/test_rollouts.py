@@ -320,8 +320,8 @@ def test_most_applications_at_once_are_not_deleted_unless_that_is_said(network: 
     for application in made[:-1]:
         control.delete_application(application)
     halted = network.ended("halted")
-    # The first one goes out by itself; the others wait for it, and may come while edges still serve it.
-    assert re.search("it deletes 1[23] of the 1[34] applications", halted["reason"]), halted["reason"]
+    # The first goes out by itself, or the first few; the others wait for that, and may come while edges still serve it.
+    assert re.search("it deletes 1[0-3] of the 1[1-4] applications", halted["reason"]), halted["reason"]
     assert halted["edges"] == []
     assert network.served(ports[-2]) == ADDRESSES
     control.result("POST", f"/api/v1/rollouts/{halted['number']}/push")
