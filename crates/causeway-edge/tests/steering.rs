@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -36,6 +37,10 @@ fn relayed(members: &[Member], edge: SocketAddr) -> Vec<u64> {
     let mut client = connect(edge);
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
+    relayed_now(members)
+}
+
+fn relayed_now(members: &[Member]) -> Vec<u64> {
     let count = |member: &Member| member.report()["overlay"]["relayed"]["connections_total"].as_u64().unwrap();
     members.iter().map(count).collect()
 }
@@ -160,6 +165,89 @@ fn a_flow_does_not_wait_for_a_connection_to_an_edge_that_takes_long_and_says_not
         client.read_exact(&mut [0; 5]).unwrap();
     }
     assert_eq!(errors(&members[0]), 0, "no path was found to be broken");
+}
+
+/// Stands before an edge, and holds up whoever comes while it is shut.
+struct Door {
+    address: SocketAddr,
+    is_shut: Arc<Mutex<bool>>,
+    held: Arc<Mutex<Vec<TcpStream>>>,
+    to: SocketAddr,
+}
+
+impl Door {
+    fn before(to: SocketAddr) -> Door {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (is_shut, held) = (Arc::new(Mutex::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let door = Door { address: listener.local_addr().unwrap(), is_shut: is_shut.clone(), held: held.clone(), to };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                match *is_shut.lock().unwrap() {
+                    true => held.lock().unwrap().push(stream),
+                    false => lead(stream, to),
+                }
+            }
+        });
+        door
+    }
+
+    fn shut(&self) {
+        *self.is_shut.lock().unwrap() = true;
+    }
+
+    fn open(&self) {
+        *self.is_shut.lock().unwrap() = false;
+        self.held.lock().unwrap().drain(..).for_each(|stream| lead(stream, self.to));
+    }
+}
+
+fn lead(from: TcpStream, to: SocketAddr) {
+    let onward = connect(to);
+    for (mut one, mut other) in [(from.try_clone().unwrap(), onward.try_clone().unwrap()), (onward, from)] {
+        for end in [&one, &other] {
+            end.set_read_timeout(None).unwrap();
+        }
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut one, &mut other);
+            let _ = other.shutdown(Shutdown::Both);
+        });
+    }
+}
+
+#[test]
+fn a_flow_that_has_gone_on_to_another_edge_is_not_taken_by_the_one_that_it_waited_for_before() {
+    let members = network(&["par", "lon", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    let (lon, fra) = (Door::before(members[1].at), Door::before(members[2].at));
+    let app = application(APPLICATION as u64, "tcp", edge, &[origin], json!({"steered": true, "exit": true}));
+    members[0].apply_among(&[("par", members[0].at), ("lon", lon.address), ("fra", fra.address)], &[app]);
+    let mut said = plan(&json!([["lon"], ["fra"]]), 60_000);
+    said["legs"] = json!(["lon", "fra"]);
+    steer(&members[0], &said);
+    eventually("both answer", || {
+        let legs = steering(&members[0])["legs"].clone();
+        (legs.as_array()?.iter().filter(|leg| leg["answers"].as_u64() > Some(0)).count() == 2).then_some(())
+    });
+    assert_eq!(relayed(&members, edge), [0, 1, 0]);
+    lon.shut();
+    fra.shut();
+    let hears = |client: &mut TcpStream, within_ms: u64| {
+        client.set_read_timeout(Some(Duration::from_millis(within_ms))).unwrap();
+        client.read(&mut [0]).is_ok_and(|n| n == 1)
+    };
+    let mut client = eventually("a flow finds no connection that is ready", || {
+        let mut client = connect(edge);
+        client.write_all(b"x").unwrap();
+        (!hears(&mut client, 100)).then_some(client)
+    });
+    eventually("it waits for fra", || (!fra.held.lock().unwrap().is_empty()).then_some(()));
+    let [_, at_lon, at_fra] = relayed_now(&members)[..] else { unreachable!() };
+    lon.open();
+    assert!(!hears(&mut client, 500), "lon is not on its path any more");
+    fra.open();
+    assert!(hears(&mut client, 5_000));
+    assert_eq!(relayed_now(&members)[1..], [at_lon, at_fra + 1]);
 }
 
 #[test]

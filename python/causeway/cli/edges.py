@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
+Undo = Annotated[bool, typer.Option("--undo", help="Have it serve again.")]
+Force = Annotated[bool, typer.Option("--force", help="Even where that leaves an application on no edge.")]
+
 
 @app.command(cls=GroupedCommand)
 def edges(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile = None) -> None:
@@ -38,8 +41,8 @@ def edges(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile 
 @app.command(cls=GroupedCommand)
 def drain(
     name: Annotated[str, typer.Argument(metavar="EDGE", help="As causeway edges calls it.", show_default=False)],
-    undo: Annotated[bool, typer.Option("--undo", help="Have it serve again.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even where that leaves an application on no edge.")] = False,
+    undo: Undo = False,
+    force: Force = False,
     output: Output = Format.TABLE,
     url: Url = None,
     token_file: TokenFile = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from causeway.cli.command import Group, GroupedCommand
+from causeway.cli.edges import Force, Undo
 from causeway.cli.render import Format, Output, bytes_text, hint, print_json, print_table, say
 from causeway.cli.session import TokenFile, Url, connect
 
@@ -43,8 +44,8 @@ def list_(
 @app.command(cls=GroupedCommand)
 def drain(
     name: Annotated[str, typer.Argument(metavar="POP", help="As causeway pops calls it.", show_default=False)],
-    undo: Annotated[bool, typer.Option("--undo", help="Have it serve again.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even where that leaves an application on no edge.")] = False,
+    undo: Undo = False,
+    force: Force = False,
     output: Output = Format.TABLE,
     url: Url = None,
     token_file: TokenFile = None,

@@ -16,7 +16,7 @@ from causeway.routing.costs import HORIZON_SLICES, Costs, Outlook, outlook, path
 from causeway.routing.holds import Holds
 from causeway.routing.legs import FORGETTING, Legs
 from causeway.routing.mesh import Mask, Matrix, between, of_nodes
-from causeway.routing.switching import DIRECT, Held, best, move
+from causeway.routing.switching import DIRECT, GONE, Held, best, move
 
 TURNOVER_AT_FIRST, _TURNOVER_REPORTS = 0.5, 4.0  # until reports have shown how many choices they overturn
 _TURNOVER_FADING = 0.97  # a slice
@@ -112,9 +112,10 @@ class Router:
         # Candidates are numbered by relay: what was held is found again by the node that it goes over.
         number = {int(relay): candidate for candidate, relay in enumerate(relays, 1)}
         place = {int(old): new for new, old in enumerate(kept) if old >= 0}
-        again = np.full(1 + len(self.relays), DIRECT, dtype=np.int16)
+        again = np.full(1 + len(self.relays), GONE, dtype=np.int16)
+        again[DIRECT] = DIRECT
         for candidate, relay in enumerate(self.relays, 1):
-            again[candidate] = number.get(place.get(int(relay), -1), DIRECT)
+            again[candidate] = number.get(place.get(int(relay), -1), GONE)
         other.held = self.held.of_nodes(kept, again)
         return other
 

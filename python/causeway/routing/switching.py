@@ -15,6 +15,7 @@ from causeway.routing.costs import Costs
 from causeway.routing.mesh import Mask, Matrix
 
 DIRECT = 0  # the candidate that is always there
+GONE = -1  # none
 DAMPING = 0.5  # of the price, added for a path at the moment it was left
 DAMPING_HALF_LIFE_S = 60.0  # some reports long, so that two paths that take turns are not followed at each turn
 _NEVER_S = -1e9
@@ -37,16 +38,16 @@ class Held:
         shape = (sources, targets)
         direct = np.full(shape, DIRECT, dtype=np.int16)
         left_s, has_failed = np.full(shape, _NEVER_S), np.zeros(shape, dtype=np.bool_)
-        return cls(direct, np.full(shape, -1, dtype=np.int16), left_s, has_failed)
+        return cls(direct, np.full(shape, GONE, dtype=np.int16), left_s, has_failed)
 
     def of_nodes(self, kept: NDArray[np.intp], again: NDArray[np.int16]) -> Held:
-        """Return what these nodes use, -1 for those that are new; `again`: the number of each candidate there."""
+        """Return what these nodes use, -1 for those that are new; `again`: each candidate's number there, or GONE."""
         there = (kept >= 0)[:, None] & (kept >= 0)[None]
         both = np.ix_(kept, kept)
         left = self.left[both]
         return Held(
-            np.where(there, again[self.candidate[both]], np.int16(DIRECT)),
-            np.where(there & (left >= 0), again[np.maximum(left, 0)], np.int16(-1)),
+            np.where(there, np.maximum(again[self.candidate[both]], DIRECT), np.int16(DIRECT)),
+            np.where(there & (left >= 0), again[np.maximum(left, 0)], np.int16(GONE)),
             np.where(there, self.left_s[both], _NEVER_S),
             there & self.has_failed[both],
         )

@@ -98,6 +98,21 @@ def test_a_path_that_fails_again_and_again_is_not_taken_in_between_and_the_only_
         assert route.paths[0] == first
 
 
+def test_that_a_relay_failed_and_is_gone_says_nothing_against_the_direct_path() -> None:
+    def edges(direct_ms: float, others: dict[str, float]) -> list[EdgeSeen]:
+        there = [EdgeSeen(name, {"ams": ms}, {APP: 20.0}) for name, ms in others.items()]
+        return [EdgeSeen("ams", {**others}, {APP: direct_ms}), *there]
+
+    made = Network()
+    for number in range(10):
+        made.step(edges(120, {"fra": 20.0, "lon": 40.0}), [APP], float(number))
+    made.step(edges(120, {"fra": INF, "lon": 40.0}), [APP], 10.0)
+    made.step(edges(120, {"lon": 40.0}), [APP], 11.0)
+    for number in range(12, 20):
+        routes = made.step(edges(10, {"lon": 40.0}), [APP], float(number))
+    assert next(route for route in routes if route.edge == "ams").paths[0] == ()
+
+
 def test_noise_moves_nothing() -> None:
     chance = random.Random(1)
     made, moves, before = Network(), 0, None

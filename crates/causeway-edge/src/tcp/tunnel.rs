@@ -66,9 +66,11 @@ pub struct Tunnel {
     late_ms: u64,
     /// The first of what was said to the next edge is not the client's.
     header_bytes: usize,
-    /// The edge that comes next, and until when a connection to it is waited for.
+    /// The edge to which it waits for a connection, and until when.
     next: Option<Name>,
     pub link_due_ms: u64,
+    /// Is it for flows to find out that this edge is not there? Elsewhere somebody asks it anyway.
+    finds_out: bool,
 }
 
 impl Tunnel {
@@ -90,6 +92,7 @@ impl Tunnel {
             header_bytes: 0,
             next: None,
             link_due_ms: NEVER,
+            finds_out: false,
         }
     }
 
@@ -172,6 +175,7 @@ impl TcpPlane {
                 return true;
             };
             (tunnel.is_direct, tunnel.link_due_ms, tunnel.next) = (path.is_empty(), NEVER, None);
+            tunnel.finds_out = false;
             tunnel.path = at;
             let Some((next, rest)) = path.split() else { return false };
             tunnel.rest = rest;
@@ -186,13 +190,14 @@ impl TcpPlane {
             match self.take_link(desk, &overlay, next, waiting, has_others) {
                 Taken::Ready(fd, tls, ready) => self.send_on(desk, slot, (fd, tls, ready)),
                 Taken::Later => {
-                    if let Some(tunnel) = self.connections[slot].tunnel.as_mut().filter(|_| has_others) {
+                    let Some(tunnel) = self.connections[slot].tunnel.as_mut() else { return false };
+                    tunnel.next = Some(next);
+                    if has_others {
                         let heard_ms = HEARD_WITHIN[0].as_millis() as u64;
                         let rtt_ms = overlay.lasting.steering.rtt_us(&next).map(|rtt_us| (rtt_us / 1000.0) as u64);
                         let slow_ms = rtt_ms.map(|rtt_ms| SLOW_LINK_MS + HANDSHAKE_ROUND_TRIPS * rtt_ms);
                         tunnel.link_due_ms = desk.now_ms + slow_ms.unwrap_or(heard_ms).min(heard_ms);
-                        // Where somebody asks the edge anyway, that it is not there is not for flows to find out.
-                        tunnel.next = slow_ms.is_none().then_some(next);
+                        tunnel.finds_out = slow_ms.is_none();
                     }
                     self.arm(desk, slot);
                 }
@@ -208,7 +213,7 @@ impl TcpPlane {
     /// A connection to the next edge was waited for as long as may be.
     pub(super) fn on_late_link(&mut self, desk: &mut Desk, slot: usize) {
         let tunnel = self.connections[slot].tunnel.as_ref();
-        if tunnel.is_some_and(|tunnel| tunnel.link_due_ms <= desk.now_ms && tunnel.next.is_none()) {
+        if tunnel.is_some_and(|tunnel| tunnel.link_due_ms <= desk.now_ms && !tunnel.finds_out) {
             self.connections[slot].last_failure = Some(Cause::PathBroken);
             return self.connect(desk, slot);
         }
@@ -217,8 +222,8 @@ impl TcpPlane {
 
     /// The edge that comes next cannot be reached: on to the next path, or to the end.
     pub(super) fn on_broken_path(&mut self, desk: &mut Desk, slot: usize) {
-        let next = self.connections[slot].tunnel.as_ref().and_then(|tunnel| tunnel.next);
-        next.into_iter().for_each(|name| self.doubt(desk, name));
+        let tunnel = self.connections[slot].tunnel.as_ref().filter(|tunnel| tunnel.finds_out);
+        tunnel.and_then(|tunnel| tunnel.next).into_iter().for_each(|name| self.doubt(desk, name));
         self.note_broken_path(desk, slot);
         self.connect(desk, slot);
     }
@@ -447,11 +452,17 @@ impl TcpPlane {
         self.close(desk, slot, cause, if is_told { Reset::None } else { Reset::Both });
     }
 
+    /// Whoever has waited for an edge may have gone elsewhere since, and wait there.
+    fn still_waits(&self, slot: usize, generation: u32, name: Name) -> bool {
+        let connection = self.connections.get(slot).filter(|connection| connection.generation == generation);
+        let next = connection.and_then(|connection| connection.tunnel.as_ref()).and_then(|tunnel| tunnel.next);
+        next == Some(name) && self.waits_for_link(slot)
+    }
+
     /// The edge that a waiting flow wants is there, or not.
     pub(super) fn serve_waiting(&mut self, desk: &mut Desk, name: Name) {
         while let Some((slot, generation)) = self.links.next_waiting(&name) {
-            let is_waiting = self.connections.get(slot).is_some_and(|c| c.generation == generation);
-            if !is_waiting || !self.waits_for_link(slot) {
+            if !self.still_waits(slot, generation, name) {
                 continue;
             }
             match self.take_warm(desk, &name) {
@@ -463,8 +474,7 @@ impl TcpPlane {
 
     pub(super) fn fail_waiting(&mut self, desk: &mut Desk, name: Name) {
         for (slot, generation) in self.links.take_waiting(&name) {
-            let is_waiting = self.connections.get(slot).is_some_and(|c| c.generation == generation);
-            if is_waiting && self.waits_for_link(slot) {
+            if self.still_waits(slot, generation, name) {
                 self.on_broken_path(desk, slot);
             }
         }
