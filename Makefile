@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-attacks test-kernels check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes bench-smart instructions fmt dev test-deps bench-deps lock deny clean bench-failover
+.PHONY: help setup run test test-attacks test-kernels test-lab check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes bench-smart instructions fmt dev test-deps bench-deps lock deny clean bench-failover
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -19,6 +19,10 @@ test: setup test-deps ## run every test
 
 test-kernels: $(UV) ## load the kernel programs on other kernels, in qemu (downloads them; not part of test)
 	@scripts/apt kernels && $(PYTHON) tests/kernels/run $(ARGS)
+
+test-lab: setup test-deps ## what takes too long for test: a PoP cut off for half an hour, 10,000 streams with cuts, 100 restarts (needs root, an hour)
+	@CAUSEWAY_TEST_CUT_S=1800 CAUSEWAY_TEST_STREAMS=10000 CAUSEWAY_TEST_RESTARTS=100 $(BIN)/python -m pytest -s --timeout 3600 \
+	  tests/netns/test_pop_cut_off.py tests/netns/test_overlay_wan.py tests/netns/test_restart.py tests/netns/test_fast_path_life.py $(ARGS)
 
 test-attacks: setup bench-deps ## floods on causeway and on what others would put there, and what users keep (not part of test)
 	@$(BIN)/python tests/attacks/run.py $(ARGS)
