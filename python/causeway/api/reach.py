@@ -27,7 +27,10 @@ async def _keyring(request: Request) -> Keyring:
 
 
 async def check_ids(request: Request) -> None:
-    """Refuse what can be no id before anybody looks for it."""
+    """Refuse what can be no id, and a filter that can match nothing that is stored, before anybody looks for it."""
+    for name, value in request.query_params.multi_items():
+        if "\0" in value:  # PostgreSQL has no such text
+            raise Problem(Code.INVALID_VALUE, f"query parameter {name} has a NUL character: leave it out", side="client")
     for name, value in request.path_params.items():
         if not _ID.fullmatch(value):
             raise Problem(

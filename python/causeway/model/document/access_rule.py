@@ -180,6 +180,8 @@ def _notes(value: object) -> str:
         return ""
     if not isinstance(value, str) or len(value) > LONGEST_NOTES:
         raise _wrong(f"/notes must be text of at most {LONGEST_NOTES} characters, not {shown(value)}", "/notes")
+    if "\0" in value:  # PostgreSQL has no such text
+        raise _wrong("/notes has a NUL character: leave it out", "/notes")
     try:
         value.encode()
     except UnicodeEncodeError:
