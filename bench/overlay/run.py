@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,29 +51,38 @@ def main() -> int:
     parser.add_argument("--only", default="", help="workloads whose names have this in them")
     options = parser.parse_args()
     workloads = {name: told for name, told in WORKLOADS.items() if options.only in name}
-    subprocess.run(["cargo", "build", "-q", "--release", "-p", "causeway-load"], check=True, cwd=ROOT)
-    load = str(ROOT / "target" / "release" / "causeway-load")
+    load = load_program()
     found: dict[str, dict[str, list[dict[str, float]]]] = {name: {way: [] for way in WAYS} for name in workloads}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="causeway-overlay-")))
-        origin = subprocess.Popen(
-            [load, "origin", "--bind", ORIGIN, "--max-seconds", "3600"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
-        stack.callback(origin.wait)
-        stack.callback(origin.stdin.close)
+        stack.enter_context(origin_of(load))
         made = stack.enter_context(edges(folder, {"par": PAR, "ams": AMS, "fra": FRA}))
         ports = _serve(made)
         for number in range(options.rounds):
             for name, (arguments, to) in workloads.items():
                 for way in WAYS:
-                    told = _run(load, arguments, ports[way, to], options.seconds)
+                    told = run_load(load, arguments, ports[way, to], options.seconds)
                     found[name][way].append(told)
                     print(f"{number + 1}/{options.rounds} {name}, {way}: {told['rate']:.4g}/s", file=sys.stderr)
     result = _result(found)
     print(json.dumps({"machine": facts(), **result}, indent=1))
     return 1 if options.check and result["missed"] else 0
+
+
+def load_program() -> str:
+    subprocess.run(["cargo", "build", "-q", "--release", "-p", "causeway-load"], check=True, cwd=ROOT)
+    return str(ROOT / "target" / "release" / "causeway-load")
+
+
+@contextmanager
+def origin_of(load: str) -> Iterator[None]:
+    """What all flows end at."""
+    with subprocess.Popen(
+        [load, "origin", "--bind", ORIGIN, "--max-seconds", "3600"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as origin:
+        assert origin.stdin
+        yield
+        origin.stdin.close()
 
 
 def _serve(made: Edges) -> dict[tuple[str, int], int]:
@@ -87,17 +97,17 @@ def _serve(made: Edges) -> dict[tuple[str, int], int]:
     made.apply("fra", *exits)
     made.apply("par", *ingress)
     for way in WAYS:
-        eventually(lambda way=way: _answers(ports[way, ECHO]), 10)
+        eventually(lambda way=way: answers(ports[way, ECHO]), 10)
     return ports
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with socket.create_connection((PAR, port), timeout=2) as connection:
         connection.sendall(b"x")
         return connection.recv(1) == b"x"
 
 
-def _run(load: str, arguments: tuple[str, ...], port: int, seconds: float) -> dict[str, float]:
+def run_load(load: str, arguments: tuple[str, ...], port: int, seconds: float) -> dict[str, float]:
     command = [load, *arguments, "--to", f"{PAR}:{port}", "--seconds", str(seconds), "--warmup", "0.5"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
