@@ -155,6 +155,7 @@ class _Exchange:
 
 UNITS: dict[str, tuple[str, Unit]] = {
     "tcp_accept_relay_close": ("tcp", _connection),
+    "tcp_accept_relay_close_steered_direct": ("steered", _connection),
     "tcp_round_trip": ("tcp", _Exchange(socket.SOCK_STREAM, b"t" * 64)),
     "udp_round_trip": ("udp", _Exchange(socket.SOCK_DGRAM, b"u" * 200)),
 }
@@ -162,13 +163,13 @@ UNITS: dict[str, tuple[str, Unit]] = {
 
 @contextmanager
 def _origin(protocol: str) -> Iterator[Origin]:
-    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    kind = _kind(protocol)
     with socket.socket(socket.AF_INET, kind) as listener:
         listener.bind(("127.0.0.1", 0))
         origin = Origin(listener)
-        if protocol == "tcp":
+        if kind is socket.SOCK_STREAM:
             listener.listen()
-        serve = origin.serve_streams if protocol == "tcp" else origin.serve_datagrams
+        serve = origin.serve_streams if kind is socket.SOCK_STREAM else origin.serve_datagrams
         threading.Thread(target=serve, daemon=True).start()
         try:
             yield origin
@@ -177,9 +178,12 @@ def _origin(protocol: str) -> Iterator[Origin]:
                 listener.shutdown(socket.SHUT_RDWR)
 
 
+def _kind(protocol: str) -> socket.SocketKind:
+    return socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+
+
 def _free_port(protocol: str) -> Address:
-    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as probe:
+    with socket.socket(socket.AF_INET, _kind(protocol)) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()
 
