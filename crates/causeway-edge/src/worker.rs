@@ -335,7 +335,8 @@ impl Loop {
         let linger = Linger::default();
         let mut notices = vec![libc::epoll_event { events: 0, u64: 0 }; NOTICES];
         loop {
-            let sleep_ms = if self.tcp.has_unfinished() { 0 } else { self.desk.timers.sleep_ms(self.clock.now_ms()) };
+            // By the clock of the last turn: a timer is late by what that took, and each turn asks once what time it is.
+            let sleep_ms = if self.tcp.has_unfinished() { 0 } else { self.desk.timers.sleep_ms(self.desk.now_ms) };
             // EBADF or EINVAL would be an error of ours; going on would spin.
             let Ok(n) = self.desk.epoll.wait(&mut notices, sleep_ms) else { return End::Lost };
             self.desk.now_ms = self.clock.now_ms();
