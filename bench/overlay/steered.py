@@ -1,14 +1,13 @@
 """What smart routing costs a flow that goes direct: the same application with it and without, interleaved.
 
-One engine with a plan of routes for every steered application, on loopback addresses of this machine, one worker. A plain
-application is measured twice, so that the difference of two equal ones stands beside the one that is asked for. Prints
-JSON. With --check it fails when the goal is missed.
+One engine with a plan of routes for every steered application, on loopback addresses of this machine, one worker. A
+plain application is measured twice, so that the difference of two equal ones stands beside the one that is asked for.
+Prints JSON. With --check it fails when the goal is missed.
 """
 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -56,7 +55,8 @@ def main() -> int:
                     found.append(rates[kind] / rates[PLAIN])
                 print(f"{number + 1}/{options.rounds} {name}: {rates}", file=sys.stderr)
     shown = {
-        name: {kind: round(statistics.median(found), 3) for kind, found in kinds.items()} for name, kinds in ratios.items()
+        name: {kind: round(statistics.median(found), 3) for kind, found in kinds.items()}
+        for name, kinds in ratios.items()
     }
     missed = [
         f"{name}: {kinds[STEERED]} of plain, goal {1 - MOST_SLOWER}"
@@ -76,7 +76,13 @@ def _serve(made: Edges) -> dict[tuple[str, int], int]:
         if kind == STEERED:
             planned.append({"id": f"{number + 1:032x}", "paths": [[], ["fra"]]})
     made.apply("par", *served)
-    plan = {"version": 1, "ttl_ms": 3_600_000, "direct_one_in": 64, "legs": ["fra"], "reach": [one["id"] for one in planned]}
+    plan = {
+        "version": 1,
+        "ttl_ms": 3_600_000,
+        "direct_one_in": 64,
+        "legs": ["fra"],
+        "reach": [one["id"] for one in planned],
+    }
     made.engines["par"].call("steer", {**plan, "applications": planned})
     eventually(lambda: all(answers(ports[kind, ECHO]) for kind in (PLAIN, STEERED, AGAIN)), 10)
     return ports

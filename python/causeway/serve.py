@@ -85,7 +85,12 @@ def _serve(birth: Birth, line: Line, arguments: Sequence[str] | None) -> None:
 
 
 def _come_up(
-    settings: Settings, line: Line, link: socket.socket | None, side: Callable[[], _Side], prepare: Callable[[], None]
+    settings: Settings,
+    birth: Birth,
+    line: Line,
+    link: socket.socket | None,
+    side: Callable[[], _Side],
+    prepare: Callable[[], None],
 ) -> tuple[Agent, _Side]:
     """Bring the engine up, which serves at once, and `prepare` what is slow after it; in the other order with `link`,
     the predecessor's end, so that taking over what it has is quick.
@@ -100,7 +105,11 @@ def _come_up(
         prepare()
         exchange = side()
         line.say("prepared")
-    engine = take_over(settings, link, identity) if link else start_engine(settings, identity)
+    engine = (
+        take_over(settings, link, identity)
+        if link
+        else start_engine(settings, identity, distrusts_last=birth.distrusts_last)
+    )
     pulse(engine, line)
     exchange = exchange or side()
     agent = Agent(engine, exchange, Mitigation(engine), _anycast(settings, line))
@@ -137,7 +146,7 @@ def _house(settings: Settings, birth: Birth, line: Line, port: int, link: socket
             server.start()  # beside the one of the process before, by the last table
 
     token = root_token(settings.data_dir / "token", settings.given_token)
-    agent, exchange = _come_up(settings, line, link, LocalExchange, prepare)
+    agent, exchange = _come_up(settings, birth, line, link, LocalExchange, prepare)
 
     from causeway.control.plane import Plane
     from causeway.control.tokens import Keyring
@@ -178,7 +187,7 @@ def _outpost(settings: Settings, birth: Birth, line: Line, port: int, link: sock
         for server in names:
             server.start()
 
-    agent, exchange = _come_up(settings, line, link, makes, prepare)
+    agent, exchange = _come_up(settings, birth, line, link, makes, prepare)
 
     from causeway.outpost import Outpost
 

@@ -106,6 +106,12 @@ class Server:
         except httpx.TransportError:
             return None
 
+    @property
+    def serving_pid(self) -> int:
+        """Of the process that has the engine, the only child of the one that was started."""
+        assert self.process
+        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
+
     def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = START_S) -> int:
         assert self.process
         if self.process.poll() is None:

@@ -241,7 +241,10 @@ def test_what_is_not_there_and_unknown_fields(of_zone: Rules, of_account: Rules)
 
 def test_a_character_that_no_database_can_keep_is_refused_wherever_it_comes(of_zone: Rules) -> None:
     rule = {"mode": "block", "configuration": {"target": "ip", "value": "198.51.100.9"}, "notes": "a\x00b"}
-    for answer in (of_zone.http.post(of_zone.path, json=rule), of_zone.http.get(of_zone.path, params={"notes": "\x00"})):
+    for answer in (
+        of_zone.http.post(of_zone.path, json=rule),
+        of_zone.http.get(of_zone.path, params={"notes": "\x00"}),
+    ):
         [error] = answer.json()["errors"]
         assert (answer.status_code, error["code"]) == (400, 19002 if answer.request.method == "GET" else 10001)
         assert "NUL" in error["message"]

@@ -7,10 +7,12 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from running import ZONE, Server, ask, eventually, free_port, upper_origin
+from support.meanwhile import again_and_again
 
 Alone = Callable[..., Server]
 
@@ -306,3 +308,38 @@ def test_another_host_header_changes_nothing(running: Server) -> None:
         plain = http.get("/client/v4/zones").json()
         assert http.get("/client/v4/zones", headers={"Host": "evil.example"}).json() == plain
         assert "evil.example" not in http.get("/api/docs", headers={"Host": "evil.example"}).text
+
+
+def test_a_change_that_kills_every_process_that_serves_it_is_served_no_more_and_can_be_undone(alone: Alone) -> None:
+    server, deadly = alone().start(), free_port()
+    with upper_origin() as origin:
+        api, kept = server.api(), free_port()
+        api.create(protocol=f"tcp/{kept}", origin_direct=[f"tcp://127.0.0.1:{origin}"])
+        killed = 0
+
+        def is_deadly() -> None:
+            """As a fault of the engine that this application sets off."""
+            nonlocal killed
+            with suppress(OSError):
+                if ask(deadly) == b"HELLO\n":
+                    pid = server.serving_pid
+                    os.kill(pid, signal.SIGSEGV)
+                    killed += 1
+                    eventually(lambda: not Path(f"/proc/{pid}").exists(), "it is gone")
+
+        made = api.create(protocol=f"tcp/{deadly}", origin_direct=[f"tcp://127.0.0.1:{origin}"])
+        with again_and_again(is_deadly):
+            eventually(lambda: killed == 2, "two have died of it")
+            eventually(lambda: is_served(kept), "what was there before is served")
+            eventually(lambda: server.status_of("/readyz") == 503, "the API answers, and not that all is well")
+            assert "two processes in a row died" in api.http.get("/readyz").json()["reason"]
+            api.http.delete(f"{api.apps}/{made['id']}")
+            eventually(lambda: server.status_of("/readyz") == 200, "undone")
+        assert killed == 2
+        assert is_served(kept)
+
+
+def is_served(port: int) -> bool:
+    with suppress(OSError):
+        return ask(port) == b"HELLO\n"
+    return False

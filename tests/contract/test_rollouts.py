@@ -1,7 +1,9 @@
 """Changes go to edges of other machines in stages, and come back where they do harm: real edges, a real nats-server."""
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from support.echo import ask, start_echo
 from support.edge import CAUSEWAY, Running
+from support.meanwhile import again_and_again
 from support.nats import NatsServer
 from support.outpost import Outpost
 from support.patience import eventually
@@ -167,6 +170,31 @@ def test_an_edge_that_dies_of_a_change_halts_it(network: Network) -> None:
     network.edges[0].start()
     network.everywhere(port, within_s=BACK_S)
     assert network.served(wanted) == []
+
+
+def test_a_change_that_kills_every_process_that_serves_it_is_served_no_more_by_the_third(network: Network) -> None:
+    port, wanted, edge = free_port(), free_port(), network.edges[0]
+    application = network.control.create_application(f"tcp/{port}", f"tcp://127.0.0.1:{start_echo(network.programs)}")
+    network.everywhere(port)
+    killed = 0
+
+    def is_deadly() -> None:
+        """As a fault of the engine that this change sets off."""
+        nonlocal killed
+        if answer_of(wanted, FIRST) == b"hello" and edge.program:
+            for child in edge.program.children():
+                os.kill(int(child), signal.SIGSEGV)
+            killed += 1
+            eventually(lambda: answer_of(wanted, FIRST) is None, 5.0)
+
+    with again_and_again(is_deadly):
+        network.move(application, protocol=f"tcp/{wanted}")
+        eventually(lambda: killed, 5.0)
+        halted = network.ended("halted")
+        network.everywhere(port, within_s=BACK_S)
+    assert "e0: " in halted["reason"]
+    assert killed == 2, "the third process did not serve it"
+    assert "not served by the next one" in edge.output
 
 
 def test_a_halted_rollout_keeps_its_own_applications_back_and_lets_others_go_on(network: Network) -> None:

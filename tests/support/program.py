@@ -83,14 +83,14 @@ class Program:
 
     def end(self) -> None:
         """Take it and its children away, whatever state they are in."""
-        children = self._children()
+        children = self.children()
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # a session of its own: the group holds nothing else
         self.process.wait()
         for child in children:  # they have groups of their own, and die with their parent; not at once
             eventually(lambda child=child: _is_over(child), STOP_S, every_s=0.005)
 
-    def _children(self) -> list[str]:
+    def children(self) -> list[str]:
         with suppress(OSError):
             return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return []

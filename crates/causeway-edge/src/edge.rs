@@ -1,6 +1,7 @@
 //! The edge: workers, what they run, and the three calls of the outside: apply, observe, drain.
 
 mod cut;
+mod distrust;
 mod firewalls;
 mod guarding;
 mod handing;
@@ -67,6 +68,9 @@ pub struct Config {
     pub guard_idle_ms: u64,
     /// What this edge is to others from its first flow on; see [`Edge::identify`].
     pub identity: Option<Told>,
+    /// Processes have died one after the other, soon after they began to serve what they served last: serve what was
+    /// before it, and refuse that one for as long as this process lives.
+    pub distrusts_last: bool,
 }
 
 impl Default for Config {
@@ -84,6 +88,7 @@ impl Default for Config {
             guard: guard::Mode::Auto,
             guard_idle_ms: 60_000,
             identity: None,
+            distrusts_last: false,
         }
     }
 }
@@ -117,6 +122,8 @@ struct State {
     keep: Option<Keep>,
     is_draining: bool,
     rejected_snapshots: Vec<String>,
+    /// What processes before this one died of.
+    distrusted: Option<Box<Snapshot>>,
 }
 
 #[derive(Debug)]
@@ -136,8 +143,12 @@ impl Edge {
     /// # Errors
     /// `Config` or `Resources`. A bad snapshot on disk is no error: the next older one is taken.
     pub fn start(config: Config) -> Result<Edge, EdgeError> {
+        let distrusts_last = config.distrusts_last;
         let mut edge = Edge::idle(config, None, 0)?;
         edge.watch_sources()?;
+        if distrusts_last {
+            edge.distrust_last();
+        }
         edge.serve_last_good();
         Ok(edge)
     }
@@ -215,6 +226,7 @@ impl Edge {
             keep,
             is_draining: false,
             rejected_snapshots: Vec::new(),
+            distrusted: None,
         };
         let sight = Sight { readers, lost: 0, seq: 0, is_skipping: false, pressure: PressureGauge::default() };
         let (state, sight) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(sight)));
@@ -256,7 +268,7 @@ impl Edge {
 
     fn serve_last_good(&self) {
         let mut state = self.state();
-        let State { workers, running, json: kept, keep, rejected_snapshots, .. } = &mut *state;
+        let State { workers, running, json: kept, keep, rejected_snapshots, distrusted, .. } = &mut *state;
         let Some(keep) = keep else { return };
         let limit_bytes = self.max_snapshot_bytes;
         let (_, rejected) = keep.load_newest(limit_bytes, |version, json| {
@@ -269,6 +281,7 @@ impl Edge {
             Ok(())
         });
         *rejected_snapshots = rejected.iter().map(|r| format!("{}: {}", r.file.display(), r.reason)).collect();
+        rejected_snapshots.extend(distrusted.as_ref().map(|bad| distrust::why(bad.version)));
     }
 
     /// Do what `json` says, and nothing else. The same snapshot twice changes nothing.
@@ -282,16 +295,24 @@ impl Edge {
         if state.is_draining {
             return Err(EdgeError::Stopped);
         }
+        if state.distrusted.as_ref().is_some_and(|bad| bad.says_the_same(&snapshot)) {
+            return Err(EdgeError::Refused(distrust::why(version)));
+        }
         let running_version = state.running.version;
-        let State { workers, running, .. } = &mut *state;
-        let change = running.apply(snapshot, workers, self.open_files as usize)?;
+        let State { workers, running, keep, .. } = &mut *state;
+        if let Some(keep) = keep.as_ref().filter(|_| version != running_version) {
+            keep.begin(version, json);
+        }
+        let end_begun = || keep.iter().for_each(Keep::end_begun);
+        let change = running.apply(snapshot, workers, self.open_files as usize).inspect_err(|_| end_begun())?;
         state.json = json.to_vec();
         let is_new = change.outcome == Outcome::Applied || version != running_version;
         // Kept after it runs: what is on disk has been proven to start.
-        let not_kept = match &mut state.keep {
+        let not_kept = match &state.keep {
             Some(keep) if is_new => keep.save(version, json).err().map(|error| error.to_string()),
             _ => None,
         };
+        state.keep.iter().for_each(Keep::end_begun);
         Ok(ApplyReport { version, outcome: change.outcome, listeners: change.listeners, not_kept })
     }
 

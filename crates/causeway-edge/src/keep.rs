@@ -17,6 +17,8 @@ const FORMAT: &str = "1";
 const PREFIX: &str = "snapshot-";
 const SUFFIX: &str = ".causeway";
 const TEMPORARY: &str = ".tmp";
+const BEGUN: &str = "begun"; // what is about to be served, in the form of a snapshot's file
+const ASIDE: &str = "aside-";
 const VERSION_DIGITS: usize = 20; // u64::MAX, so that names sort as numbers do
 const HEADER_MAX_BYTES: usize = 160; // magic, format, two numbers of 20 digits, 64 hex digits, separators
 const KEPT: usize = 3;
@@ -80,6 +82,43 @@ impl Keep {
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("syncing the directory", &self.dir))
     }
 
+    /// Put `json` beside, as what is about to be served: should the process die of it before it is saved, the next one
+    /// can tell what it was. Not synced, since it has to outlive a process and not the machine; where there is no room
+    /// for it nobody can tell.
+    pub fn begin(&self, version: u64, json: &[u8]) {
+        self.end_begun();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let write =
+            |mut file: File| file.write_all(header(version, json).as_bytes()).and_then(|()| file.write_all(json));
+        if options.open(self.dir.join(BEGUN)).and_then(write).is_err() {
+            self.end_begun();
+        }
+    }
+
+    /// It is saved, or not served after all.
+    pub fn end_begun(&self) {
+        let _ = fs::remove_file(self.dir.join(BEGUN));
+    }
+
+    /// Take what was served last out of what a start may serve: what was begun and got no further, or else the newest
+    /// that is whole. Its file stays under another name, one such at a time. Answers version and JSON.
+    pub fn set_last_aside(&self, max_bytes: usize) -> Option<(u64, Vec<u8>)> {
+        let begun = self.dir.join(BEGUN);
+        let of_begun = version_in(&begun).map(|version| (version, begun));
+        let (version, path, json) = of_begun.into_iter().chain(self.files().ok()?).find_map(|(version, path)| {
+            let json = read(&path, version, max_bytes).ok()?;
+            Some((version, path, json))
+        })?;
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(ASIDE)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let _ = fs::rename(path, self.dir.join(format!("{ASIDE}{}", file_name(version))));
+        Some((version, json))
+    }
+
     /// Remove all but `version` and the two before it. A higher version does not run, so it must not be served
     /// at the next start either. A file that cannot be removed is tried again with the next save.
     fn clear_out(&self, version: u64) {
@@ -138,6 +177,16 @@ fn version_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     let is_plain = digits.len() == VERSION_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_plain { digits.parse().ok() } else { None }
+}
+
+/// The version that the header of a file says it is of.
+fn version_in(path: &Path) -> Option<u64> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let mut start = String::new();
+    let most_bytes = MAGIC.len() + FORMAT.len() + VERSION_DIGITS + 3;
+    options.open(path).ok()?.take(most_bytes as u64).read_to_string(&mut start).ok()?;
+    start.strip_prefix(&format!("{MAGIC} {FORMAT} "))?.split(' ').next()?.parse().ok()
 }
 
 fn header(version: u64, json: &[u8]) -> String {

@@ -409,6 +409,13 @@ impl Application {
 }
 
 impl Snapshot {
+    /// But for the version.
+    pub fn says_the_same(&self, other: &Snapshot) -> bool {
+        let Snapshot { format, version: _, settings, applications, firewalls, asn, overlay } = self;
+        (*format, settings, applications) == (other.format, &other.settings, &other.applications)
+            && (firewalls, asn, overlay) == (&other.firewalls, &other.asn, &other.overlay)
+    }
+
     /// Read and check a snapshot.
     ///
     /// # Errors

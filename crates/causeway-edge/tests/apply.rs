@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use causeway_edge::{Config, Edge};
@@ -218,7 +219,9 @@ fn the_last_good_snapshot_serves_after_a_restart_with_nothing_else_up() {
         edge.drain(Duration::ZERO);
     }
     let kept = || {
-        let mut files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|f| f.unwrap().path()).collect();
+        let of_snapshot = |path: &PathBuf| path.extension().is_some_and(|end| end == "causeway");
+        let entries = std::fs::read_dir(&dir).unwrap();
+        let mut files: Vec<_> = entries.map(|f| f.unwrap().path()).filter(of_snapshot).collect();
         files.sort();
         files
     };
@@ -230,6 +233,35 @@ fn the_last_good_snapshot_serves_after_a_restart_with_nothing_else_up() {
     assert_eq!((report.version, report.rejected_snapshots.len()), (4, 1));
     say(&mut connect(edge_address), b"served");
     drop(edge);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn what_processes_have_died_of_is_neither_served_from_disk_nor_taken_again_and_all_else_is() {
+    let dir = std::env::temp_dir().join(format!("causeway-distrust-{}", std::process::id()));
+    let config =
+        |distrusts_last| Config { workers: 1, state_dir: Some(dir.clone()), distrusts_last, ..Config::default() };
+    let address = free_address("127.0.0.1");
+    let app = application(1, "tcp", address, &[origin("127.0.0.1", echo)], json!({}));
+    let first = Edge::start(config(false)).unwrap();
+    first.apply(&snapshot(6, std::slice::from_ref(&app))).unwrap();
+    first.apply(&snapshot(7, &[])).unwrap();
+    drop(first);
+    let edge = Edge::start(config(true)).unwrap();
+    let report = edge.observe(0);
+    assert_eq!(report.version, 6);
+    assert!(report.rejected_snapshots[0].contains("snapshot 7"), "{:?}", report.rejected_snapshots);
+    say(&mut connect(address), b"served");
+    for version in [7, 9] {
+        let refused = edge.apply(&snapshot(version, &[])).unwrap_err();
+        assert_eq!(refused.code(), "refused", "under whatever version it comes");
+        assert!(refused.to_string().contains(&format!("snapshot {version}")), "{refused}");
+    }
+    edge.apply(&snapshot(8, std::slice::from_ref(&app))).unwrap();
+    drop(edge);
+    let next = Edge::start(config(false)).unwrap();
+    assert_eq!(next.observe(0).version, 8);
+    drop(next);
     std::fs::remove_dir_all(dir).unwrap();
 }
 

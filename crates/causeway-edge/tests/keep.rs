@@ -210,6 +210,31 @@ fn only_regular_files_with_the_exact_name_are_read() {
 }
 
 #[test]
+fn what_was_begun_last_is_known_to_the_next_process_and_can_be_taken_out() {
+    let dir = Dir::new();
+    let keep = Keep::open(&dir.0).unwrap();
+    assert_eq!(keep.set_last_aside(MAX_BYTES), None);
+    for version in [5, 6, 7] {
+        keep.save(version, b"{}").unwrap();
+    }
+    keep.begin(8, b"{\"eight\":8}");
+    let next = Keep::open(&dir.0).unwrap();
+    assert_eq!(next.set_last_aside(MAX_BYTES), Some((8, b"{\"eight\":8}".to_vec())), "it got no further than this");
+    assert_eq!(load(&next).0.unwrap().0, 7);
+    next.begin(9, b"{}");
+    next.end_begun();
+    assert_eq!(next.set_last_aside(MAX_BYTES), Some((7, b"{}".to_vec())));
+    assert_eq!(load(&next).0.unwrap().0, 6);
+    let aside = |entry: &fs::DirEntry| entry.file_name().to_str().unwrap().starts_with("aside-");
+    assert_eq!(fs::read_dir(&dir.0).unwrap().flatten().filter(aside).count(), 1, "they do not gather");
+    for damaged in [&b""[..], b"causeway-snapshot 1 7 2 ", b"causeway-snapshot 1 -7", b"\xff"] {
+        keep.save(6, b"{}").unwrap();
+        fs::write(dir.0.join("begun"), damaged).unwrap();
+        assert_eq!(next.set_last_aside(MAX_BYTES).unwrap().0, 6, "{damaged:?}");
+    }
+}
+
+#[test]
 fn a_file_of_a_terabyte_is_refused_without_reading_it() {
     let dir = Dir::new();
     dir.keep().save(1, b"{}").unwrap();

@@ -30,7 +30,9 @@ async def check_ids(request: Request) -> None:
     """Refuse what can be no id, and a filter that can match nothing that is stored, before anybody looks for it."""
     for name, value in request.query_params.multi_items():
         if "\0" in value:  # PostgreSQL has no such text
-            raise Problem(Code.INVALID_VALUE, f"query parameter {name} has a NUL character: leave it out", side="client")
+            raise Problem(
+                Code.INVALID_VALUE, f"query parameter {name} has a NUL character: leave it out", side="client"
+            )
     for name, value in request.path_params.items():
         if not _ID.fullmatch(value):
             raise Problem(

@@ -25,14 +25,15 @@ class _Descriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-def start_engine(settings: Settings, identity: bytes | None = None) -> Engine:
+def start_engine(settings: Settings, identity: bytes | None = None, *, distrusts_last: bool = False) -> Engine:
     """Start the engine, which serves its last good snapshot at once. `identity`: what it is to others.
+    `distrusts_last`: the one before the last, as processes have died of that.
 
     Raises:
         EngineFailed: threads, descriptors or a dispatch that is a must could not be had.
     """
     try:
-        return Edge.start(_config(settings, identity))
+        return Edge.start(_config(settings, identity, distrusts_last))
     except NativeError as error:
         raise EngineFailed(f"the edge could not start ({error.code}): {error.message}") from error
 
@@ -55,7 +56,7 @@ def pulse(engine: Engine, line: _Descriptor) -> None:
     named_thread("edge-pulse", lambda: engine.pulse(beat)).start()
 
 
-def _config(settings: Settings, identity: bytes | None) -> bytes:
+def _config(settings: Settings, identity: bytes | None, distrusts_last: bool = False) -> bytes:
     state_dir = str(settings.data_dir / "edge")
     modes = {
         "dispatch": settings.dispatch,
@@ -63,5 +64,7 @@ def _config(settings: Settings, identity: bytes | None) -> bytes:
         "fast_path_flows": settings.fast_path_flows,
         "guard": settings.guard,
     }
-    others = {"identity": msgspec.Raw(identity)} if identity else {}
+    others: dict[str, object] = {"distrusts_last": distrusts_last}
+    if identity:
+        others["identity"] = msgspec.Raw(identity)
     return msgspec.json.encode({"workers": settings.workers, "state_dir": state_dir, **modes, **others})

@@ -15,6 +15,7 @@ from pathlib import Path
 from causeway.supervise.line import BIRTH_VARIABLE, Birth, Line, Word
 
 SILENT_S = 2.0  # beats come every 0.3 s; with the start of another process this keeps within 3 s
+_FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
 BUSY_SILENT_S = 10.0  # of a process that runs: a machine that is overloaded is no reason to lose connections
 
 
@@ -44,10 +45,11 @@ class Child:
         parent: int,
         link: socket.socket | None = None,
         is_first: bool = False,
+        distrusts_last: bool = False,
     ) -> None:
         self.line, end = Line.pair()
         given = [end.fileno(), api.fileno(), *([link.fileno()] if link else [])]
-        birth = Birth(parent, end.fileno(), api.fileno(), link.fileno() if link else None, is_first)
+        birth = Birth(parent, end.fileno(), api.fileno(), link.fileno() if link else None, is_first, distrusts_last)
         with end:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "causeway.serve", *arguments],
@@ -63,6 +65,7 @@ class Child:
         self.deadline_s: float | None = None  # it has to be gone by then
         self._beat_s: float | None = None
         self._cpu: Cpu | None = None
+        self._hung = False
 
     @property
     def pid(self) -> int:
@@ -101,9 +104,18 @@ class Child:
         is_busy = not cpu.is_stopped and cpu.ticks > self._cpu.ticks
         return not is_busy or now_s - self._beat_s > BUSY_SILENT_S
 
+    def kill_as_it_hangs(self) -> None:
+        self._hung = True
+        self.kill()
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
+
+    @property
+    def died_of_itself(self) -> bool:
+        """Whether what it served may be why it ended: a fault, or a hang; not somebody's SIGKILL, nor an exit."""
+        return self._hung or -(self.status() or 0) in _FAULTS
 
     def how_it_ended(self) -> str:
         status = self._process.returncode

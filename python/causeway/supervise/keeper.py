@@ -30,6 +30,7 @@ _HAND_OVER_S = 30.0  # the processes themselves give up after 10 s
 _SERVES_S = 120.0  # a migration of the database may take a while, and traffic does not wait for it
 _STEADY_S = 10.0  # a process that has served for so long did not die of its start
 _MOST_PAUSE_S = 5.0
+_DEATHS = 2  # of themselves, one soon after the other: what they served last is not served by the next one
 
 
 class Upgrade:
@@ -67,6 +68,7 @@ class Keeper:
         self._visitors: list[Visitor] = []
         self._start_at_s: float | None = None
         self._pause_s = 0.0
+        self._deaths = 0  # of themselves, each within seconds of the start
         self._is_ready = False
         self._stops = 0
         self._exit_status = 0
@@ -115,7 +117,13 @@ class Keeper:
     # ---- children ----
 
     def _start(self, link: socket.socket | None = None, is_first: bool = False) -> Child:
-        child = Child(self._arguments, self._environment, self._api, os.getpid(), link, is_first)
+        # Once: if the next one dies as well, it was not that.
+        distrusts_last = link is None and self._deaths == _DEATHS
+        if distrusts_last:
+            log.error(
+                "what the last %d processes served is not served by the next one: they died of themselves", _DEATHS
+            )
+        child = Child(self._arguments, self._environment, self._api, os.getpid(), link, is_first, distrusts_last)
         self._selector.register(child.line, selectors.EVENT_READ, lambda: self._on_words(child))
         return child
 
@@ -199,6 +207,8 @@ class Keeper:
         if self._upgrade and self._upgrade.is_handed_over and self._upgrade.new is child:
             self._finish(failed=f"the new process took over and ended: {child.how_it_ended()}")
         lived_s = time.monotonic() - child.started_s
+        if child.died_of_itself:
+            self._deaths = 1 if lived_s > _STEADY_S else self._deaths + 1
         self._pause_s = 0.0 if lived_s > _STEADY_S else min(max(0.1, self._pause_s * 2), _MOST_PAUSE_S)
         # The first time at once: whatever it was, the next one may be spared.
         pause_s = 0.0 if self._pause_s <= 0.1 else self._pause_s
@@ -224,7 +234,7 @@ class Keeper:
                 child.kill()
         if self._serving and self._serving.hangs(now_s):
             log.error("process %d hangs: it is killed and replaced", self._serving.pid)
-            self._serving.kill()
+            self._serving.kill_as_it_hangs()
 
     def _tend_beacon(self, now_s: float) -> None:
         if self._beacon is None:

@@ -86,6 +86,7 @@ class Birth:
     api: int
     link: int | None = None
     is_first: bool = False
+    distrusts_last: bool = False  # the two processes before it died of themselves, soon after they had begun to serve
 
     def encoded(self) -> str:
         return json.dumps({name: getattr(self, name) for name in self.__slots__})
