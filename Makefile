@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := .venv
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-attacks test-kernels test-lab check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes bench-smart bench-steered instructions fmt dev test-deps bench-deps lock deny clean bench-failover
+.PHONY: help setup run test test-attacks test-kernels test-lab check bench bench-apply bench-docs bench-edges bench-firewall bench-flows bench-lab bench-outage bench-overlay bench-rollouts bench-routes bench-smart bench-steered bench-scale instructions fmt dev test-deps bench-deps lock deny clean bench-failover
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -71,6 +71,9 @@ bench-rollouts: setup test-deps ## how soon a change is on one edge, on all, and
 
 bench-overlay: setup ## what it costs to go over other edges, with TLS between them
 	@$(BIN)/python bench/overlay/run.py $(ARGS)
+
+bench-scale: setup ## how long routes take to decide, for how many edges and applications
+	@$(BIN)/python bench/routes/scale.py $(ARGS)
 
 bench-steered: setup ## what smart routing costs a flow that goes direct
 	@$(BIN)/python bench/overlay/steered.py $(ARGS)

@@ -23,8 +23,8 @@ READ = [Depends(may_read)]
 @router.get("", summary="List the routes of smart applications, with what each path costs", dependencies=READ)
 def list_routes(plane: PlaneOf) -> Json:
     now_s = time.monotonic()
-    routes = plane.routing.routes if plane.routing else ()
-    shown = [_shown(plane, route, now_s) for route in routes]
+    routes = plane.routing.routes if plane.routing else None
+    shown = [_shown(plane, route, now_s) for route in routes or ()]
     return answer(sorted(shown, key=lambda one: (str(one["name"]), str(one["edge"]))))
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from causeway.control.plane import Plane
@@ -22,7 +23,7 @@ from causeway.model.report import Report
 from causeway.model.routes import HOLD_S, encode_routes
 
 if TYPE_CHECKING:
-    from causeway.routing.network import Network, Route
+    from causeway.routing.network import Network, Paths, Route, Routes
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ _BUSY_S = 60.0  # an application without new flows for so long has its origins l
 _AGAIN_S = HOLD_S / 4  # the same routes are said again, so that they hold on
 _HEARS_S = 5.0  # after that an edge that does not have what it was told was started anew
 _AT_ONCE = 16
+_MOST_SAID = 100  # changes in the log, of one slice
 SLICE_S = 1.0
 
 
@@ -47,10 +49,11 @@ class Routing:
     """All routes, and a thread that keeps them right."""
 
     plane: Plane
-    routes: tuple[Route, ...] = ()
+    routes: Routes | None = None
     _readings: Readings = field(default_factory=Readings)
     _network: Network | None = None
     _told: dict[str, _Told] = field(default_factory=dict)
+    _ways: dict[str, dict[str, Paths]] = field(default_factory=dict)
     _counted: dict[str, int] = field(default_factory=dict)
     _busy_s: dict[str, float] = field(default_factory=dict)
     _telling: dict[str, Future[None]] = field(default_factory=dict)
@@ -73,11 +76,11 @@ class Routing:
 
     def _step(self, pool: ThreadPoolExecutor, at_s: float) -> None:
         if not self.plane.leads:
-            self._told, self.routes = {}, ()
+            self._told, self.routes = {}, None
             return
         applications = self._smart()
         if not applications and not self._told:
-            self.routes = ()
+            self.routes = None
             return
         reports = {name: one for name, one in self.plane.reports().items() if one.overlay and not one.overlay.missing}
         sides = self._sides()
@@ -128,12 +131,13 @@ class Routing:
             )
             for name in names
         ]
-        before = {(route.edge, route.application): route for route in self.routes}
-        self.routes = tuple(self._network.step(seen, sorted(applications), at_s))
-        for route in self.routes:
-            known = before.get((route.edge, route.application))
-            if known is None or known.paths[0] != route.paths[0]:
-                _say(route, applications[route.application])
+        self.routes = routes = self._network.step(seen, sorted(applications), at_s)
+        for route in islice(routes.changed(), _MOST_SAID):
+            _say(route, applications[route.application])
+        before = self._ways
+        self._ways = {
+            name: routes.ways(name) if routes.is_new(name) or name not in before else before[name] for name in names
+        }
 
     def _tell(
         self, pool: ThreadPoolExecutor, reports: Mapping[str, Report], sides: Mapping[str, ControlSide], at_s: float
@@ -145,9 +149,7 @@ class Routing:
             if name in self._telling:
                 continue
             legs = sorted(other for other in reports if other != name) if is_used else []
-            ways = {
-                route.application: route.paths for route in self.routes if route.edge == name and route.paths != ((),)
-            }
+            ways = self._ways.get(name, {})
             content = encode_routes(0, ways, legs, reach)
             before, overlay = self._told.get(name), reports[name].overlay
             has_it = before is not None and overlay is not None and overlay.steering.version == before.version

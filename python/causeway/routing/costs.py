@@ -7,6 +7,7 @@ forecast from then on. Candidate 0 is the direct path, always; candidate k is th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ MARGIN_MS = (
 Costs = NDArray[np.float32]  # [from, candidate, to]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outlook:
     """All that is known when a slice ends. Matrices are [from, to]; readings are infinite where there is no path."""
 
@@ -34,12 +35,17 @@ class Outlook:
     relays: NDArray[np.intp]
     relay_cost_ms: float
 
+    @cached_property
+    def mean_ms(self) -> Matrix:
+        """What each leg is expected to cost once it is reported again."""
+        return self.forecast.mean_ms
+
+    @cached_property
     def first_leg_ms(self) -> Matrix:
         """A leg from the node that decides, and the whole of a direct path."""
-        mean = self.forecast.mean_ms
         with np.errstate(invalid="ignore"):
-            cost = self.holds[:, None] * self.reading_ms + (1 - self.holds[:, None]) * mean
-        return _usable(cost, self.reading_ms, mean)
+            cost = self.holds[:, None] * self.reading_ms + (1 - self.holds[:, None]) * self.mean_ms
+        return _usable(cost, self.reading_ms, self.mean_ms)
 
 
 def outlook(
@@ -68,10 +74,9 @@ def outlook(
 
 def path_costs(seen: Outlook, sources: slice) -> Costs:
     """Cost of every candidate from some nodes to all; infinite for a loop and for what has no path now."""
-    count, relays = len(seen.reading_ms), seen.relays
-    first_leg = seen.first_leg_ms()[sources]
-    mean = seen.forecast.mean_ms
-    reading, later = seen.reading_ms[relays], mean[relays]
+    count, relays = seen.reading_ms.shape[1], seen.relays
+    first_leg = seen.first_leg_ms[sources]
+    reading, later = seen.reading_ms[relays], seen.mean_ms[relays]
     readable = np.where(np.isfinite(reading), reading, 0)
     expected = np.where(np.isfinite(later), later, 0)
     holds = seen.relay_holds[sources][:, relays, None]
@@ -82,11 +87,56 @@ def path_costs(seen: Outlook, sources: slice) -> Costs:
     relayed += (expected + np.float32(seen.relay_cost_ms + MARGIN_MS))[None]
     relayed += np.where(np.isfinite(first_leg[:, relays]), first_leg[:, relays], np.inf)[:, :, None]
     relayed[:, ~(np.isfinite(reading) & np.isfinite(later))] = np.inf
-    place = np.arange(count)
+    place = np.arange(len(seen.reading_ms))
     for number, relay in enumerate(relays):
         relayed[:, number, relay] = np.inf
         relayed[place[sources] == relay, number] = np.inf
     return costs
+
+
+def pair_costs(seen: Outlook, source: NDArray[np.intp], target: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Cost of every candidate of some pairs, [pair, candidate], as `path_costs` has it of all."""
+    relays, first_leg = seen.relays, seen.first_leg_ms
+    reading, later = seen.reading_ms[relays][:, target].T, seen.mean_ms[relays][:, target].T
+    readable = np.where(np.isfinite(reading), reading, 0)
+    expected = np.where(np.isfinite(later), later, 0)
+    costs = np.empty((len(source), 1 + len(relays)), dtype=np.float32)
+    costs[:, 0] = first_leg[source, target]
+    relayed = costs[:, 1:]
+    relayed[:] = seen.relay_holds[source[:, None], relays] * (readable - expected)
+    relayed += expected + np.float32(seen.relay_cost_ms + MARGIN_MS)
+    own = first_leg[source[:, None], relays]
+    relayed += np.where(np.isfinite(own), own, np.inf)
+    relayed[~(np.isfinite(reading) & np.isfinite(later))] = np.inf
+    relayed[(relays == source[:, None]) | (relays == target[:, None])] = np.inf
+    return costs
+
+
+def beyond_relays_ms(seen: Outlook) -> Matrix | None:
+    """What a path costs from each relay on, [relay, to], where that is the same whoever's path it is; else None."""
+    relays = seen.relays
+    holds = seen.relay_holds[:, relays]
+    if not len(relays) or (holds != holds[:1]).any():
+        return None
+    reading, later = seen.reading_ms[relays], seen.mean_ms[relays]
+    is_usable = np.isfinite(reading) & np.isfinite(later)
+    readable, expected = np.where(is_usable, reading, 0), np.where(is_usable, later, 0)
+    rest: Matrix = holds[0][:, None] * (readable - expected) + (expected + np.float32(seen.relay_cost_ms + MARGIN_MS))
+    rest[~is_usable] = np.inf
+    rest[np.arange(len(relays)), relays] = np.inf
+    return rest
+
+
+def least_costs(seen: Outlook, beyond_ms: Matrix, sources: slice) -> Matrix:
+    """Cost of the cheapest candidate from some nodes to all; which one it is takes much longer to find."""
+    first_leg = seen.first_leg_ms[sources]
+    least, relayed = first_leg.copy(), np.empty_like(first_leg)
+    to_relay = first_leg[:, seen.relays].copy()
+    to_relay[seen.relays == np.arange(len(seen.reading_ms))[sources, None]] = np.inf
+    for number, rest in enumerate(beyond_ms):
+        np.add(to_relay[:, number, None], rest, out=relayed)
+        np.minimum(least, relayed, out=least)
+    return least
 
 
 def _usable(cost: Matrix, reading_ms: Matrix, mean_ms: Matrix) -> Matrix:

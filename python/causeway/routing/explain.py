@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from causeway.routing.costs import MARGIN_MS, Outlook, path_costs
+from causeway.routing.costs import MARGIN_MS, Outlook, pair_costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RankedPath:
 
 def ranked(seen: Outlook, source: int, target: int) -> list[RankedPath]:
     """Return the candidates of a pair, cheapest first; direct is always among them, what has no path is last."""
-    costs = path_costs(seen, slice(source, source + 1))[0, :, target]
+    [costs] = pair_costs(seen, np.array([source]), np.array([target]))
     found = []
     for candidate in np.argsort(costs, kind="stable"):
         relay = None if candidate == 0 else int(seen.relays[candidate - 1])
@@ -54,7 +54,7 @@ def ranked(seen: Outlook, source: int, target: int) -> list[RankedPath]:
 
 
 def _legs(seen: Outlook, source: int, target: int, relay: int | None) -> tuple[Leg, ...]:
-    mean = seen.forecast.mean_ms
+    mean = seen.mean_ms
 
     def leg(start: int, end: int, holds: float) -> Leg:
         return Leg(start, end, float(seen.reading_ms[start, end]), float(mean[start, end]), holds)

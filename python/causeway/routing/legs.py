@@ -3,16 +3,20 @@
 A round trip is the same loop from either end, so both directions speak for a leg. Levels are means of logarithms,
 which one bad reading moves little. How much more than that a leg costs on average, its tail, is learnt from all legs
 of its two nodes: a leg alone reports too seldom to show it.
+
+Matrices are [from, to]. The first targets are the nodes themselves. What comes after them is measured from one end
+alone, and weighs as if it had been from both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causeway.routing.mesh import Mask, Matrix, between, of_nodes
+from causeway.routing.mesh import Kept, Mask, Matrix, between, of_nodes
 
 FORGETTING = 0.05  # of what is known with each report: levels of days ago fade, a bad hour does not rule
 TAIL_REPORTS = 8.0  # after so many the tail counts half: a few reports show none or one that is far too long
@@ -20,6 +24,7 @@ _MOST_SPREAD = 0.25  # variance of a logarithm; a leg with one outlier is not wi
 _LEAST_SPREAD_BETWEEN = 1e-3
 
 Floats = NDArray[np.float64]
+_T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +42,16 @@ class Forecast:
 class Legs:
     """Fading sums over the reports of every leg."""
 
-    def __init__(self, node_count: int, forgetting: float = FORGETTING) -> None:
+    def __init__(self, node_count: int, target_count: int, forgetting: float = FORGETTING) -> None:
+        shape = (node_count, target_count)
         self._forgetting = forgetting
-        self._reports = np.zeros((node_count, node_count))
-        self._sum = np.zeros((node_count, node_count))
-        self._log_sum = np.zeros((node_count, node_count))
-        self._log_square_sum = np.zeros((node_count, node_count))
-        self._pairs = between(node_count)
+        self._reports, self._sum = np.zeros(shape), np.zeros(shape)
+        self._log_sum, self._log_square_sum = np.zeros(shape), np.zeros(shape)
+        self._pairs = between(*shape)
 
-    def of_nodes(self, kept: NDArray[np.intp]) -> Legs:
-        """Return what is known of these nodes, -1 for those that are new."""
-        other = Legs(len(kept), self._forgetting)
+    def of_nodes(self, kept: Kept) -> Legs:
+        """Return what is known of these nodes."""
+        other = Legs(len(kept.sources), len(kept.targets), self._forgetting)
         for name in ("_reports", "_sum", "_log_sum", "_log_square_sum"):
             setattr(other, name, of_nodes(getattr(self, name), kept, 0.0))
         return other
@@ -65,13 +69,13 @@ class Legs:
 
     def forecast(self) -> Forecast:
         """Say what to expect of each leg."""
-        both = self._reports + self._reports.T
+        both = _either(self._reports)
         seen = (both > 0) & self._pairs
         count = np.where(seen, both, 1.0)
         reports = count / 2  # two readings of one loop are not two proofs
-        level = (self._log_sum + self._log_sum.T) / count
-        mean = (self._sum + self._sum.T) / count
-        square = (self._log_square_sum + self._log_square_sum.T) / count
+        level = _either(self._log_sum) / count
+        mean = _either(self._sum) / count
+        square = _either(self._log_square_sum) / count
         several = seen & (reports > 1)
         spread = np.where(several, (square - level**2) * reports / np.maximum(reports - 1, 0.5), 0)
         spread = np.clip(spread, 0, _MOST_SPREAD)
@@ -90,8 +94,8 @@ def _towards_nodes(level: Floats, spread: Floats, reports: Floats, seen: Mask) -
     if not seen.any():
         return level
     suggested = _of_nodes(np.where(seen, level, 0), seen)
-    noise = spread[seen].mean()
-    between_legs = ((level - suggested)[seen] ** 2).mean() - noise * (1 / reports[seen]).mean()
+    noise = _mean(spread, seen)
+    between_legs = _mean((level - suggested) ** 2, seen) - noise * _mean(1 / reports, seen)
     worth = noise / max(between_legs, _LEAST_SPREAD_BETWEEN)
     own: Floats = reports / (reports + worth)
     return own * level + (1 - own) * suggested
@@ -99,9 +103,30 @@ def _towards_nodes(level: Floats, spread: Floats, reports: Floats, seen: Mask) -
 
 def _of_nodes(values: Floats, seen: Mask) -> Floats:
     """Fit mean + row + column; `values` are 0 where nothing was seen."""
-    rows, columns = seen.sum(axis=1), seen.sum(axis=0)
-    mean = values.sum() / max(1, seen.sum())
+    mean = (values.sum() + _beyond(values).sum()) / max(1, seen.sum() + _beyond(seen).sum())
+    rows, columns = seen.sum(axis=1), _of_columns(seen)
     row = np.where(rows, values.sum(axis=1) / np.maximum(rows, 1), mean)
-    column = np.where(columns, values.sum(axis=0) / np.maximum(columns, 1), mean)
+    column = np.where(columns, _of_columns(values) / np.maximum(columns, 1), mean)
     fitted: Floats = row[:, None] + column[None, :] - mean
     return fitted
+
+
+def _either(values: Floats) -> Floats:
+    """Both directions together."""
+    square = values[:, : len(values)]
+    return np.concatenate([square + square.T, 2 * _beyond(values)], axis=1)
+
+
+def _beyond(values: NDArray[_T]) -> NDArray[_T]:
+    """What leads to others than the nodes: the same stands below the square of the nodes, which nobody writes down."""
+    return values[:, len(values) :]
+
+
+def _of_columns(values: NDArray[np.generic]) -> Floats:
+    square, beyond = values[:, : len(values)], _beyond(values)
+    return np.concatenate([square.sum(axis=0) + beyond.sum(axis=1), beyond.sum(axis=0)])
+
+
+def _mean(values: Floats, seen: Mask) -> float:
+    beyond = _beyond(values)[_beyond(seen)]
+    return float((values[seen].sum() + beyond.sum()) / (seen.sum() + len(beyond)))

@@ -5,6 +5,7 @@ Everything behind this border is float32, at least FLOOR_MS, and infinite where 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -42,12 +43,27 @@ def checked(rtt_ms: NDArray[np.generic]) -> Matrix:
     return np.where(values == 0, np.float32(FLOOR_MS), np.maximum(values, np.float32(0.1)))
 
 
-def of_nodes(values: NDArray[_T], kept: NDArray[np.intp], missing: float) -> NDArray[_T]:
-    """Return a matrix [from, to] for other nodes: `kept` are their numbers in it, -1 for those that are new."""
-    there = (kept >= 0)[:, None] & (kept >= 0)[None]
-    return np.where(there, values[np.ix_(kept, kept)], np.asarray(missing, dtype=values.dtype))
+def of_nodes(values: NDArray[_T], kept: Kept, missing: float) -> NDArray[_T]:
+    """Return a matrix [from, to] for other nodes."""
+    return np.where(kept.pairs, values[np.ix_(kept.sources, kept.targets)], np.asarray(missing, dtype=values.dtype))
 
 
-def between(node_count: int) -> Mask:
-    """Which entries of a matrix are a pair of two nodes: all but the diagonal."""
-    return ~np.eye(node_count, dtype=np.bool_)
+def between(node_count: int, target_count: int | None = None) -> Mask:
+    """Which entries of a matrix [from, to] are a pair of two: all but the diagonal. The first targets are the nodes
+    themselves; what comes after them is only gone to.
+    """
+    return ~np.eye(node_count, target_count, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where the nodes and targets of a new matrix were in the one before; -1: nowhere."""
+
+    sources: NDArray[np.intp]
+    targets: NDArray[np.intp]
+
+    @property
+    def pairs(self) -> Mask:
+        """Of which both were there."""
+        found: Mask = (self.sources >= 0)[:, None] & (self.targets >= 0)[None]
+        return found

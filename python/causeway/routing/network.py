@@ -7,18 +7,19 @@ an origin is never a relay. Pairs whose direct path nobody has measured stay on 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causeway.routing.costs import Outlook
 from causeway.routing.explain import RankedPath, ranked
-from causeway.routing.mesh import FLOOR_MS, Mask, Matrix, of_nodes
+from causeway.routing.mesh import FLOOR_MS, Kept, Mask, Matrix, of_nodes
+from causeway.routing.ranks import DIRECT_PATH, NO_PATH, Ranks
 from causeway.routing.router import Router
 
 RELAY_COST_MS = 1.0  # an edge more: 0.04 ms measured, the rest is room for one that has much to do
-MOST_PATHS = 4  # told to an edge, direct among them
 REST_S = 20.0  # a path that fails again and again within that is not taken meanwhile
 ROUND_TRIPS = 20.0
 """Of a flow that is weighed. One more is its handshake with the origin, which only the last leg costs: connections
@@ -27,6 +28,9 @@ _FIRST_SLICES = 5  # in which a pair takes what is best for nothing: other ways 
 _FORGETTING = 0.1  # a report each second: some ten of them count
 _PRICE_SHARE = 0.5  # of a round trip: only flows that begin are moved, and what a slice saves is saved each second
 _LEAST_MS = 0.1
+
+
+Paths = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Route:
     since_s: float
 
     @property
-    def paths(self) -> tuple[tuple[str, ...], ...]:
+    def paths(self) -> Paths:
         return tuple(candidate.path for candidate in self.candidates)
 
     @property
@@ -75,108 +79,139 @@ class Network:
         self._edges: tuple[str, ...] = ()
         self._applications: tuple[str, ...] = ()
         self._router: Router | None = None
-        self._known_slices: NDArray[np.int64] = np.zeros((0, 0), dtype=np.int64)  # without a gap
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._known_slices: NDArray[np.int16] = np.zeros((0, 0), dtype=np.int16)  # without a gap
+        self._ranks = Ranks(0, 0)
 
-    def step(self, edges: Sequence[EdgeSeen], applications: Sequence[str], at_s: float) -> list[Route]:
+    def step(self, edges: Sequence[EdgeSeen], applications: Sequence[str], at_s: float) -> Routes:
         """Take one slice, a second or so after the one before, and answer what holds from now on."""
         names = tuple(edge.name for edge in edges)
         self._know(names, tuple(applications), tuple(edge.relays for edge in edges))
         router = self._router
         if router is None:
-            self._routes = {}
-            return []
+            return Routes((), (), None, Ranks(0, 0), np.zeros((0, 0), dtype=np.bool_))
         reading = self._reading(edges)
         known = ~np.isnan(reading)
         router.observe(np.where(known, reading, np.float32(np.inf)), is_report=True)
-        router.decide(_price_ms(router), at_s)
-        router.take_best(known & (self._known_slices < _FIRST_SLICES))
+        router.decide(_price_ms(router), at_s, free=known & (self._known_slices < _FIRST_SLICES))
         router.stay_direct(~known)
-        self._known_slices = np.where(known, self._known_slices + 1, 0)
-        return self._rank(router, known, at_s)
+        self._known_slices = np.where(known, np.minimum(self._known_slices, _FIRST_SLICES) + 1, 0).astype(np.int16)
+        seen, count = router.outlook(), len(edges)
+        changed = self._ranks.follow(seen, router.choice()[:, count:], known[:, count:], at_s)
+        return Routes(self._edges, self._applications, seen, self._ranks.copy(), changed)
 
     def _know(self, edges: tuple[str, ...], applications: tuple[str, ...], relays: tuple[bool, ...]) -> None:
         """Be of these nodes; what was learnt of those that stay is kept."""
-        before = {name: number for number, name in enumerate((*self._edges, *self._applications))}
-        nodes = (*edges, *applications)
-        kept = np.array([before.get(name, -1) for name in nodes], dtype=np.intp)
         may_relay = np.flatnonzero(np.array(relays, dtype=np.bool_)).astype(np.intp)
-        is_same = nodes == (*self._edges, *self._applications)
-        if len(nodes) < 2 or not edges or not applications:
+        is_same = (edges, applications) == (self._edges, self._applications)
+        if len(edges) + len(applications) < 2 or not edges or not applications:
             self._router = None
         elif self._router is None:
-            self._router = Router(len(nodes), may_relay, self._relay_cost_ms, rest_s=REST_S, forgetting=_FORGETTING)
-            self._known_slices = np.zeros((len(nodes), len(nodes)), dtype=np.int64)
+            count = len(applications)
+            self._router = Router(
+                len(edges), may_relay, self._relay_cost_ms, target_count=count, rest_s=REST_S, forgetting=_FORGETTING
+            )
+            self._known_slices = np.zeros((len(edges), len(edges) + count), dtype=np.int16)
+            self._ranks = Ranks(len(edges), count)
         elif not is_same or not np.array_equal(self._router.relays, may_relay):
+            sources, others = _places(self._edges, edges), _places(self._applications, applications)
+            beyond = np.where(others >= 0, others + len(self._edges), -1)
+            kept = Kept(sources, np.concatenate([sources, beyond]))
             self._router = self._router.of_nodes(kept, may_relay)
             self._known_slices = of_nodes(self._known_slices, kept, 0)
+            self._ranks = self._ranks.of_nodes(Kept(sources, others))
         self._edges, self._applications = edges, applications
 
     def _reading(self, edges: Sequence[EdgeSeen]) -> Matrix:
-        """[from, to], NaN where nothing is known. A round trip is the same loop from either end."""
+        """[from, to], NaN where nothing is known. A round trip between edges is the same loop from either end."""
         number = {name: at for at, name in enumerate(self._edges)}
         place = {name: at for at, name in enumerate(self._applications, len(edges))}
-        reading = np.full((len(number) + len(place),) * 2, np.nan, dtype=np.float32)
+        reading = np.full((len(number), len(number) + len(place)), np.nan, dtype=np.float32)
         for edge in edges:
             source = number[edge.name]
             for of, into, trips in ((edge.legs_ms, number, 1.0), (edge.reach_ms, place, 1 + 1 / ROUND_TRIPS)):
-                for name, ms in of.items():
-                    if name in into and name != edge.name:
-                        reading[source, into[name]] = max(ms, _LEAST_MS) * trips
-        either: Matrix = np.where(np.isnan(reading), reading.T, reading)
-        return either
+                here = of if of.keys() <= into.keys() else {name: ms for name, ms in of.items() if name in into}
+                at = np.fromiter(map(into.__getitem__, here), dtype=np.intp, count=len(here))
+                ms = np.fromiter(here.values(), dtype=np.float32, count=len(here))
+                reading[source, at] = np.maximum(ms, np.float32(_LEAST_MS)) * np.float32(trips)
+            reading[source, source] = np.nan
+        legs = reading[:, : len(edges)]
+        legs[:] = np.where(np.isnan(legs), legs.T, legs)
+        return reading
 
-    def _rank(self, router: Router, known: Mask, at_s: float) -> list[Route]:
-        seen, choice, found = router.outlook(), router.choice(), {}
-        for source, edge in enumerate(self._edges):
-            for at, application in enumerate(self._applications):
-                target = len(self._edges) + at
-                if not known[source, target]:
-                    continue
-                candidates = [self._candidate(one) for one in ranked(seen, source, target)]
-                first = self._path(None if choice[source, target] < 0 else int(choice[source, target]))
-                before = self._routes.get((edge, application))
-                found[edge, application] = _route(edge, application, first, candidates, before, at_s)
-        self._routes = found
-        return list(found.values())
+
+class Routes:
+    """In one slice, of all pairs of an edge and an application whose direct path is known. Costs are said when asked."""
+
+    def __init__(
+        self, edges: tuple[str, ...], applications: tuple[str, ...], seen: Outlook | None, ranks: Ranks, changed: Mask
+    ) -> None:
+        self._edges, self._applications = edges, applications
+        self._seen, self._ranks, self._changed = seen, ranks, changed
+        self._number = {name: at for at, name in enumerate(edges)}
+
+    def __len__(self) -> int:
+        return int(self._ranks.is_known.sum())
+
+    def __iter__(self) -> Iterator[Route]:
+        return self._routes(self._ranks.is_known)
+
+    def changed(self) -> Iterator[Route]:
+        """Those whose flows take another path than a slice ago, and those that are new."""
+        return self._routes(self._changed)
+
+    def is_new(self, edge: str) -> bool:
+        """Whether any of its ways is another than a slice ago."""
+        source = self._number.get(edge)
+        return source is None or bool(self._ranks.is_new[source])
+
+    def ways(self, edge: str) -> dict[str, Paths]:
+        """The ranked paths of the applications whose flows from this edge have more than the direct one."""
+        source = self._number.get(edge)
+        if source is None:
+            return {}
+        order = self._ranks.order[source]
+        told = np.flatnonzero(self._ranks.is_known[source] & ((order[:, 0] != DIRECT_PATH) | (order[:, 1] != NO_PATH)))
+        return {self._applications[at]: self._paths(order[at]) for at in told.tolist()}
+
+    def _routes(self, pairs: Mask) -> Iterator[Route]:
+        for source, target in np.argwhere(pairs).tolist():
+            yield self._route(source, target)
+
+    def _route(self, source: int, target: int) -> Route:
+        assert self._seen
+        by_path = {self._path(one.relay): one for one in ranked(self._seen, source, len(self._edges) + target)}
+        candidates = tuple(self._candidate(by_path[path]) for path in self._paths(self._ranks.order[source, target]))
+        since_s = float(self._ranks.since_s[source, target])
+        return Route(self._edges[source], self._applications[target], candidates, since_s)
+
+    def _paths(self, order: NDArray[np.int16]) -> Paths:
+        return tuple(
+            self._path(None if relay == DIRECT_PATH else relay) for relay in order.tolist() if relay != NO_PATH
+        )
 
     def _path(self, relay: int | None) -> tuple[str, ...]:
         return () if relay is None else (self._edges[relay],)
 
     def _candidate(self, path: RankedPath) -> Candidate:
-        nodes = (*self._edges, *(["origin"] * len(self._applications)))
-        parts = [(f"{nodes[leg.source]} - {nodes[leg.target]}", leg.cost_ms) for leg in path.legs]
-        if parts:
-            last, ms = parts[-1]
-            plain_ms = ms / (1 + 1 / ROUND_TRIPS)
-            handshake_ms = 0.0 if math.isinf(ms) else ms - plain_ms
-            parts[-1:] = [(last, plain_ms), ("a share of the handshake", handshake_ms)]
+        count = len(self._edges)
+
+        def name(node: int) -> str:
+            return self._edges[node] if node < count else "origin"
+
+        parts = [(f"{name(leg.source)} - {name(leg.target)}", leg.cost_ms) for leg in path.legs]
+        last, ms = parts[-1]
+        plain_ms = ms / (1 + 1 / ROUND_TRIPS)
+        handshake_ms = 0.0 if math.isinf(ms) else ms - plain_ms
+        parts[-1:] = [(last, plain_ms), ("a share of the handshake", handshake_ms)]
         if path.relay is not None:
             parts += [("an edge more", path.relay_ms), ("margin", path.margin_ms)]
         return Candidate(self._path(path.relay), path.cost_ms, tuple(parts))
 
 
-def _route(
-    edge: str,
-    application: str,
-    first: tuple[str, ...],
-    candidates: list[Candidate],
-    before: Route | None,
-    at_s: float,
-) -> Route:
-    """The chosen path, then the best of the others; direct is always there. Others keep their order while they lead
-    anywhere, so that edges are not told anew of differences that mean nothing."""
-    by_path = {candidate.path: candidate for candidate in candidates}
-    is_same = before is not None and before.paths[0] == first
-    order = [first]
-    if before and is_same:
-        order += [path for path in before.paths[1:] if path in by_path and math.isfinite(by_path[path].cost_ms)]
-    order += [one.path for one in candidates if math.isfinite(one.cost_ms) and one.path not in order]
-    order = [path for path in order if path in by_path][:MOST_PATHS]
-    if () not in order:
-        order = [*order[: MOST_PATHS - 1], ()]
-    since_s = before.since_s if before and is_same else at_s
-    return Route(edge, application, tuple(by_path[path] for path in order), since_s)
+def _places(before: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.intp]:
+    """Where each name was; -1: nowhere."""
+    number = {name: at for at, name in enumerate(before)}
+    return np.array([number.get(name, -1) for name in names], dtype=np.intp)
 
 
 def _price_ms(router: Router) -> Matrix:

@@ -52,7 +52,7 @@ def test_legs_that_change_one_by_one_are_expected_as_often_as_they_did() -> None
 
 
 def test_levels_are_found_from_both_ends_in_few_reports() -> None:
-    legs, pairs = Legs(NODES), between(NODES)
+    legs, pairs = Legs(NODES, NODES), between(NODES)
     for slice_ in stable(4, NODES, seed=2):
         legs.observe(slice_, np.triu(pairs))  # only one direction is ever measured
     found = legs.forecast().level_ms
@@ -62,7 +62,7 @@ def test_levels_are_found_from_both_ends_in_few_reports() -> None:
 
 def test_one_bad_reading_moves_a_level_little() -> None:
     pairs = between(NODES)
-    calm, bad = Legs(NODES), Legs(NODES)
+    calm, bad = Legs(NODES, NODES), Legs(NODES, NODES)
     for number, slice_ in enumerate(stable(8, NODES, seed=2)):
         calm.observe(slice_, pairs)
         struck = slice_.copy()
@@ -73,7 +73,7 @@ def test_one_bad_reading_moves_a_level_little() -> None:
 
 
 def test_a_node_whose_legs_are_sometimes_bad_is_expected_to_be_so() -> None:
-    pairs, legs = between(NODES), Legs(NODES)
+    pairs, legs = between(NODES), Legs(NODES, NODES)
     for number, slice_ in enumerate(stable(20, NODES, seed=2)):
         struck = slice_.copy()
         struck[3, number % NODES] = 2_000  # another leg of node 3 each time
@@ -84,7 +84,7 @@ def test_a_node_whose_legs_are_sometimes_bad_is_expected_to_be_so() -> None:
 
 
 def test_what_was_never_measured_is_no_leg() -> None:
-    legs, pairs = Legs(NODES), between(NODES)
+    legs, pairs = Legs(NODES, NODES), between(NODES)
     mesh = stable(3, NODES, seed=2)
     mesh[:, 2, 5] = mesh[:, 5, 2] = np.inf
     for slice_ in mesh:

@@ -5,7 +5,9 @@ import random
 
 import pytest
 
-from causeway.routing.network import MOST_PATHS, EdgeSeen, Network, Route
+from causeway.routing import ranks, router
+from causeway.routing.network import EdgeSeen, Network, Route
+from causeway.routing.ranks import MOST_PATHS
 
 APP, OTHER = "app", "other"
 INF = math.inf
@@ -29,7 +31,7 @@ def after(slices: list[list[EdgeSeen]], applications: tuple[str, ...] = (APP,)) 
     made = Network()
     routes: list[Route] = []
     for number, edges in enumerate(slices):
-        routes = made.step(edges, applications, number * 2.0)
+        routes = list(made.step(edges, applications, number * 2.0))
     return {route.edge: route for route in routes if route.application == APP}
 
 
@@ -134,8 +136,8 @@ def test_an_edge_or_an_application_that_comes_or_goes_changes_nothing_for_others
     for edges, applications in ((more, [APP, OTHER]), (more, [APP]), (network(), [APP])):
         routes = {(one.edge, one.application): one for one in made.step(edges, applications, 22.0)}
         assert routes["ams", APP].paths[0] == ("fra",) and routes["ams", APP].since_s == since
-    assert made.step([], [APP], 24.0) == []
-    assert made.step(network(), [], 26.0) == []
+    assert list(made.step([], [APP], 24.0)) == []
+    assert list(made.step(network(), [], 26.0)) == []
 
 
 def test_whatever_comes_direct_is_there_no_path_comes_back_and_costs_add_up() -> None:
@@ -160,7 +162,7 @@ def test_whatever_comes_direct_is_there_no_path_comes_back_and_costs_add_up() ->
 def test_the_same_slices_give_the_same_routes() -> None:
     def run() -> list[list[Route]]:
         chance, made = random.Random(3), Network()
-        return [made.step(network(chance.uniform(20, 200)), [APP], at * 2.0) for at in range(50)]
+        return [list(made.step(network(chance.uniform(20, 200)), [APP], at * 2.0)) for at in range(50)]
 
     assert run() == run()
 
@@ -171,3 +173,41 @@ def test_ways_that_become_known_one_after_the_other_are_weighed_as_if_they_had_a
     for number, more in enumerate([[], [], [EdgeSeen("nyc", {"ams": 76.0}, {APP: 2.0})]]):
         routes = made.step([*edges, *more], [APP], float(number))
     assert next(route for route in routes if route.edge == "ams").paths[0] == ("nyc",)
+
+
+def test_where_not_each_candidate_is_looked_at_the_same_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, applications = [f"e{number}" for number in range(7)], [f"a{number}" for number in range(20)]
+
+    def run() -> list[list[tuple[str, str, tuple[tuple[str, ...], ...]]]]:
+        chance, made, found = random.Random(5), Network(), []
+        usual = {(one, to): chance.uniform(5, 200) for one in names for to in (*names, *applications)}
+
+        def now(one: str, of: list[str]) -> dict[str, float]:
+            ways = {to: usual[one, to] * chance.uniform(0.8, 1.3) for to in of if to != one}
+            return {to: INF if chance.random() < 0.02 else ms for to, ms in ways.items() if chance.random() < 0.97}
+
+        for at in range(60):
+            edges = [EdgeSeen(one, now(one, names), now(one, applications), relays=one != "e3") for one in names]
+            routes = made.step(edges, applications, float(at))
+            found.append([(route.edge, route.application, route.paths) for route in routes])
+        return found
+
+    each = run()
+    monkeypatch.setattr(router, "_MOST_AT_ONCE", 1)
+    assert run() == each
+    monkeypatch.setattr(router, "_IN_CACHE", 1)
+    assert run() == each
+    assert len({paths for slice_ in each for _, _, paths in slice_}) > 50
+
+
+def test_pairs_that_wait_to_be_ranked_have_the_path_in_use_and_the_direct_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_MOST_RANKED", 1)
+    made, edges = Network(), [*network(), EdgeSeen("lon", {"ams": 30.0, "fra": 30.0}, {APP: 60.0})]
+    first = {route.edge: route.paths for route in made.step(edges, [APP], 0.0)}
+    assert first == {"ams": (("fra",), ("lon",), ()), "fra": ((),), "lon": (("fra",), ())}
+    for at in range(1, 4):
+        routes = made.step(edges, [APP], float(at))
+        assert [routes.is_new(edge) for edge in ("ams", "fra", "lon")] == [False, at == 1, at == 2]
+    assert routes.ways("lon") == {APP: (("fra",), (), ("ams",))}
+    assert routes.ways("fra")[APP][0] == ()
+    assert list(routes.changed()) == [] and routes.ways("nobody") == {}
