@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Path, Read};
+use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Read};
 
 use super::connection::{Connection, NEVER, Reset, State};
 use super::links::{Arrival, Taken};
@@ -20,7 +20,7 @@ use crate::overlay::tls::{Got, Tls};
 use crate::overlay::{self, Overlay, Tally};
 use crate::relay::{BUFFER_BYTES, Readiness};
 use crate::sys;
-use crate::ways::Ways;
+use crate::ways::{Course, Turn};
 use crate::worker::{Desk, Token};
 
 /// Longer than the last edge waits for its origin, so that its reason is heard.
@@ -52,14 +52,7 @@ pub struct Tunnel {
     pub trace: u64,
     /// How many edges it has been through before this one.
     number: u8,
-    /// Paths that were tried, and which of them it is on.
-    tried: u8,
-    path: usize,
-    rest: Path,
-    /// Those that it may take; none: another edge has said which.
-    ways: Option<Arc<Ways>>,
-    /// Its path is the one without other edges.
-    pub is_direct: bool,
+    pub course: Course,
     /// Begun to be read, until it is whole.
     answer: Option<Vec<u8>>,
     answer_due_ms: u64,
@@ -74,18 +67,14 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    fn new(application: u128, trace: u64, ways: Option<Arc<Ways>>) -> Tunnel {
+    fn new(application: u128, trace: u64, course: Course) -> Tunnel {
         Tunnel {
             client: None,
             origin: None,
             application,
             trace,
             number: 0,
-            tried: 0,
-            path: 0,
-            rest: Path::default(),
-            ways,
-            is_direct: false,
+            course,
             answer: None,
             answer_due_ms: NEVER,
             late_ms: NEVER,
@@ -108,20 +97,6 @@ impl Tunnel {
         self.answer_due_ms.min(self.late_ms)
     }
 
-    fn is_steered(&self) -> bool {
-        self.ways.as_ref().is_some_and(|ways| ways.are_steered())
-    }
-
-    /// Has it ways besides the one that it is on?
-    fn has_others(&self) -> bool {
-        self.ways.as_ref().is_some_and(|ways| self.tried.count_ones() < ways.paths().len() as u32)
-    }
-
-    /// Remember of the way that it is on whether it leads anywhere.
-    fn judge(&self, now_ms: u64, is_broken: bool) {
-        self.ways.iter().for_each(|ways| ways.judge(self.path, now_ms, is_broken));
-    }
-
     /// Has another edge handed it over?
     pub fn is_handed_over(&self) -> bool {
         self.number > 0
@@ -132,11 +107,10 @@ impl Connection {
     /// Is an edge to be asked for, and not an origin?
     pub(super) fn wants_path(&mut self, now_ms: u64) -> bool {
         match &self.tunnel {
-            Some(tunnel) if tunnel.is_handed_over() => !tunnel.rest.is_empty(),
-            Some(tunnel) => !tunnel.is_direct,
+            Some(tunnel) => tunnel.course.wants_path(),
             None => {
                 let Some(ways) = self.active.ways(now_ms) else { return false };
-                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Some(ways))));
+                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Course::own(ways))));
                 true
             }
         }
@@ -144,10 +118,7 @@ impl Connection {
 
     /// Its origins do not answer: is there another way that it may try?
     pub(super) fn gives_up_direct(&mut self, now_ms: u64) -> bool {
-        let Some(tunnel) = self.tunnel.as_mut().filter(|tunnel| tunnel.is_direct) else { return false };
-        tunnel.is_direct = false;
-        tunnel.judge(now_ms, true);
-        true
+        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.course.gives_up_direct(now_ms))
     }
 }
 
@@ -162,24 +133,22 @@ impl TcpPlane {
                 return true;
             };
             let Some(tunnel) = connection.tunnel.as_mut() else { return false };
-            let next = match &tunnel.ways {
-                Some(ways) => {
-                    tunnel.trace = overlay.lasting.seed ^ connection.flow;
-                    ways.choose(&mut tunnel.tried, desk.now_ms, connection.flow, |path| overlay.is_down(path))
+            let course = &mut tunnel.course;
+            if course.is_own() {
+                tunnel.trace = overlay.lasting.seed ^ connection.flow;
+            }
+            let turn = course.turn(desk.now_ms, connection.flow, |path| overlay.is_down(path));
+            let (is_own, has_others) = (course.is_own(), course.has_others());
+            (tunnel.link_due_ms, tunnel.next, tunnel.finds_out) = (NEVER, None, false);
+            let (next, path) = match turn {
+                Turn::Edge(next, path) => (next, path),
+                Turn::Origin => return false,
+                Turn::Nowhere => {
+                    let cause = connection.last_failure.unwrap_or(Cause::PathBroken);
+                    self.end_unanswered(desk, slot, cause);
+                    return true;
                 }
-                None => (std::mem::replace(&mut tunnel.tried, 1) == 0).then_some((0, tunnel.rest)),
             };
-            let Some((at, path)) = next else {
-                let cause = connection.last_failure.unwrap_or(Cause::PathBroken);
-                self.end_unanswered(desk, slot, cause);
-                return true;
-            };
-            (tunnel.is_direct, tunnel.link_due_ms, tunnel.next) = (path.is_empty(), NEVER, None);
-            tunnel.finds_out = false;
-            tunnel.path = at;
-            let Some((next, rest)) = path.split() else { return false };
-            tunnel.rest = rest;
-            let (is_own, has_others) = (tunnel.ways.is_some(), tunnel.has_others());
             (connection.state, connection.since_ms) = (State::Connecting, desk.now_ms);
             connection.origin_address = overlay.peer(&next);
             let waiting = (slot, connection.generation);
@@ -232,7 +201,7 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         connection.last_failure = Some(Cause::PathBroken);
         counters(&connection.active, desk).connect_errors_total.add(1);
-        connection.tunnel.iter().for_each(|tunnel| tunnel.judge(desk.now_ms, true));
+        connection.tunnel.iter().for_each(|tunnel| tunnel.course.judge(desk.now_ms, true));
     }
 
     /// Does it wait for a connection to another edge?
@@ -251,7 +220,7 @@ impl TcpPlane {
             application: tunnel.application,
             trace: tunnel.trace,
             number: tunnel.number + 1,
-            path: tunnel.rest,
+            path: tunnel.course.rest,
         };
         let mut header = [0; MAX_HOP];
         let len = hop.encode(&mut header);
@@ -265,9 +234,9 @@ impl TcpPlane {
         if !tunnel.is_handed_over() {
             tunnel.answer_due_ms = desk.now_ms + connection.active.connect_timeout_ms + ANSWER_GRACE_MS;
         }
-        if tunnel.has_others() {
+        if tunnel.course.has_others() {
             tls.keep();
-            if tunnel.is_steered() {
+            if tunnel.course.is_steered() {
                 tunnel.late_ms = desk.now_ms + LATE_MS + 2 * rtt.as_millis() as u64;
             }
         }
@@ -336,7 +305,7 @@ impl TcpPlane {
         let is_late = tunnel.late_ms <= desk.now_ms;
         if is_late {
             tunnel.late_ms = NEVER;
-            tunnel.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
+            tunnel.course.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
             self.arm(desk, slot);
         }
         is_late
@@ -351,8 +320,8 @@ impl TcpPlane {
             return false;
         }
         let is_unreached = matches!(cause, Cause::ConnectTimeout | Cause::ConnectUnreachable | Cause::ConnectFailed)
-            && tunnel.is_steered();
-        tunnel.judge(desk.now_ms, is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown));
+            && tunnel.course.is_steered();
+        tunnel.course.judge(desk.now_ms, is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown));
         if cause != Cause::Opened {
             counters(&connection.active, desk).connect_errors_total.add(1);
             let has_reached_nobody = is_unreached || cause == Cause::PathUnknown;
@@ -374,7 +343,7 @@ impl TcpPlane {
     fn go_again(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
         let connection = &mut self.connections[slot];
         let has_room = !connection.up.holds_bytes();
-        let Some(tunnel) = connection.tunnel.as_mut().filter(|tunnel| has_room && tunnel.has_others()) else {
+        let Some(tunnel) = connection.tunnel.as_mut().filter(|tunnel| has_room && tunnel.course.has_others()) else {
             return false;
         };
         let Some(mut said) = tunnel.origin.as_mut().and_then(Tls::take_kept) else { return false };
@@ -401,8 +370,8 @@ impl TcpPlane {
         connection.told = Some(Box::new(hop.endpoints));
         connection.up.bytes += early.len() as u64;
         connection.early = early;
-        let mut tunnel = Tunnel::new(hop.application, hop.trace, None);
-        (tunnel.client, tunnel.number, tunnel.rest) = (Some(tls), hop.number, hop.path);
+        let mut tunnel = Tunnel::new(hop.application, hop.trace, Course::handed_over(hop.path));
+        (tunnel.client, tunnel.number) = (Some(tls), hop.number);
         connection.tunnel = Some(Box::new(tunnel));
         let counted = counters(&active, desk);
         counted.connections_total.add(1);
