@@ -135,6 +135,17 @@ impl Course {
         self.ways.iter().for_each(|ways| ways.judge(self.at, now_ms, is_broken));
     }
 
+    /// The way that it is on may be tried again.
+    pub fn retry(&mut self) {
+        self.tried &= !(1 << self.at);
+    }
+
+    /// Those of its ways that end at this edge.
+    pub fn ways_to(&self, last: &Name) -> Vec<Path> {
+        let all = self.ways.iter().flat_map(|ways| ways.paths());
+        all.filter(|path| path.names().last() == Some(last)).copied().collect()
+    }
+
     /// Its origins do not answer from here: is there another way that it may try?
     pub fn gives_up_direct(&mut self, now_ms: u64) -> bool {
         let was_direct = std::mem::take(&mut self.is_direct);

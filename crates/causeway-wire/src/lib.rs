@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod datagram;
 mod endpoints;
+pub mod frames;
 pub mod gauge;
 pub mod minecraft;
 pub mod overlay;

@@ -16,7 +16,8 @@ pub const MOST_HOPS: usize = 3;
 /// As control allows for the name of an edge.
 pub const MOST_NAME: usize = 32;
 /// The longest header that [`Hop::encode`] writes.
-pub const MAX_HOP: usize = proxy_v2::MAX_ENCODED + 3 + 8 + 3 + 16 + 3 + 1 + 3 + (MOST_HOPS - 1) * (1 + MOST_NAME);
+pub const MAX_HOP: usize =
+    proxy_v2::MAX_ENCODED + 3 + 8 + 3 + 16 + 3 + 1 + 3 + (MOST_HOPS - 1) * (1 + MOST_NAME) + 3 + MAX_KEEP;
 /// The longest [`Answer`].
 pub const MAX_ANSWER: usize = 2 + 18;
 
@@ -24,6 +25,9 @@ const UNIQUE_ID: u8 = 0x05; // of the specification: the same at every hop
 const APPLICATION: u8 = 0xE0;
 const NUMBER: u8 = 0xE1;
 const PATH: u8 = 0xE2;
+const KEEP: u8 = 0xE3;
+/// A secret, what is asked, and an offset.
+const MAX_KEEP: usize = 16 + 1 + 8;
 
 /// The name of an edge: 1 to 32 of a-z, 0-9 and inner hyphens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,6 +118,59 @@ pub struct Hop {
     pub number: u8,
     /// From the receiver on; empty: it connects to the origin.
     pub path: Path,
+    /// What is said behind the header is in frames (`frames`), and may go on over another connection.
+    pub keep: Option<Keep>,
+}
+
+/// Of a flow that can be resumed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Known to the edges that the flow goes through, and not to be guessed.
+    pub secret: [u8; 16],
+    pub ask: Ask,
+}
+
+impl std::fmt::Debug for Keep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keep(…, {:?})", self.ask)
+    }
+}
+
+/// What the first edge wants of the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Begin,
+    /// Go on where the connection before this one broke; so much of what the origin says has arrived.
+    Resume(u64),
+    /// The same, or begin: nobody has answered yet. An edge that is there for less than so many milliseconds may have
+    /// begun it before it was started anew, and begins nothing.
+    ResumeOrBegin(u64),
+}
+
+impl Keep {
+    fn encode(&self, out: &mut [u8; MAX_KEEP]) -> usize {
+        out[..16].copy_from_slice(&self.secret);
+        let (kind, offset) = match self.ask {
+            Ask::Begin => (0, None),
+            Ask::Resume(offset) => (1, Some(offset)),
+            Ask::ResumeOrBegin(age_ms) => (2, Some(age_ms)),
+        };
+        out[16] = kind;
+        let Some(offset) = offset else { return 17 };
+        out[17..].copy_from_slice(&offset.to_be_bytes());
+        MAX_KEEP
+    }
+
+    fn read(value: &[u8]) -> Option<Keep> {
+        let (secret, rest) = value.split_first_chunk()?;
+        let ask = match rest {
+            [0] => Ask::Begin,
+            [1, offset @ ..] => Ask::Resume(u64::from_be_bytes(offset.try_into().ok()?)),
+            [2, age_ms @ ..] => Ask::ResumeOrBegin(u64::from_be_bytes(age_ms.try_into().ok()?)),
+            _ => return None,
+        };
+        Some(Keep { secret: *secret, ask })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +226,11 @@ impl Hop {
         if len > 0 {
             put(PATH, &path[..len]);
         }
+        if let Some(keep) = &self.keep {
+            let mut value = [0; MAX_KEEP];
+            let len = keep.encode(&mut value);
+            put(KEEP, &value[..len]);
+        }
         out[14..16].copy_from_slice(&((end - 16) as u16).to_be_bytes());
         end
     }
@@ -191,13 +253,14 @@ impl Hop {
             Ok(Parsed::Header { consumed, endpoints: Some(endpoints) }) => (consumed, endpoints),
             Ok(Parsed::Header { endpoints: None, .. }) | Err(_) => return Err(HopError::Header),
         };
-        let (mut trace, mut application, mut number, mut path) = (None, None, None, None);
+        let (mut trace, mut application, mut number, mut path, mut keep) = (None, None, None, None, None);
         for Tlv { kind, value } in proxy_v2::tlvs(&bytes[..consumed]) {
             let is_new = match kind {
                 UNIQUE_ID => trace.replace(u64::from_be_bytes(sized(kind, value)?)).is_none(),
                 APPLICATION => application.replace(u128::from_be_bytes(sized(kind, value)?)).is_none(),
                 NUMBER => number.replace(u8::from_be_bytes(sized(kind, value)?)).is_none(),
                 PATH => path.replace(read_path(value).ok_or(HopError::Field(PATH))?).is_none(),
+                KEEP => keep.replace(Keep::read(value).ok_or(HopError::Field(KEEP))?).is_none(),
                 _ => true, // of a later version, or of no concern
             };
             if !is_new {
@@ -215,6 +278,7 @@ impl Hop {
             trace: trace.ok_or(HopError::Field(UNIQUE_ID))?,
             number,
             path,
+            keep,
         };
         Ok(Read::Whole { consumed, value })
     }
@@ -265,9 +329,13 @@ pub enum Outcome {
     Denied = 9,
     NameNotFound = 10,
     NameFailed = 11,
+    /// An edge on the way does not know of flows that can be resumed: say it all again without.
+    NotKept = 12,
+    /// There is no such flow to be resumed.
+    Gone = 13,
 }
 
-const OUTCOMES: [Outcome; 12] = [
+const OUTCOMES: [Outcome; 14] = [
     Outcome::Connected,
     Outcome::PathBroken,
     Outcome::Unknown,
@@ -280,6 +348,8 @@ const OUTCOMES: [Outcome; 12] = [
     Outcome::Denied,
     Outcome::NameNotFound,
     Outcome::NameFailed,
+    Outcome::NotKept,
+    Outcome::Gone,
 ];
 
 impl Answer {

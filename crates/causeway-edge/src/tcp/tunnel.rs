@@ -8,16 +8,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Read};
+use causeway_wire::frames::Word;
+use causeway_wire::overlay::{Answer, Ask, Hop, Keep, MAX_ANSWER, MAX_HOP, Name, Outcome, Read};
 
 use super::connection::{Connection, NEVER, Reset, State};
+use super::kept::{Kept, say};
 use super::links::{Arrival, Taken};
 use super::{DESCRIPTORS, TcpPlane, counters};
 use crate::application::Active;
 use crate::clock::unix_ms;
 use crate::event::Cause;
 use crate::overlay::tls::{Got, Tls};
-use crate::overlay::{self, Overlay, Tally};
+use crate::overlay::{self, Overlay, Tally, identity};
 use crate::relay::{BUFFER_BYTES, Readiness};
 use crate::sys;
 use crate::ways::{Course, Turn};
@@ -53,14 +55,19 @@ pub struct Tunnel {
     /// How many edges it has been through before this one.
     number: u8,
     pub course: Course,
+    /// What the first and the last edge keep of it; none: it ends with its connection.
+    pub kept: Option<Box<Kept>>,
+    /// It is for others to keep: what they ask each other.
+    keep: Option<Keep>,
+    is_unkept: bool,
     /// Begun to be read, until it is whole.
-    answer: Option<Vec<u8>>,
-    answer_due_ms: u64,
-    late_ms: u64,
+    pub answer: Option<Vec<u8>>,
+    pub answer_due_ms: u64,
+    pub late_ms: u64,
     /// The first of what was said to the next edge is not the client's.
     header_bytes: usize,
     /// The edge to which it waits for a connection, and until when.
-    next: Option<Name>,
+    pub next: Option<Name>,
     pub link_due_ms: u64,
     /// Is it for flows to find out that this edge is not there? Elsewhere somebody asks it anyway.
     finds_out: bool,
@@ -75,6 +82,9 @@ impl Tunnel {
             trace,
             number: 0,
             course,
+            kept: None,
+            keep: None,
+            is_unkept: false,
             answer: None,
             answer_due_ms: NEVER,
             late_ms: NEVER,
@@ -94,7 +104,12 @@ impl Tunnel {
     }
 
     pub fn due_ms(&self) -> u64 {
-        self.answer_due_ms.min(self.late_ms)
+        let kept_ms = self.kept.as_ref().map_or(NEVER, |kept| kept.due_ms());
+        self.answer_due_ms.min(self.late_ms).min(kept_ms)
+    }
+
+    pub fn expect_no_answer(&mut self) {
+        (self.answer, self.answer_due_ms, self.late_ms) = (None, NEVER, NEVER);
     }
 
     /// Has another edge handed it over?
@@ -191,6 +206,9 @@ impl TcpPlane {
 
     /// The edge that comes next cannot be reached: on to the next path, or to the end.
     pub(super) fn on_broken_path(&mut self, desk: &mut Desk, slot: usize) {
+        if self.connections[slot].seeks_link() {
+            return self.seek(desk, slot);
+        }
         let tunnel = self.connections[slot].tunnel.as_ref().filter(|tunnel| tunnel.finds_out);
         tunnel.and_then(|tunnel| tunnel.next).into_iter().for_each(|name| self.doubt(desk, name));
         self.note_broken_path(desk, slot);
@@ -207,27 +225,47 @@ impl TcpPlane {
     /// Does it wait for a connection to another edge?
     pub(super) fn waits_for_link(&self, slot: usize) -> bool {
         let connection = &self.connections[slot];
-        connection.state == State::Connecting && connection.origin.is_none() && connection.tunnel.is_some()
+        let waits = connection.state == State::Connecting || connection.seeks_link();
+        waits && connection.origin.is_none() && connection.tunnel.is_some()
     }
 
     /// An edge has taken it: the header goes first, with what the client has said already.
     pub(super) fn send_on(&mut self, desk: &mut Desk, slot: usize, (fd, mut tls, ready): (OwnedFd, Tls, Readiness)) {
         let connection = &mut self.connections[slot];
+        if connection.seeks_link() {
+            return self.resume_on(desk, slot, (fd, tls, ready));
+        }
         let endpoints = connection.endpoints();
         let Some(tunnel) = &mut connection.tunnel else { return };
+        if tunnel.keep.is_some() && !tls.speaks_frames() {
+            return self.end_saying(desk, slot, Cause::PathBroken, Outcome::NotKept);
+        }
+        if !tunnel.is_handed_over() && !tunnel.is_unkept && tls.speaks_frames() {
+            tunnel.kept = self.links.overlay.as_ref().and_then(|overlay| {
+                let last = tunnel.course.rest.names().last().copied().or_else(|| tls.peer())?;
+                let kept = Kept::new(identity::secret()?, Some(last), overlay.lasting.registry.clone(), desk.now_ms);
+                Some(Box::new(kept))
+            });
+        }
+        let begun = tunnel.kept.as_ref().map(|kept| Keep { secret: kept.secret, ask: Ask::Begin });
         let hop = Hop {
             endpoints,
             application: tunnel.application,
             trace: tunnel.trace,
             number: tunnel.number + 1,
             path: tunnel.course.rest,
+            keep: begun.or(tunnel.keep),
         };
         let mut header = [0; MAX_HOP];
         let len = hop.encode(&mut header);
-        let mut first = header[..len].to_vec();
-        first.append(&mut connection.early);
-        connection.early = Vec::new();
-        connection.up.hold(first);
+        let early = std::mem::take(&mut connection.early);
+        match &mut tunnel.kept {
+            Some(kept) => {
+                tls.write(&header[..len]);
+                kept.take(&early);
+            }
+            None => connection.up.hold([&header[..len], &early].concat()),
+        }
         (tunnel.answer, tunnel.header_bytes) = (Some(Vec::new()), len);
         let raw = fd.as_raw_fd();
         let rtt = Duration::from_nanos(sys::rtt_ns(raw));
@@ -236,6 +274,9 @@ impl TcpPlane {
         }
         if tunnel.course.has_others() {
             tls.keep();
+            if tunnel.kept.is_some() {
+                tls.take_kept(); // it has it all
+            }
             if tunnel.course.is_steered() {
                 tunnel.late_ms = desk.now_ms + LATE_MS + 2 * rtt.as_millis() as u64;
             }
@@ -270,6 +311,15 @@ impl TcpPlane {
                 }
             };
             match Answer::parse(answer) {
+                Ok(Read::Whole { consumed, value }) if tunnel.kept.is_some() => {
+                    let rest = answer.split_off(consumed);
+                    return self.on_kept_answer(desk, slot, value, rest);
+                }
+                Ok(Read::Whole { value, .. }) if tunnel.keep.is_some() && value.outcome != Outcome::Connected => {
+                    connection.origin_address = value.origin.or(connection.origin_address);
+                    self.end_saying(desk, slot, overlay::cause(value.outcome), value.outcome);
+                    return false;
+                }
                 Ok(Read::Whole { consumed, value }) => {
                     let cause = overlay::cause(value.outcome);
                     connection.down.bytes += (answer.len() - consumed) as u64;
@@ -311,10 +361,10 @@ impl TcpPlane {
         is_late
     }
 
-    fn answered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
+    pub(super) fn answered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
         let connection = &mut self.connections[slot];
         let Some(tunnel) = &mut connection.tunnel else { return true };
-        (tunnel.answer, tunnel.answer_due_ms, tunnel.late_ms) = (None, NEVER, NEVER);
+        tunnel.expect_no_answer();
         if tunnel.is_handed_over() && cause != Cause::Opened {
             self.end_unanswered(desk, slot, cause);
             return false;
@@ -322,6 +372,10 @@ impl TcpPlane {
         let is_unreached = matches!(cause, Cause::ConnectTimeout | Cause::ConnectUnreachable | Cause::ConnectFailed)
             && tunnel.course.is_steered();
         tunnel.course.judge(desk.now_ms, is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown));
+        if cause == Cause::PathBroken && tunnel.kept.is_some() {
+            self.lose_link(desk, slot, false); // the same edge may have it, and may be reached by another way
+            return false;
+        }
         if cause != Cause::Opened {
             counters(&connection.active, desk).connect_errors_total.add(1);
             let has_reached_nobody = is_unreached || cause == Cause::PathUnknown;
@@ -346,9 +400,15 @@ impl TcpPlane {
         let Some(tunnel) = connection.tunnel.as_mut().filter(|tunnel| has_room && tunnel.course.has_others()) else {
             return false;
         };
-        let Some(mut said) = tunnel.origin.as_mut().and_then(Tls::take_kept) else { return false };
-        said.drain(..tunnel.header_bytes.min(said.len()));
-        connection.early = said;
+        let said = match &mut tunnel.kept {
+            Some(kept) => kept.take_back(),
+            None => tunnel.origin.as_mut().and_then(Tls::take_kept).map(|mut said| {
+                said.drain(..tunnel.header_bytes.min(said.len()));
+                said
+            }),
+        };
+        let Some(said) = said else { return false };
+        (connection.early, tunnel.kept, connection.ready[0].is_readable) = (said, None, true);
         (tunnel.origin, connection.origin, connection.ready[1]) = (None, None, Readiness::default());
         (connection.tuning, connection.last_failure) = (super::connection::Tuning::None, Some(cause));
         (connection.half_closed_ms, connection.blocked_ms) = (NEVER, [NEVER; 2]);
@@ -357,8 +417,20 @@ impl TcpPlane {
         true
     }
 
+    /// An edge on the way cannot have a flow that is kept: as one that is not, by the same way.
+    pub(super) fn go_unkept(&mut self, desk: &mut Desk, slot: usize) {
+        if let Some(tunnel) = &mut self.connections[slot].tunnel {
+            tunnel.is_unkept = true;
+            tunnel.course.retry();
+        }
+        if !self.go_again(desk, slot, Cause::PathBroken) {
+            self.close(desk, slot, Cause::PathBroken, Reset::Both);
+        }
+    }
+
     /// Another edge hands a flow over.
     pub(super) fn take_in(&mut self, desk: &mut Desk, overlay: &Arc<Overlay>, arrival: Arrival) {
+        let Some(arrival) = self.join_or_begin(desk, overlay, arrival) else { return };
         let Arrival { fd, tls, ready, address, hop, early } = arrival;
         let is_loop = hop.path.names().any(|name| *name == overlay.name);
         let known = if hop.path.is_empty() { overlay.exits.get(&hop.application) } else { Some(&overlay.transit) };
@@ -368,10 +440,16 @@ impl TcpPlane {
         connection.generation = self.next_generation;
         connection.ready[0] = ready;
         connection.told = Some(Box::new(hop.endpoints));
-        connection.up.bytes += early.len() as u64;
-        connection.early = early;
         let mut tunnel = Tunnel::new(hop.application, hop.trace, Course::handed_over(hop.path));
         (tunnel.client, tunnel.number) = (Some(tls), hop.number);
+        match hop.keep.filter(|_| hop.path.is_empty()) {
+            Some(keep) => tunnel.kept = Some(Box::new(Kept::asked(keep, early, overlay, desk.now_ms))),
+            None => {
+                tunnel.keep = hop.keep;
+                connection.up.bytes += early.len() as u64;
+                connection.early = early;
+            }
+        }
         connection.tunnel = Some(Box::new(tunnel));
         let counted = counters(&active, desk);
         counted.connections_total.add(1);
@@ -381,6 +459,7 @@ impl TcpPlane {
         let is_unknown = known.is_none();
         let has_room = desk.files.has_room(0) && !desk.strain.is_full();
         let slot = self.connections.insert(connection);
+        self.register_kept(desk, overlay, slot);
         let interest = sys::IN | sys::RDHUP | sys::EDGE;
         if desk.epoll.modify(raw, interest, Token::Client.at(slot)).is_err() || !has_room {
             return self.end_unanswered(desk, slot, Cause::OutOfResources);
@@ -394,13 +473,27 @@ impl TcpPlane {
     /// The last edge has its origin, and says so before the origin's first byte.
     pub(super) fn tell_connected(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        if connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.client.is_some()) {
+        let origin = connection.origin_address;
+        let Some(tunnel) = connection.tunnel.as_mut() else { return };
+        if let Some(kept) = &mut tunnel.kept {
+            let says_arrived = std::mem::take(&mut kept.says_arrived);
+            if let Some(tls) = &mut tunnel.client {
+                tls.write(&answer(Cause::Opened, origin));
+                if says_arrived {
+                    say(tls, Word::Arrived(kept.arrived()));
+                }
+            }
+        } else if tunnel.client.is_some() {
             connection.down.hold(answer(Cause::Opened, connection.origin_address));
         }
     }
 
     /// Nothing came of it: whoever handed it over hears why.
     pub(super) fn end_unanswered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) {
+        self.end_saying(desk, slot, cause, overlay::outcome(cause));
+    }
+
+    fn end_saying(&mut self, desk: &mut Desk, slot: usize, cause: Cause, outcome: Outcome) {
         let connection = &mut self.connections[slot];
         let origin = connection.origin_address;
         let told = match (&mut connection.tunnel, &connection.client) {
@@ -408,7 +501,7 @@ impl TcpPlane {
             _ => None,
         };
         let Some((tls, fd)) = told else { return self.close(desk, slot, cause, Reset::Both) };
-        tls.write(&answer(cause, origin));
+        tls.write(&encoded(Answer { outcome, origin }));
         tls.end();
         // A socket that has said nothing yet takes as much; if it has failed, nobody listens.
         let is_told = tls.flush(fd, &mut connection.ready[0]).unwrap_or(false);
@@ -459,8 +552,12 @@ fn heard_within(rtt: Duration) -> Duration {
     (rtt * HEARD_ROUND_TRIPS).clamp(HEARD_WITHIN[0], HEARD_WITHIN[1])
 }
 
-fn answer(cause: Cause, origin: Option<SocketAddr>) -> Vec<u8> {
+pub(super) fn answer(cause: Cause, origin: Option<SocketAddr>) -> Vec<u8> {
+    encoded(Answer { outcome: overlay::outcome(cause), origin })
+}
+
+fn encoded(answer: Answer) -> Vec<u8> {
     let mut out = [0; MAX_ANSWER];
-    let len = Answer { outcome: overlay::outcome(cause), origin }.encode(&mut out);
+    let len = answer.encode(&mut out);
     out[..len].to_vec()
 }

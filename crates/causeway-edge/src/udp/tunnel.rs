@@ -151,7 +151,8 @@ impl UdpPlane {
         let endpoints = Endpoints { source: session.client, destination: session.edge };
         let Some(tunnel) = session.tunnel.as_mut() else { return };
         let (application, trace) = (tunnel.application, tunnel.trace);
-        let hop = Hop { endpoints, application, trace, number: tunnel.number + 1, path: tunnel.course.rest };
+        let hop =
+            Hop { endpoints, application, trace, number: tunnel.number + 1, path: tunnel.course.rest, keep: None };
         let mut header = [0; MAX_HOP];
         let len = hop.encode_for(Transport::Datagram, &mut header);
         tunnel.opening = header[..len].to_vec();

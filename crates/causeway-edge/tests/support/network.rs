@@ -1,12 +1,15 @@
 //! Several edges on loopback that know each other, with certificates of one authority.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use causeway_edge::{ApplyReport, Config, Edge};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use super::{free_address, settings};
+use super::{application, connect, free_address, settings};
 
 /// Who vouches for edges.
 pub struct Authority {
@@ -100,4 +103,43 @@ impl Member {
     pub fn counted(&self, counter: &str) -> u64 {
         self.report()["overlay"][counter].as_u64().unwrap()
     }
+}
+
+/// An application whose clients come to `ingress` and whose flows go on by `paths`; each edge gets its part of it.
+pub fn serve(members: &[Member], edge: SocketAddr, origins: &[SocketAddr], paths: &[&[&str]], change: Value) {
+    for member in members {
+        let is_exit = paths.iter().any(|path| path.last() == Some(&member.name));
+        let mut own = change.as_object().unwrap().clone();
+        own.insert("exit".into(), json!(is_exit));
+        let is_ingress = member.name == members[0].name;
+        own.insert("paths".into(), if is_ingress { json!(paths) } else { json!([]) });
+        if !is_ingress {
+            own.insert("edge_addresses".into(), json!([]));
+        }
+        let all = if is_ingress || is_exit { vec![application(1, "tcp", edge, origins, own.into())] } else { vec![] };
+        member.apply(members, &all);
+    }
+}
+
+/// An edge of the network that says what ours never do.
+pub fn say_as(identity: &Value, to: &Member, words: &[u8]) -> Vec<u8> {
+    let pem = |field: &str| identity[field].as_str().unwrap().as_bytes().to_vec();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&pem("ca")).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let chain = vec![CertificateDer::from_pem_slice(&pem("certificate")).unwrap()];
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&pem("key")).unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"causeway-overlay/2".to_vec()];
+    let name = rustls::pki_types::ServerName::try_from(to.name).unwrap();
+    let tls = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(tls, connect(to.at));
+    stream.write_all(words).unwrap();
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard); // an end without a word is an error here
+    heard
 }
