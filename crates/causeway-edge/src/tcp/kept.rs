@@ -57,6 +57,8 @@ pub struct Kept {
     /// Since when it has had no connection that works.
     pub lost_ms: u64,
     pub is_answered: bool,
+    /// Nobody has answered in the time that this usually takes.
+    pub is_late: bool,
     registry: Arc<Registry>,
     charged_bytes: usize,
     /// What was read of the client or the origin from `passed` on; empty once it is not kept any more.
@@ -66,6 +68,8 @@ pub struct Kept {
     written: u64,
     total: u64,
     has_ended: bool,
+    /// Its socket has failed, and reads like one that has ended (socket(7)); it has not.
+    pub has_failed: bool,
     has_written_end: bool,
     is_end_passed: bool,
     reader: Reader,
@@ -107,6 +111,7 @@ impl Kept {
             phase_due_ms: NEVER,
             lost_ms: NEVER,
             is_answered: false,
+            is_late: false,
             registry,
             charged_bytes: 0,
             unpassed: VecDeque::new(),
@@ -115,6 +120,7 @@ impl Kept {
             written: 0,
             total: 0,
             has_ended: false,
+            has_failed: false,
             has_written_end: false,
             is_end_passed: false,
             reader: Reader::default(),

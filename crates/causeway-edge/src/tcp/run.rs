@@ -70,7 +70,10 @@ impl TcpPlane {
         if connection.is_link(side) {
             return self.lose_link(desk, slot, errno == libc::ETIMEDOUT);
         }
-        if connection.state == State::Open && connection.is_kept() {
+        if connection.state == State::Open
+            && let Some(kept) = connection.kept()
+        {
+            kept.has_failed = true;
             let _ = connection.pump_kept(&mut self.tools, desk.now_ms);
         } else if connection.state == State::Open {
             self.tools.is_short = false; // what it would hold ends with it

@@ -26,7 +26,7 @@ use crate::ways::{Course, Turn};
 use crate::worker::{Desk, Token};
 
 /// Longer than the last edge waits for its origin, so that its reason is heard.
-const ANSWER_GRACE_MS: u64 = 2_000;
+pub const ANSWER_GRACE_MS: u64 = 2_000;
 
 /// An answer that takes so much longer than two round trips to the next edge is late: flows that begin now go elsewhere.
 const LATE_MS: u64 = 1_000;
@@ -356,6 +356,11 @@ impl TcpPlane {
         if is_late {
             tunnel.late_ms = NEVER;
             tunnel.course.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
+            if let Some(kept) = &mut tunnel.kept {
+                kept.is_late = true;
+                self.lose_link(desk, slot, true); // its origin hears it once, by whatever way
+                return true;
+            }
             self.arm(desk, slot);
         }
         is_late

@@ -116,7 +116,12 @@ impl TcpPlane {
     fn on_kept_fault(&mut self, desk: &mut Desk, slot: usize, fault: Fault) {
         let is_first = self.connections[slot].kept().is_some_and(|kept| kept.is_first);
         match fault {
-            Fault::Link => self.lose_link(desk, slot, false),
+            Fault::Link => {
+                // What it has said before may be why.
+                let side = if is_first { Side::Origin } else { Side::Client };
+                self.connections[slot].ready[usize::from(is_first)].is_readable = true;
+                self.on_fault(desk, slot, side, libc::EPIPE);
+            }
             Fault::Reset if is_first => self.close(desk, slot, Cause::OriginReset, Reset::Both),
             Fault::Reset => self.close(desk, slot, Cause::ClientReset, Reset::Both),
             Fault::Nonsense => self.close(desk, slot, Cause::PathBroken, Reset::Both),

@@ -231,7 +231,8 @@ impl Kept {
             Err(error) => return Err(Fault::Socket(error)),
         };
         if n == 0 {
-            self.has_ended = true;
+            self.has_ended = !self.has_failed;
+            sides.socket_ready.is_readable = false;
             return Ok(false);
         }
         if n < most {

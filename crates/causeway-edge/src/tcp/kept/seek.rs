@@ -13,12 +13,16 @@ use crate::relay::Readiness;
 use crate::sys;
 use crate::tcp::connection::{Connection, Reset, State};
 use crate::tcp::links::Taken;
+use crate::tcp::tunnel::ANSWER_GRACE_MS;
 use crate::tcp::{TcpPlane, counters};
 use crate::worker::{Desk, Token};
 
 /// A connection to the next edge is waited for so long, and what comes back over it, besides four round trips.
 const LINKED_WITHIN_MS: u64 = 1_500;
 const JOINED_WITHIN_MS: u64 = 2_000;
+/// A flow that nobody has answered is not kept for long: its client knows what to do. A connection is tried again within
+/// a second.
+const UNANSWERED_FOR_MS: u64 = 1_500;
 /// After all ways were tried.
 const AGAIN_MS: u64 = 250;
 
@@ -93,11 +97,14 @@ impl TcpPlane {
         loop {
             let connection = &mut self.connections[slot];
             let waiting = (slot, connection.generation);
+            let most_ms = connection.active.connect_timeout_ms + ANSWER_GRACE_MS;
+            let answer_due_ms = connection.since_ms + most_ms;
             let Some(tunnel) = connection.tunnel.as_mut() else { return };
             let Some(kept) = tunnel.kept.as_mut() else { return };
             tunnel.next = None;
             let Some((next, rest)) = kept.candidates.pop().as_ref().and_then(Path::split) else {
-                if !kept.is_answered {
+                let unanswered_until_ms = if kept.is_late { answer_due_ms } else { kept.lost_ms + UNANSWERED_FOR_MS };
+                if !kept.is_answered && desk.now_ms >= unanswered_until_ms {
                     return self.lose_flow(desk, slot);
                 }
                 (kept.phase, kept.phase_due_ms) = (Phase::Down, desk.now_ms + AGAIN_MS);
@@ -207,7 +214,7 @@ impl TcpPlane {
                 self.lose_flow(desk, slot);
                 false
             }
-            _ if is_resuming => {
+            outcome if is_resuming && (kept.is_answered || outcome == Outcome::PathBroken) => {
                 self.lose_link(desk, slot, false);
                 false
             }
