@@ -14,7 +14,7 @@ use causeway_wire::Endpoints;
 use causeway_wire::overlay::{Ask, Hop, Keep, MAX_HOP, Outcome, Path};
 use serde_json::json;
 use support::line::Line;
-use support::network::{Authority, Member, network, network_of, say_as, serve};
+use support::network::{Authority, Member, network, network_at, network_of, old_edge, say_as, serve};
 use support::{DEADLINE, application, connect, echo, eventually, free_address, in_background, noise, origin, reset};
 
 const FAULTS: usize = 100;
@@ -32,7 +32,7 @@ fn world(origin: SocketAddr) -> World {
 
 /// `is_round`: there is a way to fra that is not over the line.
 fn world_with(origin: SocketAddr, is_round: bool) -> World {
-    let members = network(&["par", "lon", "fra"]);
+    let members = network_at("127.0.0.1", 2, &["par", "lon", "fra"]); // a connection comes to any of the workers
     let edge = free_address("127.0.0.1");
     serve(&members, edge, &[origin], &[&["fra"]], json!({}));
     let line = Line::to(members[2].at);
@@ -359,4 +359,20 @@ fn whoever_does_not_know_the_secret_of_a_flow_gets_nothing_of_it() {
     assert_eq!(outcome(Ask::Resume(0)), Some(Outcome::Gone as u8));
     assert_eq!(outcome(Ask::ResumeOrBegin(u64::MAX)), Some(Outcome::Gone as u8), "from before this edge was there");
     a_word_there_and_back(&mut client, b"still mine");
+}
+
+#[test]
+fn an_edge_of_before_has_flows_as_they_were_before() {
+    for path in [&["fra"][..], &["lon", "fra"]] {
+        let authority = Authority::new();
+        let members = network_of(&authority, &["par", "lon"]);
+        let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+        let fra = old_edge(&authority.identity("fra"));
+        let app = application(1, "tcp", edge, &[origin], json!({"paths": [path]}));
+        members[0].apply_among(&[("lon", members[1].at), ("fra", fra)], &[app]);
+        members[1].apply_among(&[("par", members[0].at), ("fra", fra)], &[]);
+        let sent = noise(6, 100_000);
+        let mut client = connect(edge);
+        a_word_there_and_back(&mut client, &sent);
+    }
 }

@@ -339,3 +339,6 @@ impl Drop for Kept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use causeway_edge::{ApplyReport, Config, Edge};
+use causeway_wire::overlay::{Hop, Read::Whole};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -142,4 +143,35 @@ pub fn say_as(identity: &Value, to: &Member, words: &[u8]) -> Vec<u8> {
     let mut heard = Vec::new();
     let _ = stream.read_to_end(&mut heard); // an end without a word is an error here
     heard
+}
+
+/// An edge that knows of no flow that can be resumed: it takes one, says that it has an origin, and echoes.
+pub fn old_edge(identity: &Value) -> SocketAddr {
+    let pem = |field: &str| identity[field].as_str().unwrap().as_bytes().to_vec();
+    let chain = vec![CertificateDer::from_pem_slice(&pem("certificate")).unwrap()];
+    let mut config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(&pem("key")).unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"causeway-overlay/1".to_vec()];
+    let config = std::sync::Arc::new(config);
+    super::origin("127.0.0.1", move |stream| {
+        let mut tls = rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream);
+        let (mut heard, mut buffer) = (Vec::new(), vec![0; 65_536]);
+        while let Ok(n @ 1..) = tls.read(&mut buffer) {
+            heard.extend_from_slice(&buffer[..n]);
+            if let Ok(Whole { consumed, value }) = Hop::parse(&heard) {
+                assert_eq!(value.keep, None, "it would take what is in frames for what the client says");
+                heard.drain(..consumed);
+                tls.write_all(&[0, 0]).unwrap();
+                break;
+            }
+        }
+        while tls.write_all(&heard).is_ok() && tls.flush().is_ok() {
+            let Ok(n @ 1..) = tls.read(&mut buffer) else { return };
+            heard = buffer[..n].to_vec();
+        }
+    })
 }

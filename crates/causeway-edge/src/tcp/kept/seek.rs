@@ -111,7 +111,8 @@ impl TcpPlane {
                 return self.arm(desk, slot);
             };
             (tunnel.course.rest, kept.phase) = (rest, Phase::Linking);
-            match self.take_link(desk, &overlay, next, waiting, true) {
+            let has_others = !kept.candidates.is_empty();
+            match self.take_link(desk, &overlay, next, waiting, has_others) {
                 Taken::Ready(fd, tls, ready) => return self.resume_on(desk, slot, (fd, tls, ready)),
                 Taken::Later => {
                     let Some(tunnel) = self.connections[slot].tunnel.as_mut() else { return };
