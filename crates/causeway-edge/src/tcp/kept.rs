@@ -15,7 +15,7 @@ use std::sync::Arc;
 use causeway_wire::frames::{Reader, Word};
 use causeway_wire::overlay::{Name, Path};
 
-use registry::Registry;
+use registry::{Home, Registry};
 
 use super::connection::NEVER;
 
@@ -59,7 +59,10 @@ pub struct Kept {
     pub is_answered: bool,
     /// Nobody has answered in the time that this usually takes.
     pub is_late: bool,
+    /// When its first byte was said, or came.
+    pub begun_ms: u64,
     registry: Arc<Registry>,
+    is_registered: bool,
     charged_bytes: usize,
     /// What was read of the client or the origin from `passed` on; empty once it is not kept any more.
     unpassed: VecDeque<u8>,
@@ -112,7 +115,9 @@ impl Kept {
             lost_ms: NEVER,
             is_answered: false,
             is_late: false,
+            begun_ms: now_ms,
             registry,
+            is_registered: false,
             charged_bytes: 0,
             unpassed: VecDeque::new(),
             is_retained: true,
@@ -296,6 +301,17 @@ impl Kept {
         self.rtt_ms = rtt_ms;
     }
 
+    /// It is not to be asked now: somebody makes this flow wait.
+    pub fn postpone(&mut self, now_ms: u64) {
+        self.heard_ms = now_ms;
+    }
+
+    /// It is to be found here from now on. False: it is somewhere else.
+    pub fn register(&mut self, home: Home) -> bool {
+        self.is_registered = self.registry.register(self.secret, home);
+        self.is_registered
+    }
+
     /// Ask at the next occasion: somebody says that the edge next to this one is gone.
     pub fn doubt(&mut self, now_ms: u64) {
         if self.asked_ms == NEVER {
@@ -334,7 +350,7 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         self.registry.charge(self.charged_bytes, 0);
-        if !self.is_first {
+        if self.is_registered {
             self.registry.forget(&self.secret);
         }
     }

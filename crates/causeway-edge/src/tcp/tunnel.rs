@@ -464,7 +464,9 @@ impl TcpPlane {
         let is_unknown = known.is_none();
         let has_room = desk.files.has_room(0) && !desk.strain.is_full();
         let slot = self.connections.insert(connection);
-        self.register_kept(desk, overlay, slot);
+        if !self.register_kept(desk, slot) {
+            return self.close(desk, slot, Cause::PathBroken, Reset::Both);
+        }
         let interest = sys::IN | sys::RDHUP | sys::EDGE;
         if desk.epoll.modify(raw, interest, Token::Client.at(slot)).is_err() || !has_room {
             return self.end_unanswered(desk, slot, Cause::OutOfResources);

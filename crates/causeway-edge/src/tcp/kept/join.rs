@@ -1,7 +1,6 @@
 //! The last edge of a kept flow: takes it in, and later connections for it, whichever worker they come to.
 
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 
 use causeway_wire::frames::Word;
 use causeway_wire::overlay::{Answer, Ask, MAX_ANSWER, Outcome};
@@ -169,7 +168,7 @@ impl TcpPlane {
         let registry = &overlay.lasting.registry;
         match (keep.ask, registry.find(&keep.secret)) {
             (Ask::Begin, None) => return Some(arrival),
-            (Ask::ResumeOrBegin(age_ms), None) if registry.age_ms() >= age_ms => return Some(arrival),
+            (Ask::ResumeOrBegin(age_ms), None) if registry.is_older_than(age_ms) => return Some(arrival),
             // Late, and somebody else has begun it.
             (Ask::Begin, Some(_)) => sys::reset_on_close(arrival.fd.as_raw_fd()),
             (_, None) => say_gone(arrival),
@@ -246,13 +245,11 @@ impl TcpPlane {
         }
     }
 
-    /// A flow begins here that may be resumed: where it is to be found.
-    pub(in crate::tcp) fn register_kept(&mut self, desk: &Desk, overlay: &Arc<Overlay>, slot: usize) {
+    /// A flow begins here that may be resumed: where it is to be found. False: another worker has just begun it.
+    pub(in crate::tcp) fn register_kept(&mut self, desk: &Desk, slot: usize) -> bool {
         let generation = self.connections[slot].generation;
-        if let Some(kept) = self.connections[slot].kept() {
-            let home = Home { worker: desk.worker, slot, generation, wake: desk.waker() };
-            overlay.lasting.registry.register(kept.secret, home);
-        }
+        let home = || Home { worker: desk.worker, slot, generation, wake: desk.waker() };
+        self.connections[slot].kept().is_none_or(|kept| kept.register(home()))
     }
 }
 

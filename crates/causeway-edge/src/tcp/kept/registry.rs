@@ -3,6 +3,7 @@
 //! Shared by the workers of an edge: another edge's connection comes to any of them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -12,6 +13,9 @@ use crate::tcp::links::Arrival;
 
 /// More is not kept by all flows of an edge together; those beyond it go on and cannot be resumed.
 const MOST_KEPT_BYTES: usize = 256 << 20;
+
+/// As long as the first edge waits for what becomes of a header.
+const UNDER_WAY_MS: u64 = 2_000;
 
 #[derive(Debug)]
 pub struct Registry {
@@ -49,17 +53,24 @@ impl Registry {
         }
     }
 
-    /// For how long this process has known all flows that other edges have begun here.
-    pub fn age_ms(&self) -> u64 {
-        self.since.elapsed().as_millis() as u64
+    /// Has this process known all flows that were begun here so long ago? What is under way counts as younger.
+    pub fn is_older_than(&self, age_ms: u64) -> bool {
+        self.since.elapsed().as_millis() as u64 >= age_ms.saturating_add(UNDER_WAY_MS)
     }
 
     pub fn find(&self, secret: &[u8; 16]) -> Option<Home> {
         locked(&self.flows).get(secret).cloned()
     }
 
-    pub fn register(&self, secret: [u8; 16], home: Home) {
-        locked(&self.flows).insert(secret, home);
+    /// False: it is somewhere else already.
+    pub fn register(&self, secret: [u8; 16], home: Home) -> bool {
+        match locked(&self.flows).entry(secret) {
+            Entry::Vacant(place) => {
+                place.insert(home);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
     }
 
     pub fn forget(&self, secret: &[u8; 16]) {

@@ -24,7 +24,7 @@ const JOINED_WITHIN_MS: u64 = 2_000;
 /// a second.
 const UNANSWERED_FOR_MS: u64 = 1_500;
 /// After all ways were tried.
-const AGAIN_MS: u64 = 250;
+const AGAIN_MS: u64 = 100;
 
 impl Connection {
     pub fn kept(&mut self) -> Option<&mut Kept> {
@@ -98,12 +98,12 @@ impl TcpPlane {
             let connection = &mut self.connections[slot];
             let waiting = (slot, connection.generation);
             let most_ms = connection.active.connect_timeout_ms + ANSWER_GRACE_MS;
-            let answer_due_ms = connection.since_ms + most_ms;
             let Some(tunnel) = connection.tunnel.as_mut() else { return };
             let Some(kept) = tunnel.kept.as_mut() else { return };
             tunnel.next = None;
             let Some((next, rest)) = kept.candidates.pop().as_ref().and_then(Path::split) else {
-                let unanswered_until_ms = if kept.is_late { answer_due_ms } else { kept.lost_ms + UNANSWERED_FOR_MS };
+                let unanswered_until_ms =
+                    if kept.is_late { kept.begun_ms + most_ms } else { kept.lost_ms + UNANSWERED_FOR_MS };
                 if !kept.is_answered && desk.now_ms >= unanswered_until_ms {
                     return self.lose_flow(desk, slot);
                 }
@@ -137,9 +137,9 @@ impl TcpPlane {
         }
         let connection = &mut self.connections[slot];
         let endpoints = connection.endpoints();
-        let age_ms = desk.now_ms.saturating_sub(connection.since_ms);
         let Some(tunnel) = connection.tunnel.as_mut() else { return };
         let Some(kept) = tunnel.kept.as_mut() else { return };
+        let age_ms = desk.now_ms.saturating_sub(kept.begun_ms);
         let ask = if kept.is_answered { Ask::Resume(kept.arrived()) } else { Ask::ResumeOrBegin(age_ms) };
         let hop = Hop {
             endpoints,
@@ -180,7 +180,6 @@ impl TcpPlane {
     ) -> bool {
         let connection = &mut self.connections[slot];
         let user_timeout = connection.active.user_timeout();
-        let since_ms = connection.since_ms;
         connection.origin_address = answer.origin.or(connection.origin_address);
         let Some(tunnel) = connection.tunnel.as_mut() else { return true };
         tunnel.expect_no_answer();
@@ -194,7 +193,7 @@ impl TcpPlane {
                     self.links.overlay.iter().for_each(|overlay| Tally::count(&overlay.lasting.tally.resumed));
                 }
                 if !was_answered {
-                    kept.note_rtt(desk.now_ms.saturating_sub(since_ms));
+                    kept.note_rtt(desk.now_ms.saturating_sub(kept.begun_ms));
                     return self.answered(desk, slot, Cause::Opened);
                 }
                 if let Some(origin) = &connection.origin {
@@ -242,7 +241,13 @@ impl TcpPlane {
                 self.lose_link(desk, slot, true);
             }
             Phase::Open if kept.phase_due_ms <= desk.now_ms => self.close(desk, slot, Cause::Closed, Reset::None),
-            Phase::Open => self.run(desk, slot), // it asks
+            Phase::Open => {
+                self.run(desk, slot); // it asks
+                let kept = self.connections[slot].kept();
+                kept.filter(|kept| kept.due_ms() <= desk.now_ms)
+                    .into_iter()
+                    .for_each(|kept| kept.postpone(desk.now_ms));
+            }
             _ if kept.lost_ms.saturating_add(KEEP_MS) <= desk.now_ms => self.lose_flow(desk, slot),
             Phase::Down if kept.is_first => {
                 self.find_ways(slot, None);
