@@ -10,6 +10,7 @@ pub mod datagram;
 mod endpoints;
 pub mod frames;
 pub mod gauge;
+mod keep;
 pub mod minecraft;
 pub mod overlay;
 pub mod proxy_v1;

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::accept::{self, Parsed};
 use crate::endpoints::Endpoints;
+use crate::keep::MAX_KEEP;
+pub use crate::keep::{Ask, Keep};
 use crate::proxy_v2::{self, Transport};
 use crate::tlv::Tlv;
 
@@ -26,8 +28,6 @@ const APPLICATION: u8 = 0xE0;
 const NUMBER: u8 = 0xE1;
 const PATH: u8 = 0xE2;
 const KEEP: u8 = 0xE3;
-/// A secret, what is asked, and an offset.
-const MAX_KEEP: usize = 16 + 1 + 8;
 
 /// The name of an edge: 1 to 32 of a-z, 0-9 and inner hyphens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,57 +120,6 @@ pub struct Hop {
     pub path: Path,
     /// What is said behind the header is in frames (`frames`), and may go on over another connection.
     pub keep: Option<Keep>,
-}
-
-/// Of a flow that can be resumed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
-    /// Known to the edges that the flow goes through, and not to be guessed.
-    pub secret: [u8; 16],
-    pub ask: Ask,
-}
-
-impl std::fmt::Debug for Keep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keep(…, {:?})", self.ask)
-    }
-}
-
-/// What the first edge wants of the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    Begin,
-    /// Go on where the connection before this one broke; so much of what the origin says has arrived.
-    Resume(u64),
-    /// The same, or begin: nobody has answered yet. An edge that is there for less than so many milliseconds may have
-    /// begun it before it was started anew, and begins nothing.
-    ResumeOrBegin(u64),
-}
-
-impl Keep {
-    fn encode(&self, out: &mut [u8; MAX_KEEP]) -> usize {
-        out[..16].copy_from_slice(&self.secret);
-        let (kind, offset) = match self.ask {
-            Ask::Begin => (0, None),
-            Ask::Resume(offset) => (1, Some(offset)),
-            Ask::ResumeOrBegin(age_ms) => (2, Some(age_ms)),
-        };
-        out[16] = kind;
-        let Some(offset) = offset else { return 17 };
-        out[17..].copy_from_slice(&offset.to_be_bytes());
-        MAX_KEEP
-    }
-
-    fn read(value: &[u8]) -> Option<Keep> {
-        let (secret, rest) = value.split_first_chunk()?;
-        let ask = match rest {
-            [0] => Ask::Begin,
-            [1, offset @ ..] => Ask::Resume(u64::from_be_bytes(offset.try_into().ok()?)),
-            [2, age_ms @ ..] => Ask::ResumeOrBegin(u64::from_be_bytes(age_ms.try_into().ok()?)),
-            _ => return None,
-        };
-        Some(Keep { secret: *secret, ask })
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,7 +25,9 @@ fn data(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Words as they came, with how much of the stream was before each, and the stream.
-fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<(Vec<(usize, Word)>, Vec<u8>)> {
+type Heard = (Vec<(usize, Word)>, Vec<u8>);
+
+fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Heard> {
     let (mut reader, mut words, mut stream) = (Reader::default(), Vec::new(), Vec::new());
     for mut bytes in pieces {
         while let Some(piece) = reader.next(&mut bytes).ok()? {

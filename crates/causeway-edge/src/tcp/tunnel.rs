@@ -3,24 +3,22 @@
 //! The first tries paths in order until an edge takes the flow; from then on it is committed, since bytes of the client
 //! are gone. What became of it comes back as an answer before the first byte of the origin.
 
-use std::net::SocketAddr;
+mod answers;
+mod handed;
+
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_wire::frames::Word;
-use causeway_wire::overlay::{Answer, Ask, Hop, Keep, MAX_ANSWER, MAX_HOP, Name, Outcome, Read};
+use causeway_wire::overlay::{Ask, Hop, Keep, MAX_HOP, Name, Outcome};
 
 use super::connection::{Connection, NEVER, Reset, State};
-use super::kept::{Kept, say};
-use super::links::{Arrival, Taken};
-use super::{DESCRIPTORS, TcpPlane, counters};
-use crate::application::Active;
-use crate::clock::unix_ms;
+use super::kept::Kept;
+use super::links::Taken;
+use super::{TcpPlane, counters};
 use crate::event::Cause;
-use crate::overlay::tls::{Got, Tls};
-use crate::overlay::{self, Overlay, Tally, identity};
-use crate::relay::{BUFFER_BYTES, Readiness};
+use crate::overlay::tls::Tls;
+use crate::overlay::{Overlay, Tally, identity};
+use crate::relay::Readiness;
 use crate::sys;
 use crate::ways::{Course, Turn};
 use crate::worker::{Desk, Token};
@@ -37,11 +35,13 @@ const SLOW_LINK_MS: u64 = 300;
 const HANDSHAKE_ROUND_TRIPS: u64 = 3;
 
 /// Reads of what comes for a flow that has ended: more than a client says before it hears anything.
-const MOST_DRAINED: usize = 16;
+pub const MOST_DRAINED: usize = 16;
 
 /// An edge that does not acknowledge a header for so long, and for so many round trips, is not there any more.
 const HEARD_WITHIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 const HEARD_ROUND_TRIPS: u32 = 8;
+
+pub(super) use handed::answer;
 
 /// What such a flow has besides.
 #[derive(Debug)]
@@ -295,232 +295,6 @@ impl TcpPlane {
         self.run(desk, slot);
     }
 
-    /// Read what the last edge says before the origin's first byte. False: the connection has ended.
-    #[inline(never)]
-    pub(super) fn read_answer(&mut self, desk: &mut Desk, slot: usize) -> bool {
-        let connection = &mut self.connections[slot];
-        let (Some(tunnel), Some(origin)) = (&mut connection.tunnel, &connection.origin) else { return true };
-        let (Some(tls), Some(answer)) = (&mut tunnel.origin, &mut tunnel.answer) else { return true };
-        while connection.ready[1].is_readable || tls.has_heard_end() {
-            let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
-            let got = match tls.read(origin.as_raw_fd(), &mut connection.ready[1], scratch, answer) {
-                Ok(got) => got,
-                Err(error) => {
-                    self.doubt_next(desk, slot, error.raw_os_error());
-                    return self.answered(desk, slot, Cause::PathBroken);
-                }
-            };
-            match Answer::parse(answer) {
-                Ok(Read::Whole { consumed, value }) if tunnel.kept.is_some() => {
-                    let rest = answer.split_off(consumed);
-                    return self.on_kept_answer(desk, slot, value, rest);
-                }
-                Ok(Read::Whole { value, .. }) if tunnel.keep.is_some() && value.outcome != Outcome::Connected => {
-                    connection.origin_address = value.origin.or(connection.origin_address);
-                    self.end_saying(desk, slot, overlay::cause(value.outcome), value.outcome);
-                    return false;
-                }
-                Ok(Read::Whole { consumed, value }) => {
-                    let cause = overlay::cause(value.outcome);
-                    connection.down.bytes += (answer.len() - consumed) as u64;
-                    if tunnel.number == 0 || cause != Cause::Opened {
-                        connection.origin_address = value.origin;
-                        connection.down.hold(answer.split_off(consumed));
-                    } else {
-                        connection.down.hold(std::mem::take(answer)); // who handed it over reads it
-                    }
-                    return self.answered(desk, slot, cause);
-                }
-                Ok(Read::NeedMore) if got != Got::End => {}
-                Ok(Read::NeedMore) | Err(_) => return self.answered(desk, slot, Cause::PathBroken),
-            }
-        }
-        true
-    }
-
-    /// The next edge has not even acknowledged a flow: is it there?
-    pub(super) fn doubt_next(&mut self, desk: &Desk, slot: usize, errno: Option<i32>) {
-        let tunnel = self.connections[slot].tunnel.as_ref().filter(|_| errno == Some(libc::ETIMEDOUT));
-        let next = tunnel.and_then(|tunnel| tunnel.origin.as_ref()).and_then(Tls::peer);
-        next.into_iter().for_each(|name| self.doubt(desk, name));
-    }
-
-    /// Nobody has told in time what became of it. False: somebody has, or need not.
-    pub(super) fn ends_unanswered(&mut self, desk: &mut Desk, slot: usize) -> bool {
-        let Some(tunnel) = &mut self.connections[slot].tunnel else { return false };
-        if tunnel.answer_due_ms <= desk.now_ms {
-            self.answered(desk, slot, Cause::PathBroken);
-            return true;
-        }
-        let is_late = tunnel.late_ms <= desk.now_ms;
-        if is_late {
-            tunnel.late_ms = NEVER;
-            tunnel.course.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
-            if let Some(kept) = &mut tunnel.kept {
-                kept.is_late = true;
-                self.lose_link(desk, slot, true); // its origin hears it once, by whatever way
-                return true;
-            }
-            self.arm(desk, slot);
-        }
-        is_late
-    }
-
-    pub(super) fn answered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
-        let connection = &mut self.connections[slot];
-        let Some(tunnel) = &mut connection.tunnel else { return true };
-        tunnel.expect_no_answer();
-        if tunnel.is_handed_over() && cause != Cause::Opened {
-            self.end_unanswered(desk, slot, cause);
-            return false;
-        }
-        let is_unreached = matches!(cause, Cause::ConnectTimeout | Cause::ConnectUnreachable | Cause::ConnectFailed)
-            && tunnel.course.is_steered();
-        tunnel.course.judge(desk.now_ms, is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown));
-        if cause == Cause::PathBroken && tunnel.kept.is_some() {
-            self.lose_link(desk, slot, false); // the same edge may have it, and may be reached by another way
-            return false;
-        }
-        if cause != Cause::Opened {
-            counters(&connection.active, desk).connect_errors_total.add(1);
-            let has_reached_nobody = is_unreached || cause == Cause::PathUnknown;
-            if !has_reached_nobody || !self.go_again(desk, slot, cause) {
-                self.close(desk, slot, cause, Reset::Both);
-            }
-            return false;
-        }
-        tunnel.origin.iter_mut().for_each(|tls| drop(tls.take_kept()));
-        if let Some(origin) = &connection.origin {
-            let _ = sys::set_user_timeout(origin.as_raw_fd(), connection.active.user_timeout());
-        }
-        connection.connect_time_ms = unix_ms();
-        desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
-        true
-    }
-
-    /// No origin has heard anything of it: say all again on the next path. False: there is none, or it was too much.
-    fn go_again(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
-        let connection = &mut self.connections[slot];
-        let has_room = !connection.up.holds_bytes();
-        let Some(tunnel) = connection.tunnel.as_mut().filter(|tunnel| has_room && tunnel.course.has_others()) else {
-            return false;
-        };
-        let said = match &mut tunnel.kept {
-            Some(kept) => kept.take_back(),
-            None => tunnel.origin.as_mut().and_then(Tls::take_kept).map(|mut said| {
-                said.drain(..tunnel.header_bytes.min(said.len()));
-                said
-            }),
-        };
-        let Some(said) = said else { return false };
-        (connection.early, tunnel.kept, connection.ready[0].is_readable) = (said, None, true);
-        (tunnel.origin, connection.origin, connection.ready[1]) = (None, None, Readiness::default());
-        (connection.tuning, connection.last_failure) = (super::connection::Tuning::None, Some(cause));
-        (connection.half_closed_ms, connection.blocked_ms) = (NEVER, [NEVER; 2]);
-        connection.up.begin_again();
-        self.connect(desk, slot);
-        true
-    }
-
-    /// An edge on the way cannot have a flow that is kept: as one that is not, by the same way.
-    pub(super) fn go_unkept(&mut self, desk: &mut Desk, slot: usize) {
-        if let Some(tunnel) = &mut self.connections[slot].tunnel {
-            tunnel.is_unkept = true;
-            tunnel.course.retry();
-        }
-        if !self.go_again(desk, slot, Cause::PathBroken) {
-            self.close(desk, slot, Cause::PathBroken, Reset::Both);
-        }
-    }
-
-    /// Another edge hands a flow over.
-    pub(super) fn take_in(&mut self, desk: &mut Desk, overlay: &Arc<Overlay>, arrival: Arrival) {
-        let Some(arrival) = self.join_or_begin(desk, overlay, arrival) else { return };
-        let Arrival { fd, tls, ready, address, hop, early } = arrival;
-        let is_loop = hop.path.names().any(|name| *name == overlay.name);
-        let known = if hop.path.is_empty() { overlay.exits.get(&hop.application) } else { Some(&overlay.transit) };
-        let active: Arc<Active> = known.unwrap_or(&overlay.transit).clone();
-        let mut connection = Connection::new(active.clone(), fd, address, hop.endpoints.destination, desk);
-        self.next_generation = self.next_generation.wrapping_add(1);
-        connection.generation = self.next_generation;
-        connection.ready[0] = ready;
-        connection.told = Some(Box::new(hop.endpoints));
-        let mut tunnel = Tunnel::new(hop.application, hop.trace, Course::handed_over(hop.path));
-        (tunnel.client, tunnel.number) = (Some(tls), hop.number);
-        match hop.keep.filter(|_| hop.path.is_empty()) {
-            Some(keep) => tunnel.kept = Some(Box::new(Kept::asked(keep, early, overlay, desk.now_ms))),
-            None => {
-                tunnel.keep = hop.keep;
-                connection.up.bytes += early.len() as u64;
-                connection.early = early;
-            }
-        }
-        connection.tunnel = Some(Box::new(tunnel));
-        let counted = counters(&active, desk);
-        counted.connections_total.add(1);
-        counted.connections_open.add(1);
-        desk.files.take(DESCRIPTORS);
-        let raw = connection.client.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let is_unknown = known.is_none();
-        let has_room = desk.files.has_room(0) && !desk.strain.is_full();
-        let slot = self.connections.insert(connection);
-        if !self.register_kept(desk, slot) {
-            return self.close(desk, slot, Cause::PathBroken, Reset::Both);
-        }
-        let interest = sys::IN | sys::RDHUP | sys::EDGE;
-        if desk.epoll.modify(raw, interest, Token::Client.at(slot)).is_err() || !has_room {
-            return self.end_unanswered(desk, slot, Cause::OutOfResources);
-        }
-        if is_unknown || is_loop {
-            return self.end_unanswered(desk, slot, if is_loop { Cause::PathBroken } else { Cause::PathUnknown });
-        }
-        self.connect(desk, slot);
-    }
-
-    /// The last edge has its origin, and says so before the origin's first byte.
-    pub(super) fn tell_connected(&mut self, slot: usize) {
-        let connection = &mut self.connections[slot];
-        let origin = connection.origin_address;
-        let Some(tunnel) = connection.tunnel.as_mut() else { return };
-        if let Some(kept) = &mut tunnel.kept {
-            let says_arrived = std::mem::take(&mut kept.says_arrived);
-            if let Some(tls) = &mut tunnel.client {
-                tls.write(&answer(Cause::Opened, origin));
-                if says_arrived {
-                    say(tls, Word::Arrived(kept.arrived()));
-                }
-            }
-        } else if tunnel.client.is_some() {
-            connection.down.hold(answer(Cause::Opened, connection.origin_address));
-        }
-    }
-
-    /// Nothing came of it: whoever handed it over hears why.
-    pub(super) fn end_unanswered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) {
-        self.end_saying(desk, slot, cause, overlay::outcome(cause));
-    }
-
-    fn end_saying(&mut self, desk: &mut Desk, slot: usize, cause: Cause, outcome: Outcome) {
-        let connection = &mut self.connections[slot];
-        let origin = connection.origin_address;
-        let told = match (&mut connection.tunnel, &connection.client) {
-            (Some(tunnel), Some(client)) => tunnel.client.as_mut().map(|tls| (tls, client.as_raw_fd())),
-            _ => None,
-        };
-        let Some((tls, fd)) = told else { return self.close(desk, slot, cause, Reset::Both) };
-        tls.write(&encoded(Answer { outcome, origin }));
-        tls.end();
-        // A socket that has said nothing yet takes as much; if it has failed, nobody listens.
-        let is_told = tls.flush(fd, &mut connection.ready[0]).unwrap_or(false);
-        // What the client has said must not turn this end into an RST, which would overtake the answer.
-        if is_told {
-            sys::shutdown_write(fd);
-            let scratch = self.tools.scratch();
-            (0..MOST_DRAINED).take_while(|_| sys::recv(fd, scratch).is_ok_and(|n| n > 0)).for_each(drop);
-        }
-        self.close(desk, slot, cause, if is_told { Reset::None } else { Reset::Both });
-    }
-
     /// Whoever has waited for an edge may have gone elsewhere since, and wait there.
     fn still_waits(&self, slot: usize, generation: u32, name: Name) -> bool {
         let connection = self.connections.get(slot).filter(|connection| connection.generation == generation);
@@ -557,14 +331,4 @@ impl TcpPlane {
 
 fn heard_within(rtt: Duration) -> Duration {
     (rtt * HEARD_ROUND_TRIPS).clamp(HEARD_WITHIN[0], HEARD_WITHIN[1])
-}
-
-pub(super) fn answer(cause: Cause, origin: Option<SocketAddr>) -> Vec<u8> {
-    encoded(Answer { outcome: overlay::outcome(cause), origin })
-}
-
-fn encoded(answer: Answer) -> Vec<u8> {
-    let mut out = [0; MAX_ANSWER];
-    let len = answer.encode(&mut out);
-    out[..len].to_vec()
 }
