@@ -39,7 +39,7 @@ ORIGINS = ("tokyo", "frankfurt")
 MEGABYTE = 1_000_000
 PATIENCE_S = 20.0
 EVERY_S, BEFORE_S, AFTER_S = 0.1, 2.0, 8.0  # flows of a fault: one each, so long before it and after it
-LONG_FLOWS, LONG_BYTES = 10, 4_000_000  # under way when it comes
+LONG_FLOWS, LONG_BYTES, LONG_BEFORE_S = 10, 1_000_000, 0.4  # under way when it comes
 BACK_S = 150.0
 _LOOK_S = 0.2
 
@@ -313,7 +313,7 @@ def during(network: Network, pair: Pair, fault: Fault) -> dict[str, Any]:
         for number in range(int((BEFORE_S + AFTER_S) / EVERY_S)):
             due_s = number * EVERY_S
             time.sleep(max(0.0, began + due_s - time.monotonic()))
-            if due_s >= BEFORE_S / 2 and not under_way:
+            if due_s >= BEFORE_S - LONG_BEFORE_S and not under_way:
                 under_way = [pool.submit(long, each) for each in range(LONG_FLOWS)]
             if due_s >= BEFORE_S and not is_on:
                 is_on = bool(fault.begin()) or True

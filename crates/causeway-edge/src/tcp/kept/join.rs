@@ -115,11 +115,11 @@ impl TcpPlane {
     fn on_kept_fault(&mut self, desk: &mut Desk, slot: usize, fault: Fault) {
         let is_first = self.connections[slot].kept().is_some_and(|kept| kept.is_first);
         match fault {
-            Fault::Link => {
+            Fault::Link(errno) => {
                 // What it has said before may be why.
                 let side = if is_first { Side::Origin } else { Side::Client };
                 self.connections[slot].ready[usize::from(is_first)].is_readable = true;
-                self.on_fault(desk, slot, side, libc::EPIPE);
+                self.on_fault(desk, slot, side, errno.unwrap_or(libc::EPIPE));
             }
             Fault::Reset if is_first => self.close(desk, slot, Cause::OriginReset, Reset::Both),
             Fault::Reset => self.close(desk, slot, Cause::ClientReset, Reset::Both),

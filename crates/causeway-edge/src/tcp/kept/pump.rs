@@ -44,7 +44,8 @@ pub struct Pumped {
 #[derive(Debug)]
 pub enum Fault {
     Socket(io::Error),
-    Link,
+    /// With the kernel's number, where it has failed.
+    Link(Option<i32>),
     /// The other edge has reset the flow.
     Reset,
     Nonsense,
@@ -141,7 +142,8 @@ impl Kept {
                 pumped.is_over = true;
                 Ok(false)
             }
-            Ok(Got::End) | Err(_) => Err(Fault::Link),
+            Ok(Got::End) => Err(Fault::Link(None)),
+            Err(error) => Err(Fault::Link(error.raw_os_error())),
         }
     }
 
@@ -301,7 +303,7 @@ fn flush(fd: RawFd, tls: &mut Tls, ready: &mut Readiness) -> Result<bool, Fault>
     if tls.holds_bytes() && !ready.is_writable {
         return Ok(false);
     }
-    tls.flush(fd, ready).map_err(|_| Fault::Link)
+    tls.flush(fd, ready).map_err(|error| Fault::Link(error.raw_os_error()))
 }
 
 fn send(fd: RawFd, bytes: &[u8], ready: &mut Readiness) -> Result<usize, Fault> {
