@@ -14,7 +14,7 @@ use causeway_wire::Endpoints;
 use causeway_wire::overlay::{Ask, Hop, Keep, MAX_HOP, Outcome, Path};
 use serde_json::json;
 use support::line::Line;
-use support::network::{Authority, Member, network, network_at, network_of, old_edge, say_as, serve};
+use support::network::{Authority, Member, member, network, network_at, network_of, old_edge, say_as, serve};
 use support::{DEADLINE, application, connect, echo, eventually, free_address, in_background, noise, origin, reset};
 
 const FAULTS: usize = 100;
@@ -318,9 +318,10 @@ fn a_flow_that_nobody_has_answered_yet_is_begun_once_though_it_is_said_twice() {
 }
 
 #[test]
-fn what_an_edge_had_that_was_started_anew_is_reset_at_once() {
+fn what_an_edge_had_that_was_started_anew_is_reset_once_it_is_back() {
     let (at, listener) = held_origin();
-    let mut members = network(&["par", "fra"]);
+    let authority = Authority::new();
+    let mut members = network_of(&authority, &["par", "fra"]);
     let edge = free_address("127.0.0.1");
     serve(&members, edge, &[at], &[&["fra"]], json!({}));
     let mut client = connect(edge);
@@ -329,8 +330,15 @@ fn what_an_edge_had_that_was_started_anew_is_reset_at_once() {
     hear(&mut at_origin, b"x");
     at_origin.write_all(b"y").unwrap();
     hear(&mut client, b"y");
-    drop(members.pop());
-    assert_eq!(client.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock), "it may come back");
+    let address = members.pop().unwrap().at;
+    let mut fra = member("fra");
+    fra.at = address;
+    fra.edge.identify(authority.identity("fra").to_string().as_bytes()).unwrap();
+    let exit = application(1, "tcp", edge, &[at], json!({"exit": true, "edge_addresses": []}));
+    fra.apply_among(&[("par", members[0].at)], &[exit]);
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    members[0].record("path_broken");
+    assert_eq!(members[0].counted("flows_lost_total"), 1);
 }
 
 fn asks(secret: [u8; 16], ask: Ask) -> Vec<u8> {
