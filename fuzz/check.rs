@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use causeway_wire::accept::{self, HeaderError, MAX_HEADER, Parsed};
+use causeway_wire::frames::{Piece, Reader, Word};
 use causeway_wire::minecraft::{self, Greeting, Question};
 use causeway_wire::{Endpoints, Transport, proxy_v1, proxy_v2, simple_proxy};
 
@@ -53,6 +54,32 @@ pub fn minecraft(bytes: &[u8]) {
         Ok(Question::NeedMore) => assert!(bytes.len() < 32),
         Err(_) => {}
     }
+}
+
+pub fn frames(bytes: &[u8]) {
+    let whole = read_frames([bytes].into_iter());
+    for size in [1, 2, 3, 5, 11] {
+        assert_eq!(read_frames(bytes.chunks(size)), whole, "in pieces of {size}");
+    }
+    let (words, stream, _) = whole;
+    assert!(stream.len() + 4 * words.len() <= bytes.len());
+}
+
+/// Words, with how much of the stream was before each, the stream, and whether all of it was what an edge says.
+fn read_frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<(usize, Word)>, Vec<u8>, bool) {
+    let (mut reader, mut words, mut stream) = (Reader::default(), Vec::new(), Vec::new());
+    for mut piece in pieces {
+        loop {
+            match reader.next(&mut piece) {
+                Ok(Some(Piece::Data(data))) => stream.extend_from_slice(data),
+                Ok(Some(Piece::Word(word))) => words.push((stream.len(), word)),
+                Ok(None) => break,
+                Err(_) => return (words, stream, false),
+            }
+        }
+        assert!(piece.is_empty(), "it reads all that there is");
+    }
+    (words, stream, true)
 }
 
 fn comes_once<T: PartialEq + std::fmt::Debug>(bytes: &[u8], parse: impl Fn(&[u8]) -> T, need_more: &T) {

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ ORIGINS = ("tokyo", "frankfurt")
 MEGABYTE = 1_000_000
 PATIENCE_S = 20.0
 EVERY_S, BEFORE_S, AFTER_S = 0.1, 2.0, 8.0  # flows of a fault: one each, so long before it and after it
+LONG_FLOWS, LONG_BYTES, LONG_BEFORE_S = 10, 1_000_000, 0.4  # under way when it comes
 BACK_S = 150.0
 _LOOK_S = 0.2
 
@@ -288,7 +289,7 @@ def kill(lab: Lab, node: str) -> None:
 
 
 def during(network: Network, pair: Pair, fault: Fault) -> dict[str, Any]:
-    """Flows that begin every tenth of a second, before and after it."""
+    """Flows that begin every tenth of a second, before and after it, and some that are under way when it comes."""
     port, key = network.ports[pair.origin, "smart"], (network.edge(pair.pop), f"{pair.origin}-smart.example.net")
     until_back(network, pair)
     flows: list[tuple[float, float | None]] = []  # when it began after the fault, milliseconds until the first byte
@@ -299,11 +300,21 @@ def during(network: Network, pair: Pair, fault: Fault) -> dict[str, Any]:
         except OSError:
             flows.append((at_s, None))
 
+    def long(_: int) -> bool:
+        try:
+            network.ask(pair.pop, port, LONG_BYTES)
+        except OSError:
+            return False
+        return True
+
     with ThreadPoolExecutor(256) as pool:
         began, is_on = time.monotonic(), False
+        under_way = list[Future[bool]]()
         for number in range(int((BEFORE_S + AFTER_S) / EVERY_S)):
             due_s = number * EVERY_S
             time.sleep(max(0.0, began + due_s - time.monotonic()))
+            if due_s >= BEFORE_S - LONG_BEFORE_S and not under_way:
+                under_way = [pool.submit(long, each) for each in range(LONG_FLOWS)]
             if due_s >= BEFORE_S and not is_on:
                 is_on = bool(fault.begin()) or True
             pool.submit(one, due_s - BEFORE_S)
@@ -319,6 +330,8 @@ def during(network: Network, pair: Pair, fault: Fault) -> dict[str, Any]:
         "before_p50_ms": round(usual_ms, 1),
         "flows_after": len(after),
         "failed": sum(ms is None for _, ms in after),
+        "long_flows": LONG_FLOWS,
+        "long_flows_broken": sum(not one.result() for one in under_way),
         "p50_ms": round(quantile(served, 0.5), 1),
         "p99_ms": round(quantile(served, 0.99), 1),
         "slower_than_direct_until_s": round(max(late) + EVERY_S, 1) if late else 0.0,
@@ -366,6 +379,8 @@ def missed(moves: dict[str, Any], figures: dict[str, Any], harmed: list[dict[str
     for one in harmed:
         if one["failed"]:
             found.append(f"{one['fault']}: {one['failed']} of {one['flows_after']} flows failed, goal 0")
+        if one["long_flows_broken"] and one["is_healed"]:
+            found.append(f"{one['fault']}: {one['long_flows_broken']} of {one['long_flows']} flows broken, goal 0")
         if one["p99_ms"] > P99_GOAL_MS:
             found.append(f"{one['fault']}: first byte after {one['p99_ms']} ms at p99, goal {P99_GOAL_MS}")
         if one["is_healed"] and (one["back_after_s"] is None or one["back_after_s"] > BACK_GOAL_S):

@@ -25,6 +25,7 @@ use crate::origin::{OriginSet, Policy};
 use crate::snapshot::{self, Application, Balance, Carrier, OnDelete, Origins, Ports, Protocol, ProxyProtocol};
 use crate::snapshot::{Sensitivity, UdpHeader};
 use crate::steering::{Steering, SteeringReport};
+use crate::tcp::Registry;
 use identity::Identity;
 
 /// Stands for the port of the overlay where applications have theirs.
@@ -42,6 +43,10 @@ pub struct Tally {
     pub waited: AtomicU64,
     /// Datagrams that were too large for a packet to the next edge.
     pub large: AtomicU64,
+    /// Flows that went on over another connection, that ended for want of one, and that were too much to keep.
+    pub resumed: AtomicU64,
+    pub lost: AtomicU64,
+    pub unkept: AtomicU64,
 }
 
 impl Tally {
@@ -76,6 +81,8 @@ pub struct Lasting {
     pub counters: Arc<[Counters]>,
     pub tally: Arc<Tally>,
     pub steering: Arc<Steering>,
+    /// Of flows that can be resumed.
+    pub registry: Arc<Registry>,
     /// Makes the flows of this process different from those of others.
     pub seed: u64,
 }
@@ -85,7 +92,7 @@ impl Lasting {
         use std::hash::BuildHasher;
         let seed = std::collections::hash_map::RandomState::new().hash_one(0u8) << 1 | 1; // never 0
         let counters = std::iter::repeat_with(Counters::default).take(workers + 1).collect();
-        Lasting { identity, counters, tally: Arc::default(), steering, seed }
+        Lasting { identity, counters, tally: Arc::default(), steering, registry: Arc::default(), seed }
     }
 }
 
@@ -141,6 +148,21 @@ impl Overlay {
         path.names().all(|name| self.peers.contains_key(name) && !self.drained.contains(name))
     }
 
+    /// Paths to that edge over at most one other, those that are likely to be there first, the shortest first.
+    pub fn ways_to(&self, last: &Name) -> Vec<Path> {
+        let steering = &self.lasting.steering;
+        let others = self.peers.keys().filter(|name| *name != last && !self.drained.contains(name));
+        let mut others: Vec<(bool, u32, &str, Path)> = others
+            .filter_map(|name| {
+                let rtt_us = steering.rtt_us(name).map_or(u32::MAX, |rtt_us| rtt_us as u32);
+                Some((steering.is_down(name), rtt_us, name.as_str(), Path::new(&[*name, *last])?))
+            })
+            .collect();
+        others.sort_unstable_by(|one, other| (one.0, one.1, one.2).cmp(&(other.0, other.1, other.2)));
+        let straight = Path::new(&[*last]).filter(|_| self.peers.contains_key(last));
+        straight.into_iter().chain(others.into_iter().map(|(.., path)| path)).collect()
+    }
+
     pub fn report(&self, now_ms: u64) -> OverlayReport {
         let mut relayed = Totals::default();
         self.lasting.counters.iter().for_each(|counters| relayed.add(counters));
@@ -157,6 +179,10 @@ impl Overlay {
             flows_ready_total: get(&self.lasting.tally.ready),
             flows_waited_total: get(&self.lasting.tally.waited),
             datagrams_large_total: get(&self.lasting.tally.large),
+            flows_resumed_total: get(&self.lasting.tally.resumed),
+            flows_lost_total: get(&self.lasting.tally.lost),
+            flows_unkept_total: get(&self.lasting.tally.unkept),
+            kept_bytes: self.lasting.registry.held_bytes(),
             steering: self.lasting.steering.report(now_ms),
         }
     }
@@ -183,6 +209,11 @@ pub struct OverlayReport {
     pub flows_ready_total: u64,
     pub flows_waited_total: u64,
     pub datagrams_large_total: u64,
+    pub flows_resumed_total: u64,
+    pub flows_lost_total: u64,
+    pub flows_unkept_total: u64,
+    /// Held now so that flows can be resumed.
+    pub kept_bytes: usize,
     pub steering: SteeringReport,
 }
 
@@ -225,7 +256,7 @@ fn transit() -> Application {
 pub fn cause(outcome: Outcome) -> Cause {
     match outcome {
         Outcome::Connected => Cause::Opened,
-        Outcome::PathBroken => Cause::PathBroken,
+        Outcome::PathBroken | Outcome::NotKept | Outcome::Gone => Cause::PathBroken,
         Outcome::Unknown => Cause::PathUnknown,
         Outcome::Refused => Cause::ConnectRefused,
         Outcome::TimedOut => Cause::ConnectTimeout,

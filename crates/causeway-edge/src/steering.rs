@@ -125,6 +125,10 @@ impl Steering {
         self.down.load().contains(name)
     }
 
+    pub fn knows_of_any_down(&self) -> bool {
+        !self.down.load().is_empty()
+    }
+
     /// Another edge has answered.
     pub fn answered(&self, name: Name, rtt_us: f32, now_ms: u64) {
         let was_down = {

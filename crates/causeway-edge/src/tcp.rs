@@ -7,6 +7,7 @@ mod connect;
 mod connection;
 mod evict;
 mod header;
+mod kept;
 mod links;
 mod reach;
 mod run;
@@ -35,6 +36,7 @@ use crate::timer::{Entry, Kind};
 use crate::worker::{Desk, Token};
 
 use connection::{Connection, NEVER, Reset, State};
+pub use kept::registry::Registry;
 use links::Links;
 use reach::Tries;
 
@@ -306,7 +308,7 @@ impl TcpPlane {
                 self.note_failure(desk, slot, Cause::ConnectTimeout);
                 self.connect(desk, slot);
             }
-            State::Open if self.ends_unanswered(desk, slot) => {}
+            State::Open if self.on_kept_timer(desk, slot) || self.ends_unanswered(desk, slot) => {}
             State::Open => {
                 let (cause, reset) = self.connections[slot].overdue(desk.now_ms);
                 self.close(desk, slot, cause, reset);
@@ -371,10 +373,13 @@ impl TcpPlane {
     }
 
     fn close(&mut self, desk: &mut Desk, slot: usize, cause: Cause, reset: Reset) {
-        let connection = &mut self.connections[slot];
-        if connection.state == State::Closed {
+        if self.connections[slot].state == State::Closed {
             return;
         }
+        if reset == Reset::Both {
+            self.tell_reset(desk, slot);
+        }
+        let connection = &mut self.connections[slot];
         connection.count_bytes(desk);
         let counters = counters(&connection.active, desk);
         counters.connections_open.sub(1);

@@ -1,8 +1,9 @@
 //! The ways of an application's flows from here to its origins, and which of them lead nowhere for now.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use causeway_wire::overlay::Path;
+use causeway_wire::overlay::{Name, Path};
 
 /// As for origins that did not answer.
 const SHUNNED_MS: u64 = 10_000;
@@ -77,11 +78,100 @@ impl Ways {
     }
 }
 
+/// Which of its ways one flow is on, and which it has tried.
+#[derive(Debug, Default)]
+pub struct Course {
+    /// Those that it may take; none: another edge has said which.
+    ways: Option<Arc<Ways>>,
+    tried: u8,
+    at: usize,
+    /// What is left of its path, from the next edge on.
+    pub rest: Path,
+    /// Its path is the one without other edges.
+    pub is_direct: bool,
+}
+
+/// Where a flow goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// To this edge, by this path.
+    Edge(Name, Path),
+    /// To its origin, from here.
+    Origin,
+    /// All ways have been tried.
+    Nowhere,
+}
+
+impl Course {
+    pub fn own(ways: Arc<Ways>) -> Course {
+        Course { ways: Some(ways), ..Course::default() }
+    }
+
+    pub fn handed_over(rest: Path) -> Course {
+        Course { rest, ..Course::default() }
+    }
+
+    /// Is the way for this edge to choose?
+    pub fn is_own(&self) -> bool {
+        self.ways.is_some()
+    }
+
+    pub fn is_steered(&self) -> bool {
+        self.ways.as_ref().is_some_and(|ways| ways.are_steered())
+    }
+
+    /// Is an edge to be asked for, and not an origin?
+    pub fn wants_path(&self) -> bool {
+        if self.is_own() { !self.is_direct } else { !self.rest.is_empty() || self.tried > 0 }
+    }
+
+    /// Has it ways besides the one that it is on?
+    pub fn has_others(&self) -> bool {
+        self.ways.as_ref().is_some_and(|ways| self.tried.count_ones() < ways.paths().len() as u32)
+    }
+
+    /// Remember of the way that it is on whether it leads anywhere.
+    pub fn judge(&self, now_ms: u64, is_broken: bool) {
+        self.ways.iter().for_each(|ways| ways.judge(self.at, now_ms, is_broken));
+    }
+
+    /// The way that it is on may be tried again.
+    pub fn retry(&mut self) {
+        self.tried &= !(1 << self.at);
+    }
+
+    /// Those of its ways that end at this edge.
+    pub fn ways_to(&self, last: &Name) -> Vec<Path> {
+        let all = self.ways.iter().flat_map(|ways| ways.paths());
+        all.filter(|path| path.names().last() == Some(last)).copied().collect()
+    }
+
+    /// Its origins do not answer from here: is there another way that it may try?
+    pub fn gives_up_direct(&mut self, now_ms: u64) -> bool {
+        let was_direct = std::mem::take(&mut self.is_direct);
+        if was_direct {
+            self.judge(now_ms, true);
+        }
+        was_direct
+    }
+
+    /// On to the next way that was not tried, for the flow with this number.
+    pub fn turn(&mut self, now_ms: u64, flow: u64, is_down: impl Fn(&Path) -> bool) -> Turn {
+        let chosen = match &self.ways {
+            Some(ways) => ways.choose(&mut self.tried, now_ms, flow, is_down),
+            None => (std::mem::replace(&mut self.tried, 1) == 0).then_some((0, self.rest)),
+        };
+        let Some((at, path)) = chosen else { return Turn::Nowhere };
+        (self.at, self.is_direct) = (at, path.is_empty());
+        let Some((next, rest)) = path.split() else { return Turn::Origin };
+        self.rest = rest;
+        Turn::Edge(next, path)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use causeway_wire::overlay::Name;
 
     use super::*;
 
@@ -123,5 +213,37 @@ mod tests {
         ways.hold_until(6_000);
         assert!(ways.holds(5_000));
         assert!(Ways::fixed(Box::new([])).holds(u64::MAX - 1));
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_flow_of_this_edge_turns_to_each_of_its_ways_and_then_nowhere() {
+        let ways = Arc::new(Ways::fixed(Box::new([path(&["fra-1", "ams-1"]), path(&[]), path(&["ams-1"])])));
+        let mut course = Course::own(ways.clone());
+        let turn = |course: &mut Course| course.turn(1_000, 0, |_| false);
+        assert!(course.wants_path() && course.has_others());
+        assert_eq!(turn(&mut course), Turn::Edge(name("fra-1"), path(&["fra-1", "ams-1"])));
+        assert_eq!((course.rest, course.is_direct), (path(&["ams-1"]), false));
+        assert_eq!(turn(&mut course), Turn::Origin);
+        assert!(course.is_direct && !course.wants_path());
+        assert!(course.gives_up_direct(1_000) && !course.gives_up_direct(1_000));
+        assert!(course.wants_path());
+        assert_eq!(turn(&mut course), Turn::Edge(name("ams-1"), path(&["ams-1"])));
+        assert!(!course.has_others());
+        assert_eq!(turn(&mut course), Turn::Nowhere);
+        assert_eq!(order(&ways, 0, &[]), [0, 2, 1], "those after it hear that direct leads nowhere");
+    }
+
+    #[test]
+    fn a_flow_that_was_handed_over_goes_the_way_that_was_said_once() {
+        let mut course = Course::handed_over(path(&["fra-1"]));
+        assert!(course.wants_path() && !course.has_others());
+        assert_eq!(course.turn(1_000, 0, |_| true), Turn::Edge(name("fra-1"), path(&["fra-1"])));
+        assert!(course.wants_path(), "it is not for this edge to ask an origin");
+        assert_eq!(course.turn(1_000, 0, |_| true), Turn::Nowhere);
+        assert!(!Course::handed_over(path(&[])).wants_path());
     }
 }

@@ -179,6 +179,11 @@ impl Desk {
         (self.worker as u64) << 48 | self.flows
     }
 
+    /// For other workers that have something for this one.
+    pub fn waker(&self) -> Arc<Wake> {
+        self.wake.clone()
+    }
+
     /// Written to by the resolver when a name that somebody waits for is answered.
     pub fn wake_fd(&self) -> RawFd {
         self.wake.as_raw_fd()
@@ -482,6 +487,7 @@ impl Loop {
             }
             let _ = batch.done.send(refused);
         }
+        self.tcp.take_joins(&mut self.desk);
         self.tcp.on_names(&mut self.desk);
         self.udp.on_names(&mut self.desk);
         false

@@ -27,6 +27,7 @@ pub enum Kind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of whoever reads it")]
 pub enum Message<'a> {
     Payload(&'a [u8]),
     Open {

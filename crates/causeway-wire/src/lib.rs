@@ -8,7 +8,9 @@
 pub mod accept;
 pub mod datagram;
 mod endpoints;
+pub mod frames;
 pub mod gauge;
+mod keep;
 pub mod minecraft;
 pub mod overlay;
 pub mod proxy_v1;

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::accept::{self, Parsed};
 use crate::endpoints::Endpoints;
+use crate::keep::MAX_KEEP;
+pub use crate::keep::{Ask, Keep};
 use crate::proxy_v2::{self, Transport};
 use crate::tlv::Tlv;
 
@@ -16,7 +18,8 @@ pub const MOST_HOPS: usize = 3;
 /// As control allows for the name of an edge.
 pub const MOST_NAME: usize = 32;
 /// The longest header that [`Hop::encode`] writes.
-pub const MAX_HOP: usize = proxy_v2::MAX_ENCODED + 3 + 8 + 3 + 16 + 3 + 1 + 3 + (MOST_HOPS - 1) * (1 + MOST_NAME);
+pub const MAX_HOP: usize =
+    proxy_v2::MAX_ENCODED + 3 + 8 + 3 + 16 + 3 + 1 + 3 + (MOST_HOPS - 1) * (1 + MOST_NAME) + 3 + MAX_KEEP;
 /// The longest [`Answer`].
 pub const MAX_ANSWER: usize = 2 + 18;
 
@@ -24,6 +27,7 @@ const UNIQUE_ID: u8 = 0x05; // of the specification: the same at every hop
 const APPLICATION: u8 = 0xE0;
 const NUMBER: u8 = 0xE1;
 const PATH: u8 = 0xE2;
+const KEEP: u8 = 0xE3;
 
 /// The name of an edge: 1 to 32 of a-z, 0-9 and inner hyphens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,6 +118,8 @@ pub struct Hop {
     pub number: u8,
     /// From the receiver on; empty: it connects to the origin.
     pub path: Path,
+    /// What is said behind the header is in frames (`frames`), and may go on over another connection.
+    pub keep: Option<Keep>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +175,11 @@ impl Hop {
         if len > 0 {
             put(PATH, &path[..len]);
         }
+        if let Some(keep) = &self.keep {
+            let mut value = [0; MAX_KEEP];
+            let len = keep.encode(&mut value);
+            put(KEEP, &value[..len]);
+        }
         out[14..16].copy_from_slice(&((end - 16) as u16).to_be_bytes());
         end
     }
@@ -191,13 +202,14 @@ impl Hop {
             Ok(Parsed::Header { consumed, endpoints: Some(endpoints) }) => (consumed, endpoints),
             Ok(Parsed::Header { endpoints: None, .. }) | Err(_) => return Err(HopError::Header),
         };
-        let (mut trace, mut application, mut number, mut path) = (None, None, None, None);
+        let (mut trace, mut application, mut number, mut path, mut keep) = (None, None, None, None, None);
         for Tlv { kind, value } in proxy_v2::tlvs(&bytes[..consumed]) {
             let is_new = match kind {
                 UNIQUE_ID => trace.replace(u64::from_be_bytes(sized(kind, value)?)).is_none(),
                 APPLICATION => application.replace(u128::from_be_bytes(sized(kind, value)?)).is_none(),
                 NUMBER => number.replace(u8::from_be_bytes(sized(kind, value)?)).is_none(),
                 PATH => path.replace(read_path(value).ok_or(HopError::Field(PATH))?).is_none(),
+                KEEP => keep.replace(Keep::read(value).ok_or(HopError::Field(KEEP))?).is_none(),
                 _ => true, // of a later version, or of no concern
             };
             if !is_new {
@@ -215,6 +227,7 @@ impl Hop {
             trace: trace.ok_or(HopError::Field(UNIQUE_ID))?,
             number,
             path,
+            keep,
         };
         Ok(Read::Whole { consumed, value })
     }
@@ -265,9 +278,13 @@ pub enum Outcome {
     Denied = 9,
     NameNotFound = 10,
     NameFailed = 11,
+    /// An edge on the way does not know of flows that can be resumed: say it all again without.
+    NotKept = 12,
+    /// There is no such flow to be resumed.
+    Gone = 13,
 }
 
-const OUTCOMES: [Outcome; 12] = [
+const OUTCOMES: [Outcome; 14] = [
     Outcome::Connected,
     Outcome::PathBroken,
     Outcome::Unknown,
@@ -280,6 +297,8 @@ const OUTCOMES: [Outcome; 12] = [
     Outcome::Denied,
     Outcome::NameNotFound,
     Outcome::NameFailed,
+    Outcome::NotKept,
+    Outcome::Gone,
 ];
 
 impl Answer {

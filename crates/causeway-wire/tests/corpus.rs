@@ -33,3 +33,8 @@ fn simple_proxy() {
 fn minecraft() {
     run("minecraft", check::minecraft);
 }
+
+#[test]
+fn frames() {
+    run("frames", check::frames);
+}

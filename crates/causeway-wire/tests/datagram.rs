@@ -18,6 +18,7 @@ fn hop() -> Hop {
         trace: 0xfeed_beef_0000_0001,
         number: 1,
         path: Path::new(&[Name::new(b"fra-1").unwrap()]).unwrap(),
+        keep: None,
     }
 }
 
@@ -94,7 +95,7 @@ fn what_an_edge_does_not_say_is_refused() {
     assert_eq!(Message::parse(&written(Kind::End, 1, b"x")), Err(HopError::Datagram), "more behind an end");
     let long = [&answer(Answer { outcome: Outcome::Connected, origin: None })[..], b"x"].concat();
     assert_eq!(Message::parse(&written(Kind::Answer, 1, &long)), Err(HopError::Datagram), "more behind an answer");
-    assert_eq!(Message::parse(&written(Kind::Answer, 1, &[12, 0])), Err(HopError::Answer(12, 0)));
+    assert_eq!(Message::parse(&written(Kind::Answer, 1, &[14, 0])), Err(HopError::Answer(14, 0)));
     let of_a_connection = header(Transport::Stream);
     assert_eq!(Message::parse(&written(Kind::Open, 1, &of_a_connection)), Err(HopError::Header));
     assert_eq!(Message::parse(&written(Kind::Open, 1, b"GET / HTTP/1.1")), Err(HopError::Header));

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use causeway_wire::Endpoints;
 use causeway_wire::gauge::{GAUGE_BYTES, Gauge};
-use causeway_wire::overlay::{Answer, Hop, HopError, MAX_ANSWER, MAX_HOP, MOST_HOPS, Name, Outcome, Path, Read};
+use causeway_wire::overlay::{
+    Answer, Ask, Hop, HopError, Keep, MAX_ANSWER, MAX_HOP, MOST_HOPS, Name, Outcome, Path, Read,
+};
 use proptest::prelude::*;
 
 fn name(text: &str) -> Name {
@@ -21,7 +23,12 @@ fn hop(path: &[&str], number: u8) -> Hop {
         trace: 0xfeed_beef_0000_0001,
         number,
         path: Path::new(&names).unwrap(),
+        keep: None,
     }
+}
+
+fn kept(ask: Ask) -> Hop {
+    Hop { keep: Some(Keep { secret: *b"sixteen bytes---", ask }), ..hop(&["fra-1"], 2) }
 }
 
 fn written(hop: &Hop) -> Vec<u8> {
@@ -37,8 +44,11 @@ fn a_header_is_read_as_it_was_written_at_every_cut_and_with_more_behind_it() {
     let mut six = hop(&[&longest, &other], 1);
     six.endpoints.source = "[2001:db8::7]:40000".parse().unwrap();
     six.endpoints.destination = "[2001:db8::1]:22".parse().unwrap();
+    six.keep = kept(Ask::Resume(1)).keep;
     assert_eq!(written(&six).len(), MAX_HOP);
-    for case in [hop(&[], 1), hop(&[], 3), hop(&["fra-1"], 1), hop(&["fra-1"], 2), hop(&["ams-1", "fra-1"], 1), six] {
+    let kept = [Ask::Begin, Ask::Resume(u64::MAX), Ask::ResumeOrBegin(900)].map(kept);
+    let plain = [hop(&[], 1), hop(&[], 3), hop(&["fra-1"], 1), hop(&["fra-1"], 2), hop(&["ams-1", "fra-1"], 1), six];
+    for case in plain.into_iter().chain(kept) {
         let bytes = written(&case);
         for cut in 0..bytes.len() {
             assert_eq!(Hop::parse(&bytes[..cut]), Ok(Read::NeedMore), "{case:?} cut at {cut}");
@@ -70,6 +80,14 @@ fn what_an_edge_does_not_say_is_refused() {
     assert_eq!(with(66, b'F'), Err(HopError::Field(0xE2)), "no name");
     assert_eq!(with(65, 4), Err(HopError::Field(0xE2)), "a byte too many");
     assert_eq!(with(65, 6), Err(HopError::Field(0xE2)), "a byte too few");
+    let whole = written(&kept(Ask::Begin));
+    let with = |at: usize, byte: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = byte;
+        Hop::parse(&bytes)
+    };
+    assert_eq!(with(whole.len() - 1, 3), Err(HopError::Field(0xE3)), "asks for what there is not");
+    assert_eq!(with(whole.len() - 1, 1), Err(HopError::Field(0xE3)), "goes on without saying where");
 }
 
 #[test]
@@ -98,7 +116,7 @@ fn names_are_those_that_control_gives() {
 #[test]
 fn an_answer_is_read_as_it_was_written_at_every_cut() {
     for origin in [None, Some("192.0.2.9:22"), Some("[2001:db8::9]:65535")] {
-        for outcome in [Outcome::Connected, Outcome::PathBroken, Outcome::NameFailed] {
+        for outcome in [Outcome::Connected, Outcome::PathBroken, Outcome::NameFailed, Outcome::Gone] {
             let answer = Answer { outcome, origin: origin.map(|text| text.parse().unwrap()) };
             let mut out = [0; MAX_ANSWER];
             let len = answer.encode(&mut out);
@@ -109,7 +127,7 @@ fn an_answer_is_read_as_it_was_written_at_every_cut() {
             assert_eq!(Answer::parse(&behind), Ok(Read::Whole { consumed: len, value: answer }));
         }
     }
-    assert_eq!(Answer::parse(&[12]), Err(HopError::Answer(12, 0)));
+    assert_eq!(Answer::parse(&[14]), Err(HopError::Answer(14, 0)));
     assert_eq!(Answer::parse(&[0, 7]), Err(HopError::Answer(0, 7)));
 }
 

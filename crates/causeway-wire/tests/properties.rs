@@ -126,6 +126,7 @@ proptest! {
         check::headers(&bytes);
         check::simple_proxy(&bytes);
         check::simple_proxy(&[&b"\x56\xec"[..], &bytes].concat());
+        check::frames(&bytes);
         check::minecraft(&bytes);
         check::minecraft(&[&b"\x15\x00\xff\x05\x0emc.example.net"[..], &bytes].concat());
     }

@@ -231,6 +231,10 @@ class Overlay(msgspec.Struct, frozen=True):
     flows_ready_total: int = 0  # found a connection to the next edge that was there already
     flows_waited_total: int = 0
     datagrams_large_total: int = 0  # that did not fit a packet to the next edge
+    flows_resumed_total: int = 0  # went on over another connection, counted at their first and their last edge
+    flows_lost_total: int = 0  # found none
+    flows_unkept_total: int = 0  # were too much to be kept
+    kept_bytes: int = 0  # held now so that flows can go on
     steering: Steering = Steering()
 
 

@@ -19,8 +19,8 @@ use serde::Deserialize;
 use super::quic;
 use crate::error::EdgeError;
 
-/// What both sides say they speak; another version would have another name.
-const PROTOCOL: &[u8] = b"causeway-overlay/1";
+/// What both sides say they speak, the best first: the second knows of no flow that can be resumed.
+pub const PROTOCOLS: [&[u8]; 2] = [b"causeway-overlay/2", b"causeway-overlay/1"];
 
 #[derive(Debug)]
 pub struct Identity {
@@ -81,7 +81,7 @@ impl Identity {
             .with_client_auth_cert(chain.clone(), key()?)
             .map_err(unfit)?;
         client.resumption = Resumption::disabled();
-        client.alpn_protocols = vec![PROTOCOL.to_vec()];
+        client.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         let vouched = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
             .build()
             .map_err(|error| refused(&format!("an authority that cannot be used: {error}")))?;
@@ -92,7 +92,7 @@ impl Identity {
             .with_single_cert(chain, key()?)
             .map_err(unfit)?;
         server.send_tls13_tickets = 0;
-        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         let no_suite = |error| refused(&format!("nothing that QUIC can use: {error}"));
         let (quic_client, quic_server) =
             (quic::client(&client).map_err(no_suite)?, quic::server(&server).map_err(no_suite)?);
@@ -103,6 +103,12 @@ impl Identity {
             quic_server: Arc::new(quic_server),
         })
     }
+}
+
+/// Bytes that nobody guesses. None: this machine has none.
+pub fn secret() -> Option<[u8; 16]> {
+    let mut secret = [0; 16];
+    ring::default_provider().secure_random.fill(&mut secret).ok().map(|()| secret)
 }
 
 fn provider() -> CryptoProvider {

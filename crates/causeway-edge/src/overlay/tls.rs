@@ -9,7 +9,7 @@ use causeway_wire::overlay::Name;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
 
-use super::identity::{Identity, name_in};
+use super::identity::{Identity, PROTOCOLS, name_in};
 use crate::relay::Readiness;
 use crate::sys;
 
@@ -125,6 +125,16 @@ impl Tls {
             }
         }
         let _ = self.connection.writer().write_all(bytes); // into memory, without a limit
+    }
+
+    /// The same, in one record where it fits, and not to be said to another edge.
+    pub fn write_pieces(&mut self, head: &[u8], body: &[u8]) {
+        let _ = self.connection.writer().write_vectored(&[IoSlice::new(head), IoSlice::new(body)]);
+    }
+
+    /// Does the other side know of flows that can be resumed?
+    pub fn speaks_frames(&self) -> bool {
+        self.connection.alpn_protocol() == Some(PROTOCOLS[0])
     }
 
     /// Keep what is written from now on, unless it becomes too much.

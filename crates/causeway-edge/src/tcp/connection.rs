@@ -13,7 +13,7 @@ use super::{canonical, counters};
 use crate::application::Active;
 use crate::event::{Cause, Event};
 use crate::limits::Permit;
-use crate::relay::{Fault, Half, Leg, Moved, Readiness, Tools};
+use crate::relay::{Fault, Half, Leg, Moved, Readiness, Side, Tools};
 use crate::snapshot::Protocol;
 use crate::sys;
 use crate::worker::{Desk, Token};
@@ -171,6 +171,17 @@ impl Connection {
             true => self.up.pump_enciphered(client, origin, tools),
             false => self.down.pump_enciphered(origin, client, tools),
         }
+    }
+
+    /// Can it go on over another connection between edges?
+    pub fn is_kept(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.kept.is_some())
+    }
+
+    /// Is that the side on which such a flow has the other edge?
+    pub fn is_link(&self, side: Side) -> bool {
+        let kept = self.tunnel.as_ref().and_then(|tunnel| tunnel.kept.as_ref());
+        kept.is_some_and(|kept| kept.is_first == (side == Side::Origin))
     }
 
     pub fn endpoints(&self) -> Endpoints {

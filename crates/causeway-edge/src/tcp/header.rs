@@ -87,7 +87,10 @@ impl TcpPlane {
             first.extend_from_slice(&buffer[..n]);
             connection.up.bytes += n as u64;
         }
-        connection.up.hold(first);
+        match connection.tunnel.as_mut().and_then(|tunnel| tunnel.kept.as_mut()) {
+            Some(kept) => kept.give_first(first),
+            None => connection.up.hold(first),
+        }
         connection.ready[0].is_readable = true; // an end may have come with the bytes
     }
 }

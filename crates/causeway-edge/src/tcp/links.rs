@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod gauges;
+mod parting;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -55,6 +56,8 @@ struct Link {
     is_ready: bool,
     /// To ask the other edge how far it is, and for no flow.
     is_gauge: bool,
+    /// A flow's that has ended: what it has said last is to arrive.
+    is_parting: bool,
     early: Vec<u8>,
 }
 
@@ -129,6 +132,7 @@ impl Links {
             towards,
             is_ready: false,
             is_gauge: false,
+            is_parting: false,
             early: Vec::new(),
         })
     }
@@ -316,9 +320,16 @@ impl TcpPlane {
         let fd = fd.as_raw_fd();
         link.ready.note(notice);
         if notice & sys::ERR != 0 && sys::take_error(fd).is_some() {
+            if link.is_parting {
+                self.links.take_out(desk, slot);
+                return;
+            }
             return self.drop_link(desk, slot);
         }
         let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
+        if link.is_parting {
+            return self.on_parting(desk, slot);
+        }
         if link.is_ready && link.is_gauge {
             return self.on_gauge(desk, slot);
         }
@@ -391,7 +402,9 @@ impl TcpPlane {
         let slot = slot as usize;
         let link = self.links.links.get(slot).filter(|link| link.generation == generation);
         let Some(link) = link else { return };
-        if link.is_shaking_hands() {
+        if link.is_parting {
+            self.links.take_out(desk, slot);
+        } else if link.is_shaking_hands() {
             self.drop_link(desk, slot);
         } else if let Some(name) = link.towards.filter(|_| link.is_gauge) {
             self.see_gauge(desk, slot, name);
@@ -407,6 +420,7 @@ impl TcpPlane {
             self.tick_gauges(desk, &overlay); // one of the workers is enough
             self.tick_reach(desk, &overlay);
         }
+        self.doubt_kept(desk, &overlay);
         for name in overlay.lasting.steering.wanted(desk.now_ms).iter().flat_map(|wanted| &wanted.next) {
             self.links.pools.entry(*name).or_default();
         }

@@ -25,6 +25,9 @@ impl TcpPlane {
             State::Header => self.read_header(desk, slot),
             State::Visiting => self.on_visit(desk, slot),
             State::Open => self.run(desk, slot),
+            State::Resolving | State::Connecting if notice & sys::HUP != 0 && connection.is_link(Side::Client) => {
+                self.lose_link(desk, slot, false);
+            }
             State::Resolving | State::Connecting if notice & sys::HUP != 0 => {
                 self.close(desk, slot, Cause::ClientGone, Reset::Both);
             }
@@ -64,7 +67,15 @@ impl TcpPlane {
             }
         }
         let connection = &mut self.connections[slot];
-        if connection.state == State::Open {
+        if connection.is_link(side) {
+            return self.lose_link(desk, slot, errno == libc::ETIMEDOUT);
+        }
+        if connection.state == State::Open
+            && let Some(kept) = connection.kept()
+        {
+            kept.has_failed = true;
+            let _ = connection.pump_kept(&mut self.tools, desk.now_ms);
+        } else if connection.state == State::Open {
             self.tools.is_short = false; // what it would hold ends with it
             let half = if side == Side::Client { Connection::pump_up } else { Connection::pump_down };
             let _ = half(connection, &mut self.tools, slot);
@@ -88,6 +99,9 @@ impl TcpPlane {
             return;
         }
         let connection = &mut self.connections[slot];
+        if connection.is_kept() {
+            return self.run_kept(desk, slot);
+        }
         let before = connection.up.bytes + connection.down.bytes;
         let up = match Connection::pump_up(connection, &mut self.tools, slot) {
             Ok(moved) => moved,

@@ -43,6 +43,7 @@ impl Connection {
     /// About what would be free without it: held here and in the kernel's queues of both sockets.
     fn memory_bytes(&self) -> u64 {
         let queues = [&self.client, &self.origin].into_iter().flatten().map(|fd| sys::queued_bytes(fd.as_raw_fd()));
-        queues.sum::<u64>() + (self.up.held_bytes() + self.down.held_bytes()) as u64
+        let kept = self.tunnel.as_ref().and_then(|tunnel| tunnel.kept.as_ref()).map_or(0, |kept| kept.held_bytes());
+        queues.sum::<u64>() + (self.up.held_bytes() + self.down.held_bytes() + kept) as u64
     }
 }

@@ -3,28 +3,28 @@
 //! The first tries paths in order until an edge takes the flow; from then on it is committed, since bytes of the client
 //! are gone. What became of it comes back as an answer before the first byte of the origin.
 
-use std::net::SocketAddr;
+mod answers;
+mod handed;
+
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Path, Read};
+use causeway_wire::overlay::{Ask, Hop, Keep, MAX_HOP, Name, Outcome};
 
 use super::connection::{Connection, NEVER, Reset, State};
-use super::links::{Arrival, Taken};
-use super::{DESCRIPTORS, TcpPlane, counters};
-use crate::application::Active;
-use crate::clock::unix_ms;
+use super::kept::Kept;
+use super::links::Taken;
+use super::{TcpPlane, counters};
 use crate::event::Cause;
-use crate::overlay::tls::{Got, Tls};
-use crate::overlay::{self, Overlay, Tally};
-use crate::relay::{BUFFER_BYTES, Readiness};
+use crate::overlay::tls::Tls;
+use crate::overlay::{Overlay, Tally, identity};
+use crate::relay::Readiness;
 use crate::sys;
-use crate::ways::Ways;
+use crate::ways::{Course, Turn};
 use crate::worker::{Desk, Token};
 
 /// Longer than the last edge waits for its origin, so that its reason is heard.
-const ANSWER_GRACE_MS: u64 = 2_000;
+pub const ANSWER_GRACE_MS: u64 = 2_000;
 
 /// An answer that takes so much longer than two round trips to the next edge is late: flows that begin now go elsewhere.
 const LATE_MS: u64 = 1_000;
@@ -35,11 +35,13 @@ const SLOW_LINK_MS: u64 = 300;
 const HANDSHAKE_ROUND_TRIPS: u64 = 3;
 
 /// Reads of what comes for a flow that has ended: more than a client says before it hears anything.
-const MOST_DRAINED: usize = 16;
+pub const MOST_DRAINED: usize = 16;
 
 /// An edge that does not acknowledge a header for so long, and for so many round trips, is not there any more.
 const HEARD_WITHIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 const HEARD_ROUND_TRIPS: u32 = 8;
+
+pub(super) use handed::answer;
 
 /// What such a flow has besides.
 #[derive(Debug)]
@@ -52,40 +54,37 @@ pub struct Tunnel {
     pub trace: u64,
     /// How many edges it has been through before this one.
     number: u8,
-    /// Paths that were tried, and which of them it is on.
-    tried: u8,
-    path: usize,
-    rest: Path,
-    /// Those that it may take; none: another edge has said which.
-    ways: Option<Arc<Ways>>,
-    /// Its path is the one without other edges.
-    pub is_direct: bool,
+    pub course: Course,
+    /// What the first and the last edge keep of it; none: it ends with its connection.
+    pub kept: Option<Box<Kept>>,
+    /// It is for others to keep: what they ask each other.
+    keep: Option<Keep>,
+    is_unkept: bool,
     /// Begun to be read, until it is whole.
-    answer: Option<Vec<u8>>,
-    answer_due_ms: u64,
-    late_ms: u64,
+    pub answer: Option<Vec<u8>>,
+    pub answer_due_ms: u64,
+    pub late_ms: u64,
     /// The first of what was said to the next edge is not the client's.
     header_bytes: usize,
     /// The edge to which it waits for a connection, and until when.
-    next: Option<Name>,
+    pub next: Option<Name>,
     pub link_due_ms: u64,
     /// Is it for flows to find out that this edge is not there? Elsewhere somebody asks it anyway.
     finds_out: bool,
 }
 
 impl Tunnel {
-    fn new(application: u128, trace: u64, ways: Option<Arc<Ways>>) -> Tunnel {
+    fn new(application: u128, trace: u64, course: Course) -> Tunnel {
         Tunnel {
             client: None,
             origin: None,
             application,
             trace,
             number: 0,
-            tried: 0,
-            path: 0,
-            rest: Path::default(),
-            ways,
-            is_direct: false,
+            course,
+            kept: None,
+            keep: None,
+            is_unkept: false,
             answer: None,
             answer_due_ms: NEVER,
             late_ms: NEVER,
@@ -105,21 +104,12 @@ impl Tunnel {
     }
 
     pub fn due_ms(&self) -> u64 {
-        self.answer_due_ms.min(self.late_ms)
+        let kept_ms = self.kept.as_ref().map_or(NEVER, |kept| kept.due_ms());
+        self.answer_due_ms.min(self.late_ms).min(kept_ms)
     }
 
-    fn is_steered(&self) -> bool {
-        self.ways.as_ref().is_some_and(|ways| ways.are_steered())
-    }
-
-    /// Has it ways besides the one that it is on?
-    fn has_others(&self) -> bool {
-        self.ways.as_ref().is_some_and(|ways| self.tried.count_ones() < ways.paths().len() as u32)
-    }
-
-    /// Remember of the way that it is on whether it leads anywhere.
-    fn judge(&self, now_ms: u64, is_broken: bool) {
-        self.ways.iter().for_each(|ways| ways.judge(self.path, now_ms, is_broken));
+    pub fn expect_no_answer(&mut self) {
+        (self.answer, self.answer_due_ms, self.late_ms) = (None, NEVER, NEVER);
     }
 
     /// Has another edge handed it over?
@@ -132,11 +122,10 @@ impl Connection {
     /// Is an edge to be asked for, and not an origin?
     pub(super) fn wants_path(&mut self, now_ms: u64) -> bool {
         match &self.tunnel {
-            Some(tunnel) if tunnel.is_handed_over() => !tunnel.rest.is_empty(),
-            Some(tunnel) => !tunnel.is_direct,
+            Some(tunnel) => tunnel.course.wants_path(),
             None => {
                 let Some(ways) = self.active.ways(now_ms) else { return false };
-                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Some(ways))));
+                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Course::own(ways))));
                 true
             }
         }
@@ -144,10 +133,7 @@ impl Connection {
 
     /// Its origins do not answer: is there another way that it may try?
     pub(super) fn gives_up_direct(&mut self, now_ms: u64) -> bool {
-        let Some(tunnel) = self.tunnel.as_mut().filter(|tunnel| tunnel.is_direct) else { return false };
-        tunnel.is_direct = false;
-        tunnel.judge(now_ms, true);
-        true
+        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.course.gives_up_direct(now_ms))
     }
 }
 
@@ -162,24 +148,22 @@ impl TcpPlane {
                 return true;
             };
             let Some(tunnel) = connection.tunnel.as_mut() else { return false };
-            let next = match &tunnel.ways {
-                Some(ways) => {
-                    tunnel.trace = overlay.lasting.seed ^ connection.flow;
-                    ways.choose(&mut tunnel.tried, desk.now_ms, connection.flow, |path| overlay.is_down(path))
+            let course = &mut tunnel.course;
+            if course.is_own() {
+                tunnel.trace = overlay.lasting.seed ^ connection.flow;
+            }
+            let turn = course.turn(desk.now_ms, connection.flow, |path| overlay.is_down(path));
+            let (is_own, has_others) = (course.is_own(), course.has_others());
+            (tunnel.link_due_ms, tunnel.next, tunnel.finds_out) = (NEVER, None, false);
+            let (next, path) = match turn {
+                Turn::Edge(next, path) => (next, path),
+                Turn::Origin => return false,
+                Turn::Nowhere => {
+                    let cause = connection.last_failure.unwrap_or(Cause::PathBroken);
+                    self.end_unanswered(desk, slot, cause);
+                    return true;
                 }
-                None => (std::mem::replace(&mut tunnel.tried, 1) == 0).then_some((0, tunnel.rest)),
             };
-            let Some((at, path)) = next else {
-                let cause = connection.last_failure.unwrap_or(Cause::PathBroken);
-                self.end_unanswered(desk, slot, cause);
-                return true;
-            };
-            (tunnel.is_direct, tunnel.link_due_ms, tunnel.next) = (path.is_empty(), NEVER, None);
-            tunnel.finds_out = false;
-            tunnel.path = at;
-            let Some((next, rest)) = path.split() else { return false };
-            tunnel.rest = rest;
-            let (is_own, has_others) = (tunnel.ways.is_some(), tunnel.has_others());
             (connection.state, connection.since_ms) = (State::Connecting, desk.now_ms);
             connection.origin_address = overlay.peer(&next);
             let waiting = (slot, connection.generation);
@@ -222,6 +206,9 @@ impl TcpPlane {
 
     /// The edge that comes next cannot be reached: on to the next path, or to the end.
     pub(super) fn on_broken_path(&mut self, desk: &mut Desk, slot: usize) {
+        if self.connections[slot].seeks_link() {
+            return self.seek(desk, slot);
+        }
         let tunnel = self.connections[slot].tunnel.as_ref().filter(|tunnel| tunnel.finds_out);
         tunnel.and_then(|tunnel| tunnel.next).into_iter().for_each(|name| self.doubt(desk, name));
         self.note_broken_path(desk, slot);
@@ -232,42 +219,65 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         connection.last_failure = Some(Cause::PathBroken);
         counters(&connection.active, desk).connect_errors_total.add(1);
-        connection.tunnel.iter().for_each(|tunnel| tunnel.judge(desk.now_ms, true));
+        connection.tunnel.iter().for_each(|tunnel| tunnel.course.judge(desk.now_ms, true));
     }
 
     /// Does it wait for a connection to another edge?
     pub(super) fn waits_for_link(&self, slot: usize) -> bool {
         let connection = &self.connections[slot];
-        connection.state == State::Connecting && connection.origin.is_none() && connection.tunnel.is_some()
+        let waits = connection.state == State::Connecting || connection.seeks_link();
+        waits && connection.origin.is_none() && connection.tunnel.is_some()
     }
 
     /// An edge has taken it: the header goes first, with what the client has said already.
     pub(super) fn send_on(&mut self, desk: &mut Desk, slot: usize, (fd, mut tls, ready): (OwnedFd, Tls, Readiness)) {
         let connection = &mut self.connections[slot];
+        if connection.seeks_link() {
+            return self.resume_on(desk, slot, (fd, tls, ready));
+        }
         let endpoints = connection.endpoints();
         let Some(tunnel) = &mut connection.tunnel else { return };
+        if tunnel.keep.is_some() && !tls.speaks_frames() {
+            return self.end_saying(desk, slot, Cause::PathBroken, Outcome::NotKept);
+        }
+        if !tunnel.is_handed_over() && !tunnel.is_unkept && tls.speaks_frames() {
+            tunnel.kept = self.links.overlay.as_ref().and_then(|overlay| {
+                let last = tunnel.course.rest.names().last().copied().or_else(|| tls.peer())?;
+                let kept = Kept::new(identity::secret()?, Some(last), overlay.lasting.registry.clone(), desk.now_ms);
+                Some(Box::new(kept))
+            });
+        }
+        let begun = tunnel.kept.as_ref().map(|kept| Keep { secret: kept.secret, ask: Ask::Begin });
         let hop = Hop {
             endpoints,
             application: tunnel.application,
             trace: tunnel.trace,
             number: tunnel.number + 1,
-            path: tunnel.rest,
+            path: tunnel.course.rest,
+            keep: begun.or(tunnel.keep),
         };
         let mut header = [0; MAX_HOP];
         let len = hop.encode(&mut header);
-        let mut first = header[..len].to_vec();
-        first.append(&mut connection.early);
-        connection.early = Vec::new();
-        connection.up.hold(first);
+        let early = std::mem::take(&mut connection.early);
+        match &mut tunnel.kept {
+            Some(kept) => {
+                tls.write(&header[..len]);
+                kept.take(&early);
+            }
+            None => connection.up.hold([&header[..len], &early].concat()),
+        }
         (tunnel.answer, tunnel.header_bytes) = (Some(Vec::new()), len);
         let raw = fd.as_raw_fd();
         let rtt = Duration::from_nanos(sys::rtt_ns(raw));
         if !tunnel.is_handed_over() {
             tunnel.answer_due_ms = desk.now_ms + connection.active.connect_timeout_ms + ANSWER_GRACE_MS;
         }
-        if tunnel.has_others() {
+        if tunnel.course.has_others() {
             tls.keep();
-            if tunnel.is_steered() {
+            if tunnel.kept.is_some() {
+                tls.take_kept(); // it has it all
+            }
+            if tunnel.course.is_steered() {
                 tunnel.late_ms = desk.now_ms + LATE_MS + 2 * rtt.as_millis() as u64;
             }
         }
@@ -283,173 +293,6 @@ impl TcpPlane {
         }
         self.arm(desk, slot);
         self.run(desk, slot);
-    }
-
-    /// Read what the last edge says before the origin's first byte. False: the connection has ended.
-    #[inline(never)]
-    pub(super) fn read_answer(&mut self, desk: &mut Desk, slot: usize) -> bool {
-        let connection = &mut self.connections[slot];
-        let (Some(tunnel), Some(origin)) = (&mut connection.tunnel, &connection.origin) else { return true };
-        let (Some(tls), Some(answer)) = (&mut tunnel.origin, &mut tunnel.answer) else { return true };
-        while connection.ready[1].is_readable || tls.has_heard_end() {
-            let scratch = &mut self.tools.scratch()[..BUFFER_BYTES / 4];
-            let got = match tls.read(origin.as_raw_fd(), &mut connection.ready[1], scratch, answer) {
-                Ok(got) => got,
-                Err(error) => {
-                    self.doubt_next(desk, slot, error.raw_os_error());
-                    return self.answered(desk, slot, Cause::PathBroken);
-                }
-            };
-            match Answer::parse(answer) {
-                Ok(Read::Whole { consumed, value }) => {
-                    let cause = overlay::cause(value.outcome);
-                    connection.down.bytes += (answer.len() - consumed) as u64;
-                    if tunnel.number == 0 || cause != Cause::Opened {
-                        connection.origin_address = value.origin;
-                        connection.down.hold(answer.split_off(consumed));
-                    } else {
-                        connection.down.hold(std::mem::take(answer)); // who handed it over reads it
-                    }
-                    return self.answered(desk, slot, cause);
-                }
-                Ok(Read::NeedMore) if got != Got::End => {}
-                Ok(Read::NeedMore) | Err(_) => return self.answered(desk, slot, Cause::PathBroken),
-            }
-        }
-        true
-    }
-
-    /// The next edge has not even acknowledged a flow: is it there?
-    pub(super) fn doubt_next(&mut self, desk: &Desk, slot: usize, errno: Option<i32>) {
-        let tunnel = self.connections[slot].tunnel.as_ref().filter(|_| errno == Some(libc::ETIMEDOUT));
-        let next = tunnel.and_then(|tunnel| tunnel.origin.as_ref()).and_then(Tls::peer);
-        next.into_iter().for_each(|name| self.doubt(desk, name));
-    }
-
-    /// Nobody has told in time what became of it. False: somebody has, or need not.
-    pub(super) fn ends_unanswered(&mut self, desk: &mut Desk, slot: usize) -> bool {
-        let Some(tunnel) = &mut self.connections[slot].tunnel else { return false };
-        if tunnel.answer_due_ms <= desk.now_ms {
-            self.answered(desk, slot, Cause::PathBroken);
-            return true;
-        }
-        let is_late = tunnel.late_ms <= desk.now_ms;
-        if is_late {
-            tunnel.late_ms = NEVER;
-            tunnel.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
-            self.arm(desk, slot);
-        }
-        is_late
-    }
-
-    fn answered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
-        let connection = &mut self.connections[slot];
-        let Some(tunnel) = &mut connection.tunnel else { return true };
-        (tunnel.answer, tunnel.answer_due_ms, tunnel.late_ms) = (None, NEVER, NEVER);
-        if tunnel.is_handed_over() && cause != Cause::Opened {
-            self.end_unanswered(desk, slot, cause);
-            return false;
-        }
-        let is_unreached = matches!(cause, Cause::ConnectTimeout | Cause::ConnectUnreachable | Cause::ConnectFailed)
-            && tunnel.is_steered();
-        tunnel.judge(desk.now_ms, is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown));
-        if cause != Cause::Opened {
-            counters(&connection.active, desk).connect_errors_total.add(1);
-            let has_reached_nobody = is_unreached || cause == Cause::PathUnknown;
-            if !has_reached_nobody || !self.go_again(desk, slot, cause) {
-                self.close(desk, slot, cause, Reset::Both);
-            }
-            return false;
-        }
-        tunnel.origin.iter_mut().for_each(|tls| drop(tls.take_kept()));
-        if let Some(origin) = &connection.origin {
-            let _ = sys::set_user_timeout(origin.as_raw_fd(), connection.active.user_timeout());
-        }
-        connection.connect_time_ms = unix_ms();
-        desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
-        true
-    }
-
-    /// No origin has heard anything of it: say all again on the next path. False: there is none, or it was too much.
-    fn go_again(&mut self, desk: &mut Desk, slot: usize, cause: Cause) -> bool {
-        let connection = &mut self.connections[slot];
-        let has_room = !connection.up.holds_bytes();
-        let Some(tunnel) = connection.tunnel.as_mut().filter(|tunnel| has_room && tunnel.has_others()) else {
-            return false;
-        };
-        let Some(mut said) = tunnel.origin.as_mut().and_then(Tls::take_kept) else { return false };
-        said.drain(..tunnel.header_bytes.min(said.len()));
-        connection.early = said;
-        (tunnel.origin, connection.origin, connection.ready[1]) = (None, None, Readiness::default());
-        (connection.tuning, connection.last_failure) = (super::connection::Tuning::None, Some(cause));
-        (connection.half_closed_ms, connection.blocked_ms) = (NEVER, [NEVER; 2]);
-        connection.up.begin_again();
-        self.connect(desk, slot);
-        true
-    }
-
-    /// Another edge hands a flow over.
-    pub(super) fn take_in(&mut self, desk: &mut Desk, overlay: &Arc<Overlay>, arrival: Arrival) {
-        let Arrival { fd, tls, ready, address, hop, early } = arrival;
-        let is_loop = hop.path.names().any(|name| *name == overlay.name);
-        let known = if hop.path.is_empty() { overlay.exits.get(&hop.application) } else { Some(&overlay.transit) };
-        let active: Arc<Active> = known.unwrap_or(&overlay.transit).clone();
-        let mut connection = Connection::new(active.clone(), fd, address, hop.endpoints.destination, desk);
-        self.next_generation = self.next_generation.wrapping_add(1);
-        connection.generation = self.next_generation;
-        connection.ready[0] = ready;
-        connection.told = Some(Box::new(hop.endpoints));
-        connection.up.bytes += early.len() as u64;
-        connection.early = early;
-        let mut tunnel = Tunnel::new(hop.application, hop.trace, None);
-        (tunnel.client, tunnel.number, tunnel.rest) = (Some(tls), hop.number, hop.path);
-        connection.tunnel = Some(Box::new(tunnel));
-        let counted = counters(&active, desk);
-        counted.connections_total.add(1);
-        counted.connections_open.add(1);
-        desk.files.take(DESCRIPTORS);
-        let raw = connection.client.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let is_unknown = known.is_none();
-        let has_room = desk.files.has_room(0) && !desk.strain.is_full();
-        let slot = self.connections.insert(connection);
-        let interest = sys::IN | sys::RDHUP | sys::EDGE;
-        if desk.epoll.modify(raw, interest, Token::Client.at(slot)).is_err() || !has_room {
-            return self.end_unanswered(desk, slot, Cause::OutOfResources);
-        }
-        if is_unknown || is_loop {
-            return self.end_unanswered(desk, slot, if is_loop { Cause::PathBroken } else { Cause::PathUnknown });
-        }
-        self.connect(desk, slot);
-    }
-
-    /// The last edge has its origin, and says so before the origin's first byte.
-    pub(super) fn tell_connected(&mut self, slot: usize) {
-        let connection = &mut self.connections[slot];
-        if connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.client.is_some()) {
-            connection.down.hold(answer(Cause::Opened, connection.origin_address));
-        }
-    }
-
-    /// Nothing came of it: whoever handed it over hears why.
-    pub(super) fn end_unanswered(&mut self, desk: &mut Desk, slot: usize, cause: Cause) {
-        let connection = &mut self.connections[slot];
-        let origin = connection.origin_address;
-        let told = match (&mut connection.tunnel, &connection.client) {
-            (Some(tunnel), Some(client)) => tunnel.client.as_mut().map(|tls| (tls, client.as_raw_fd())),
-            _ => None,
-        };
-        let Some((tls, fd)) = told else { return self.close(desk, slot, cause, Reset::Both) };
-        tls.write(&answer(cause, origin));
-        tls.end();
-        // A socket that has said nothing yet takes as much; if it has failed, nobody listens.
-        let is_told = tls.flush(fd, &mut connection.ready[0]).unwrap_or(false);
-        // What the client has said must not turn this end into an RST, which would overtake the answer.
-        if is_told {
-            sys::shutdown_write(fd);
-            let scratch = self.tools.scratch();
-            (0..MOST_DRAINED).take_while(|_| sys::recv(fd, scratch).is_ok_and(|n| n > 0)).for_each(drop);
-        }
-        self.close(desk, slot, cause, if is_told { Reset::None } else { Reset::Both });
     }
 
     /// Whoever has waited for an edge may have gone elsewhere since, and wait there.
@@ -488,10 +331,4 @@ impl TcpPlane {
 
 fn heard_within(rtt: Duration) -> Duration {
     (rtt * HEARD_ROUND_TRIPS).clamp(HEARD_WITHIN[0], HEARD_WITHIN[1])
-}
-
-fn answer(cause: Cause, origin: Option<SocketAddr>) -> Vec<u8> {
-    let mut out = [0; MAX_ANSWER];
-    let len = Answer { outcome: overlay::outcome(cause), origin }.encode(&mut out);
-    out[..len].to_vec()
 }

@@ -6,10 +6,8 @@
 
 mod heard;
 
-use std::sync::Arc;
-
 use causeway_wire::datagram::{Kind, MAX_HEAD, head};
-use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Outcome, Path};
+use causeway_wire::overlay::{Answer, Hop, MAX_ANSWER, MAX_HOP, Name, Outcome};
 use causeway_wire::{Endpoints, Transport};
 
 use super::batch::{Batch, Pick};
@@ -19,7 +17,7 @@ use super::session::{Session, State};
 use super::{UdpPlane, counters};
 use crate::event::Cause;
 use crate::overlay::{self, Tally};
-use crate::ways::Ways;
+use crate::ways::{Course, Turn};
 use crate::worker::Desk;
 
 /// Whoever has other ways waits no longer for a connection to an edge.
@@ -32,14 +30,7 @@ pub struct Tunnel {
     pub trace: u64,
     /// How many edges it has been through before this one.
     number: u8,
-    /// Paths that were tried, and which of them it is on.
-    tried: u8,
-    path: usize,
-    rest: Path,
-    /// Those that it may take; none: another edge has said which.
-    ways: Option<Arc<Ways>>,
-    /// Its path is the one without other edges.
-    is_direct: bool,
+    course: Course,
     /// Where another edge handed it over.
     pub from: Option<Place>,
     /// Where another edge takes it on.
@@ -53,16 +44,12 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    fn new(application: u128, trace: u64) -> Tunnel {
+    fn new(application: u128, trace: u64, course: Course) -> Tunnel {
         Tunnel {
             application,
             trace,
             number: 0,
-            tried: 0,
-            path: 0,
-            rest: Path::default(),
-            ways: None,
-            is_direct: false,
+            course,
             from: None,
             onward: None,
             next: None,
@@ -75,16 +62,6 @@ impl Tunnel {
     /// Has another edge handed it over?
     pub fn is_handed_over(&self) -> bool {
         self.number > 0
-    }
-
-    /// Has it ways besides the one that it is on?
-    fn has_others(&self) -> bool {
-        self.ways.as_ref().is_some_and(|ways| self.tried.count_ones() < ways.paths().len() as u32)
-    }
-
-    /// Remember of the way that it is on whether it leads anywhere.
-    fn judge(&self, now_ms: u64, is_broken: bool) {
-        self.ways.iter().for_each(|ways| ways.judge(self.path, now_ms, is_broken));
     }
 }
 
@@ -100,11 +77,10 @@ impl Session {
     /// Is an edge to be asked for, and not an origin?
     pub(super) fn wants_path(&mut self, now_ms: u64) -> bool {
         match &self.tunnel {
-            Some(tunnel) if tunnel.is_handed_over() => !tunnel.rest.is_empty() || tunnel.tried > 0,
-            Some(tunnel) => !tunnel.is_direct,
+            Some(tunnel) => tunnel.course.wants_path(),
             None => {
                 let Some(ways) = self.active.ways(now_ms) else { return false };
-                self.tunnel = Some(Box::new(Tunnel { ways: Some(ways), ..Tunnel::new(self.active.id, 0) }));
+                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Course::own(ways))));
                 true
             }
         }
@@ -112,10 +88,7 @@ impl Session {
 
     /// Its origins cannot be had from here: is there another way that it may try?
     pub(super) fn gives_up_direct(&mut self, now_ms: u64) -> bool {
-        let Some(tunnel) = self.tunnel.as_mut().filter(|tunnel| tunnel.is_direct) else { return false };
-        tunnel.is_direct = false;
-        tunnel.judge(now_ms, true);
-        true
+        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.course.gives_up_direct(now_ms))
     }
 }
 
@@ -130,27 +103,28 @@ impl UdpPlane {
             };
             let session = &mut self.table[slot];
             let Some(tunnel) = session.tunnel.as_mut() else { return false };
-            let next = match &tunnel.ways {
-                Some(ways) => {
-                    tunnel.trace = overlay.lasting.seed ^ session.flow;
-                    ways.choose(&mut tunnel.tried, desk.now_ms, session.flow, |path| overlay.is_down(path))
+            let course = &mut tunnel.course;
+            if course.is_own() {
+                tunnel.trace = overlay.lasting.seed ^ session.flow;
+            }
+            let turn = course.turn(desk.now_ms, session.flow, |path| overlay.is_down(path));
+            let (is_own, has_others) = (course.is_own(), course.has_others());
+            tunnel.next = None;
+            let (next, path) = match turn {
+                Turn::Edge(next, path) => (next, path),
+                Turn::Origin => return false,
+                Turn::Nowhere => {
+                    let cause = session.last_failure.unwrap_or(Cause::PathBroken);
+                    self.close(desk, slot, cause);
+                    return true;
                 }
-                None => (std::mem::replace(&mut tunnel.tried, 1) == 0).then_some((0, tunnel.rest)),
             };
-            let Some((at, path)) = next else {
-                let cause = session.last_failure.unwrap_or(Cause::PathBroken);
-                self.close(desk, slot, cause);
-                return true;
-            };
-            (tunnel.path, tunnel.is_direct, tunnel.next) = (at, path.is_empty(), None);
-            let Some((next, rest)) = path.split() else { return false };
             session.origin = overlay.peer(&next);
-            let (is_own, has_others) = (tunnel.ways.is_some(), tunnel.has_others());
             if is_own && !overlay.leads_on(&path) {
                 session.last_failure = Some(Cause::PathBroken);
                 continue;
             }
-            (tunnel.next, tunnel.rest) = (Some(next), rest);
+            tunnel.next = Some(next);
             match self.legs.towards(desk, next, has_others) {
                 Taken::Ready(handle) => {
                     Tally::count(&overlay.lasting.tally.ready);
@@ -177,7 +151,8 @@ impl UdpPlane {
         let endpoints = Endpoints { source: session.client, destination: session.edge };
         let Some(tunnel) = session.tunnel.as_mut() else { return };
         let (application, trace) = (tunnel.application, tunnel.trace);
-        let hop = Hop { endpoints, application, trace, number: tunnel.number + 1, path: tunnel.rest };
+        let hop =
+            Hop { endpoints, application, trace, number: tunnel.number + 1, path: tunnel.course.rest, keep: None };
         let mut header = [0; MAX_HOP];
         let len = hop.encode_for(Transport::Datagram, &mut header);
         tunnel.opening = header[..len].to_vec();
@@ -191,7 +166,7 @@ impl UdpPlane {
         let session = &mut self.table[slot];
         session.last_failure = Some(Cause::PathBroken);
         counters(&session.active, desk).connect_errors_total.add(1);
-        session.tunnel.iter().for_each(|tunnel| tunnel.judge(desk.now_ms, true));
+        session.tunnel.iter().for_each(|tunnel| tunnel.course.judge(desk.now_ms, true));
     }
 
     /// A connection to the next edge does not come about: on to the next path, or to the end.

@@ -1,6 +1,7 @@
 //! An edge on loopback for tests: applications as JSON, waits with deadlines, origins as threads.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod line;
 pub mod net;
 pub mod network;
 pub mod quic;

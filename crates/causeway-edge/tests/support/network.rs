@@ -1,12 +1,16 @@
 //! Several edges on loopback that know each other, with certificates of one authority.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use causeway_edge::{ApplyReport, Config, Edge};
+use causeway_wire::overlay::{Hop, Read::Whole};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use super::{free_address, settings};
+use super::{application, connect, free_address, settings};
 
 /// Who vouches for edges.
 pub struct Authority {
@@ -100,4 +104,74 @@ impl Member {
     pub fn counted(&self, counter: &str) -> u64 {
         self.report()["overlay"][counter].as_u64().unwrap()
     }
+}
+
+/// An application whose clients come to `ingress` and whose flows go on by `paths`; each edge gets its part of it.
+pub fn serve(members: &[Member], edge: SocketAddr, origins: &[SocketAddr], paths: &[&[&str]], change: Value) {
+    for member in members {
+        let is_exit = paths.iter().any(|path| path.last() == Some(&member.name));
+        let mut own = change.as_object().unwrap().clone();
+        own.insert("exit".into(), json!(is_exit));
+        let is_ingress = member.name == members[0].name;
+        own.insert("paths".into(), if is_ingress { json!(paths) } else { json!([]) });
+        if !is_ingress {
+            own.insert("edge_addresses".into(), json!([]));
+        }
+        let all = if is_ingress || is_exit { vec![application(1, "tcp", edge, origins, own.into())] } else { vec![] };
+        member.apply(members, &all);
+    }
+}
+
+/// An edge of the network that says what ours never do.
+pub fn say_as(identity: &Value, to: &Member, words: &[u8]) -> Vec<u8> {
+    let pem = |field: &str| identity[field].as_str().unwrap().as_bytes().to_vec();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&pem("ca")).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let chain = vec![CertificateDer::from_pem_slice(&pem("certificate")).unwrap()];
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&pem("key")).unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"causeway-overlay/2".to_vec()];
+    let name = rustls::pki_types::ServerName::try_from(to.name).unwrap();
+    let tls = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(tls, connect(to.at));
+    stream.write_all(words).unwrap();
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard); // an end without a word is an error here
+    heard
+}
+
+/// An edge that knows of no flow that can be resumed: it takes one, says that it has an origin, and echoes.
+pub fn old_edge(identity: &Value) -> SocketAddr {
+    let pem = |field: &str| identity[field].as_str().unwrap().as_bytes().to_vec();
+    let chain = vec![CertificateDer::from_pem_slice(&pem("certificate")).unwrap()];
+    let mut config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(&pem("key")).unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"causeway-overlay/1".to_vec()];
+    let config = std::sync::Arc::new(config);
+    super::origin("127.0.0.1", move |stream| {
+        let mut tls = rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream);
+        let (mut heard, mut buffer) = (Vec::new(), vec![0; 65_536]);
+        while let Ok(n @ 1..) = tls.read(&mut buffer) {
+            heard.extend_from_slice(&buffer[..n]);
+            if let Ok(Whole { consumed, value }) = Hop::parse(&heard) {
+                assert_eq!(value.keep, None, "it would take what is in frames for what the client says");
+                heard.drain(..consumed);
+                tls.write_all(&[0, 0]).unwrap();
+                break;
+            }
+        }
+        while tls.write_all(&heard).is_ok() && tls.flush().is_ok() {
+            let Ok(n @ 1..) = tls.read(&mut buffer) else { return };
+            heard = buffer[..n].to_vec();
+        }
+    })
 }

@@ -19,6 +19,7 @@ const MOST_ARRIVING: usize = 4_096;
 const MOST_EARLY: usize = MAX_HOP + BUFFER_BYTES;
 
 /// A flow that another edge hands over.
+#[derive(Debug)]
 pub struct Arrival {
     pub fd: OwnedFd,
     pub tls: Tls,

@@ -16,6 +16,7 @@ use crate::clock::unix_ms;
 use crate::event::Cause;
 use crate::overlay::{self, Overlay};
 use crate::sockets::Sockets;
+use crate::ways::Course;
 use crate::worker::Desk;
 
 /// Datagrams that have come one after the other: of which session, and whether from its client.
@@ -64,7 +65,7 @@ impl UdpPlane {
     pub fn leave_legs(&mut self, desk: &mut Desk) {
         let is_over_edges = |session: &Session| {
             let tunnel = session.tunnel.as_ref();
-            session.state != State::Closed && tunnel.is_some_and(|t| t.is_handed_over() || !t.is_direct)
+            session.state != State::Closed && tunnel.is_some_and(|t| t.is_handed_over() || !t.course.is_direct)
         };
         let slots: Vec<usize> = self.table.iter().filter(|(_, s)| is_over_edges(s)).map(|(slot, _)| slot).collect();
         slots.into_iter().for_each(|slot| self.close(desk, slot, Cause::Drained));
@@ -112,7 +113,7 @@ impl UdpPlane {
             let tunnel = session.tunnel.as_ref();
             if let Some(tunnel) = tunnel.filter(|tunnel| tunnel.onward.is_some_and(|(leg, _)| leg == handle)) {
                 if !has_left {
-                    tunnel.judge(desk.now_ms, true);
+                    tunnel.course.judge(desk.now_ms, true);
                 }
                 counters(&session.active, desk).connect_errors_total.add(1);
             }
@@ -176,8 +177,9 @@ impl UdpPlane {
         let is_loop = hop.path.names().any(|name| *name == overlay.name);
         let known = if hop.path.is_empty() { overlay.exits.get(&hop.application) } else { Some(&overlay.transit) };
         let active: Arc<Active> = known.unwrap_or(&overlay.transit).clone();
+        let course = Course::handed_over(hop.path);
         let tunnel =
-            Tunnel { number: hop.number, rest: hop.path, from: Some(place), ..Tunnel::new(hop.application, hop.trace) };
+            Tunnel { number: hop.number, from: Some(place), ..Tunnel::new(hop.application, hop.trace, course) };
         let key = Key::of_flow(place);
         let mut session = Session::new(key, NO_PORT, active, hop.endpoints, desk.next_flow(), desk.now_ms);
         session.tunnel = Some(Box::new(tunnel));
@@ -197,7 +199,7 @@ impl UdpPlane {
         let Some(tunnel) = session.tunnel.as_mut() else { return };
         let is_first = tunnel.answer.is_none();
         if answer.outcome == Outcome::Connected {
-            tunnel.judge(desk.now_ms, false);
+            tunnel.course.judge(desk.now_ms, false);
             (tunnel.answer, tunnel.opening) = (Some(answer), Vec::new());
             match tunnel.from {
                 Some(from) => say(&mut self.legs, from, answer),
@@ -213,7 +215,7 @@ impl UdpPlane {
             Cause::ConnectRefused => Cause::OriginPortUnreachable,
             cause => cause,
         };
-        tunnel.judge(desk.now_ms, matches!(cause, Cause::PathBroken | Cause::PathUnknown));
+        tunnel.course.judge(desk.now_ms, matches!(cause, Cause::PathBroken | Cause::PathUnknown));
         tunnel.onward = None;
         session.origin = answer.origin;
         counters(&session.active, desk).connect_errors_total.add(1);
