@@ -140,7 +140,7 @@ class Network:
 
 
 class Routes:
-    """In one slice, of all pairs of an edge and an application whose direct path is known. Costs are said when asked."""
+    """Of one slice: all pairs of an edge and an application whose direct path is known. Costs are said when asked."""
 
     def __init__(
         self, edges: tuple[str, ...], applications: tuple[str, ...], seen: Outlook | None, ranks: Ranks, changed: Mask
