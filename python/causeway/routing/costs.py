@@ -6,6 +6,7 @@ forecast from then on. Candidate 0 is the direct path, always; candidate k is th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causeway.routing.legs import Forecast
-from causeway.routing.mesh import Matrix
+from causeway.routing.mesh import Mask, Matrix
 
 HORIZON_SLICES = 16  # nothing that is known now says more about later
 MARGIN_MS = (
@@ -21,6 +22,8 @@ MARGIN_MS = (
 )
 
 Costs = NDArray[np.float32]  # [from, candidate, to]
+Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]  # from, to
+MOST_AT_ONCE = 4_000_000  # costs in memory at a time
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class Outlook:
         with np.errstate(invalid="ignore"):
             cost = self.holds[:, None] * self.reading_ms + (1 - self.holds[:, None]) * self.mean_ms
         return _usable(cost, self.reading_ms, self.mean_ms)
+
+    @cached_property
+    def beyond_relays(self) -> tuple[Mask, Matrix, Matrix]:
+        """What comes behind each relay, [relay, to]: whether it leads there, what that is expected to cost with relay
+        and margin, and by how much the reading differs from it."""
+        reading, later = self.reading_ms[self.relays], self.mean_ms[self.relays]
+        readable = np.where(np.isfinite(reading), reading, 0)
+        expected = np.where(np.isfinite(later), later, 0)
+        is_usable: Mask = np.isfinite(reading) & np.isfinite(later)
+        return is_usable, expected + np.float32(self.relay_cost_ms + MARGIN_MS), readable - expected
 
 
 def outlook(
@@ -76,17 +89,15 @@ def path_costs(seen: Outlook, sources: slice) -> Costs:
     """Cost of every candidate from some nodes to all; infinite for a loop and for what has no path now."""
     count, relays = seen.reading_ms.shape[1], seen.relays
     first_leg = seen.first_leg_ms[sources]
-    reading, later = seen.reading_ms[relays], seen.mean_ms[relays]
-    readable = np.where(np.isfinite(reading), reading, 0)
-    expected = np.where(np.isfinite(later), later, 0)
+    is_usable, expected, differs = seen.beyond_relays
     holds = seen.relay_holds[sources][:, relays, None]
     costs = np.empty((len(first_leg), 1 + len(relays), count), dtype=np.float32)
     costs[:, 0] = first_leg
     relayed = costs[:, 1:]
-    relayed[:] = holds * (readable - expected)[None]
-    relayed += (expected + np.float32(seen.relay_cost_ms + MARGIN_MS))[None]
+    relayed[:] = holds * differs[None]
+    relayed += expected[None]
     relayed += np.where(np.isfinite(first_leg[:, relays]), first_leg[:, relays], np.inf)[:, :, None]
-    relayed[:, ~(np.isfinite(reading) & np.isfinite(later))] = np.inf
+    relayed[:, ~is_usable] = np.inf
     place = np.arange(len(seen.reading_ms))
     for number, relay in enumerate(relays):
         relayed[:, number, relay] = np.inf
@@ -94,20 +105,19 @@ def path_costs(seen: Outlook, sources: slice) -> Costs:
     return costs
 
 
-def pair_costs(seen: Outlook, source: NDArray[np.intp], target: NDArray[np.intp]) -> NDArray[np.float32]:
+def pair_costs(seen: Outlook, pairs: Pairs) -> NDArray[np.float32]:
     """Cost of every candidate of some pairs, [pair, candidate], as `path_costs` has it of all."""
+    source, target = pairs
     relays, first_leg = seen.relays, seen.first_leg_ms
-    reading, later = seen.reading_ms[relays][:, target].T, seen.mean_ms[relays][:, target].T
-    readable = np.where(np.isfinite(reading), reading, 0)
-    expected = np.where(np.isfinite(later), later, 0)
+    is_usable, expected, differs = seen.beyond_relays
     costs = np.empty((len(source), 1 + len(relays)), dtype=np.float32)
     costs[:, 0] = first_leg[source, target]
     relayed = costs[:, 1:]
-    relayed[:] = seen.relay_holds[source[:, None], relays] * (readable - expected)
-    relayed += expected + np.float32(seen.relay_cost_ms + MARGIN_MS)
+    relayed[:] = seen.relay_holds[source[:, None], relays] * differs[:, target].T
+    relayed += expected[:, target].T
     own = first_leg[source[:, None], relays]
     relayed += np.where(np.isfinite(own), own, np.inf)
-    relayed[~(np.isfinite(reading) & np.isfinite(later))] = np.inf
+    relayed[~is_usable[:, target].T] = np.inf
     relayed[(relays == source[:, None]) | (relays == target[:, None])] = np.inf
     return costs
 
@@ -118,10 +128,8 @@ def beyond_relays_ms(seen: Outlook) -> Matrix | None:
     holds = seen.relay_holds[:, relays]
     if not len(relays) or (holds != holds[:1]).any():
         return None
-    reading, later = seen.reading_ms[relays], seen.mean_ms[relays]
-    is_usable = np.isfinite(reading) & np.isfinite(later)
-    readable, expected = np.where(is_usable, reading, 0), np.where(is_usable, later, 0)
-    rest: Matrix = holds[0][:, None] * (readable - expected) + (expected + np.float32(seen.relay_cost_ms + MARGIN_MS))
+    is_usable, expected, differs = seen.beyond_relays
+    rest: Matrix = holds[0][:, None] * differs + expected
     rest[~is_usable] = np.inf
     rest[np.arange(len(relays)), relays] = np.inf
     return rest
@@ -137,6 +145,15 @@ def least_costs(seen: Outlook, beyond_ms: Matrix, sources: slice) -> Matrix:
         np.add(to_relay[:, number, None], rest, out=relayed)
         np.minimum(least, relayed, out=least)
     return least
+
+
+def pairs_of(marked: Mask, candidates: int, first_source: int = 0) -> Iterator[Pairs]:
+    """Those that are marked, so many at a time that the costs of so many candidates fit."""
+    source, target = np.nonzero(marked)
+    at_once = max(1, MOST_AT_ONCE // candidates)
+    for start in range(0, len(source), at_once):
+        part = slice(start, start + at_once)
+        yield source[part] + first_source, target[part]
 
 
 def _usable(cost: Matrix, reading_ms: Matrix, mean_ms: Matrix) -> Matrix:

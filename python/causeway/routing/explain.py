@@ -39,7 +39,7 @@ class RankedPath:
 
 def ranked(seen: Outlook, source: int, target: int) -> list[RankedPath]:
     """Return the candidates of a pair, cheapest first; direct is always among them, what has no path is last."""
-    [costs] = pair_costs(seen, np.array([source]), np.array([target]))
+    [costs] = pair_costs(seen, (np.array([source]), np.array([target])))
     found = []
     for candidate in np.argsort(costs, kind="stable"):
         relay = None if candidate == 0 else int(seen.relays[candidate - 1])

@@ -7,18 +7,14 @@ many they take turns, and those that wait have the path in use and the direct on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from causeway.routing.costs import Outlook, pair_costs
+from causeway.routing.costs import Outlook, Pairs, pair_costs, pairs_of
 from causeway.routing.mesh import Kept, Mask, of_nodes
-from causeway.routing.switching import Pairs
 
 MOST_PATHS = 4  # of a pair, the direct one among them
 DIRECT_PATH, NO_PATH = -1, -2  # in place of a relay
-_MOST_AT_ONCE = 4_000_000  # costs in memory at a time
 _MOST_RANKED = 10_000  # pairs in a slice
 
 
@@ -68,9 +64,9 @@ class Ranks:
         stale = known & ~self._waits & self._is_stale(seen)
         left = _MOST_RANKED
         for marked in (self._waits, stale):
-            for source, target in _some(_first(marked, left), len(seen.relays)):
-                self._rank(seen, (source, target))
-                left -= len(source)
+            for pairs in pairs_of(_first(marked, left), 1 + len(seen.relays)):
+                self._rank(seen, pairs)
+                left -= len(pairs[0])
         return is_other
 
     def _is_stale(self, seen: Outlook) -> Mask:
@@ -95,7 +91,7 @@ class Ranks:
 
     def _rank(self, seen: Outlook, pairs: Pairs) -> None:
         source, target = pairs
-        cost = pair_costs(seen, source, target + len(self.order)).astype(np.float64)
+        cost = pair_costs(seen, (source, target + len(self.order))).astype(np.float64)
         number = np.full(len(self.order) + 2, -1, dtype=np.intp)  # of a relay's candidate
         number[seen.relays] = 1 + np.arange(len(seen.relays))
         number[DIRECT_PATH] = 0
@@ -137,11 +133,3 @@ def _first(pairs: Mask, most: int) -> Mask:
     found = np.zeros(pairs.shape, dtype=np.bool_)
     found.ravel()[np.flatnonzero(pairs)[:most]] = True
     return found
-
-
-def _some(pairs: Mask, relays: int) -> Iterator[Pairs]:
-    source, target = np.nonzero(pairs)
-    at_once = max(1, _MOST_AT_ONCE // (1 + relays))
-    for start in range(0, len(source), at_once):
-        part = slice(start, start + at_once)
-        yield source[part], target[part]

@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 
 from causeway.routing.costs import (
     HORIZON_SLICES,
+    MOST_AT_ONCE,
     Costs,
     Outlook,
     beyond_relays_ms,
     least_costs,
     outlook,
     pair_costs,
+    pairs_of,
     path_costs,
 )
 from causeway.routing.holds import Holds
 from causeway.routing.legs import FORGETTING, Legs
 from causeway.routing.mesh import Kept, Mask, Matrix, between, of_nodes
-from causeway.routing.switching import DIRECT, GONE, Held, Pairs, best, move, move_pairs
+from causeway.routing.switching import DIRECT, GONE, Held, best, move, move_pairs
 
 TURNOVER_AT_FIRST, _TURNOVER_REPORTS = 0.5, 4.0  # until reports have shown how many choices they overturn
 _TURNOVER_FADING = 0.97  # a slice
-_MOST_AT_ONCE = 4_000_000  # costs in memory at a time; where there are more, not each of them is looked at
 _IN_CACHE = 100_000  # pairs
 _SAMPLE = 5_000  # pairs
 
@@ -99,7 +100,7 @@ class Router:
         seen = self.outlook()
         if is_first:
             self.held = Held.nothing(*self.held.candidate.shape)
-        are_many = self._reports_always and self._pairs.size * len(self.relays) > _MOST_AT_ONCE
+        are_many = self._reports_always and self._pairs.size * len(self.relays) > MOST_AT_ONCE
         beyond_ms = beyond_relays_ms(seen) if are_many else None
         if beyond_ms is None or is_first:
             self._decide_each(seen, price_ms, at_s, is_first=is_first, free=free)
@@ -134,15 +135,17 @@ class Router:
             if free is not None:
                 may_move |= free[sources] & (least_ms < now_ms)
             may_move &= self._pairs[sources]
-            for pairs in _some(may_move, sources.start, self._rows_at_once()):
-                costs, picked = pair_costs(seen, *pairs), self.held.picked(pairs)
+            for pairs in pairs_of(may_move, 1 + len(self.relays), sources.start):
+                costs, picked = pair_costs(seen, pairs), self.held.picked(pairs)
                 move_pairs(picked, costs, seen.lasts_slices[pairs[0]], price_ms[pairs], at_s, self._rest_s)
                 if free is not None:
                     cheapest = costs.argmin(axis=1).astype(np.int16)
                     picked.candidate[:] = np.where(free[pairs], cheapest, picked.candidate)
                 self.held.put(pairs, picked)
-        sample = np.unravel_index(np.arange(0, self._pairs.size, 1 + self._pairs.size // _SAMPLE), self._pairs.shape)
-        now_best = pair_costs(seen, *sample).argmin(axis=1).astype(np.int16)
+        every = 1 + self._pairs.size // _SAMPLE
+        source, target = np.unravel_index(np.arange(0, self._pairs.size, every), self._pairs.shape)
+        sample = source, target
+        now_best = pair_costs(seen, sample).argmin(axis=1).astype(np.int16)
         self._note_turnover(now_best, self._pairs[sample])
 
     def _note_turnover(self, now_best: NDArray[np.int16], of: Mask) -> None:
@@ -198,7 +201,7 @@ class Router:
 
     def _costs(self, seen: Outlook) -> Iterator[tuple[slice, Costs]]:
         count, targets = self.held.candidate.shape
-        rows = max(1, _MOST_AT_ONCE // ((1 + len(self.relays)) * targets))
+        rows = max(1, MOST_AT_ONCE // ((1 + len(self.relays)) * targets))
         for start in range(0, count, rows):
             sources = slice(start, min(start + rows, count))
             yield sources, path_costs(seen, sources)
@@ -210,9 +213,6 @@ class Router:
         for start in range(0, count, rows):
             yield slice(start, min(start + rows, count))
 
-    def _rows_at_once(self) -> int:
-        return max(1, _MOST_AT_ONCE // (1 + len(self.relays)))
-
 
 def _held_ms(seen: Outlook, beyond_ms: Matrix, candidate: NDArray[np.int16], sources: slice) -> Matrix:
     """What the candidates in use cost."""
@@ -222,11 +222,3 @@ def _held_ms(seen: Outlook, beyond_ms: Matrix, candidate: NDArray[np.int16], sou
     relayed = first_leg[place, seen.relays[relay]] + beyond_ms[relay, target]
     found: Matrix = np.where(candidate == DIRECT, first_leg, relayed)
     return found
-
-
-def _some(pairs: Mask, first_source: int, most: int) -> Iterator[Pairs]:
-    """Those that are marked, so many at a time."""
-    source, target = np.nonzero(pairs)
-    for start in range(0, len(source), most):
-        part = slice(start, start + most)
-        yield source[part] + first_source, target[part]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causeway.routing.costs import Costs
+from causeway.routing.costs import Costs, Pairs
 from causeway.routing.mesh import Kept, Mask, Matrix
 
 DIRECT = 0  # the candidate that is always there
@@ -21,7 +21,6 @@ DAMPING_HALF_LIFE_S = 60.0  # some reports long, so that two paths that take tur
 _NEVER_S = -1e9
 
 Candidates = NDArray[np.int16]  # [from, to], or of some pairs in a row
-Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]  # from, to
 
 
 @dataclass(slots=True)

@@ -193,7 +193,7 @@ def test_where_not_each_candidate_is_looked_at_the_same_is_chosen(monkeypatch: p
         return found
 
     each = run()
-    monkeypatch.setattr(router, "_MOST_AT_ONCE", 1)
+    monkeypatch.setattr(router, "MOST_AT_ONCE", 1)
     assert run() == each
     monkeypatch.setattr(router, "_IN_CACHE", 1)
     assert run() == each
