@@ -1,5 +1,6 @@
 //! The edge: workers, what they run, and the three calls of the outside: apply, observe, drain.
 
+mod config;
 mod cut;
 mod distrust;
 mod firewalls;
@@ -12,18 +13,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use crate::apply::Running;
 use crate::carry::{self, Carry};
 use crate::clock::Clock;
 use crate::detect::{Banned, Detect, DetectWatch};
-use crate::dispatch::Mode;
 use crate::error::EdgeError;
 use crate::event::{self, EventReader, Record};
 use crate::files::{self, Ledger};
 use crate::firewall::blobs::Blobs;
-use crate::guard::{self, Guarding};
+use crate::guard::Guarding;
 use crate::keep::Keep;
 use crate::memory::{MemoryWatch, Strain};
 use crate::overlay::identity::{Identity, Told};
@@ -33,65 +31,13 @@ use crate::snapshot::{OnDelete, Snapshot};
 use crate::sys;
 use crate::watch::{Patient, Watch};
 use crate::worker::{Answer, Step, Terms, Worker};
+pub use config::Config;
 use rules::Rules;
 use succession::Succession;
 
 /// UDP sessions of an edge that stops have ended when they are silent for this long: most protocols that are in use
 /// say something every second or so, and a client that went away never says that it did.
 const QUIET_MS: u64 = 5_000;
-
-/// How an edge is started.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// 0: one per core.
-    pub workers: usize,
-    /// Where the last good snapshots are kept; none: nowhere.
-    pub state_dir: Option<PathBuf>,
-    /// UDP sessions of the whole edge; each costs one file descriptor.
-    pub max_udp_sessions: usize,
-    /// Records held per worker until somebody observes them.
-    pub event_capacity: usize,
-    pub max_snapshot_bytes: usize,
-    /// Let the messages of one turn leave together, through io_uring, where the kernel has it.
-    pub gather_sends: bool,
-    /// Serve ports by dispatch in the kernel?
-    pub dispatch: Mode,
-    /// Have plain flows carried by the kernel?
-    pub fast_path: carry::Mode,
-    /// Two-way flows over IPv4 that the kernel has room for; a quarter of it over IPv6. Flows that an earlier process
-    /// has left stay in the room that they have.
-    pub fast_path_flows: u32,
-    /// Judge packets before the stack sees them?
-    pub guard: guard::Mode,
-    /// For how long it stays attached when nothing wants that any more: attacks come back.
-    pub guard_idle_ms: u64,
-    /// What this edge is to others from its first flow on; see [`Edge::identify`].
-    pub identity: Option<Told>,
-    /// Processes have died one after the other, soon after they began to serve what they served last: serve what was
-    /// before it, and refuse that one for as long as this process lives.
-    pub distrusts_last: bool,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            workers: 0,
-            state_dir: None,
-            max_udp_sessions: 65_536,
-            event_capacity: 32_768,
-            max_snapshot_bytes: 64 * 1024 * 1024,
-            gather_sends: true,
-            dispatch: Mode::Auto,
-            fast_path: carry::Mode::Auto,
-            fast_path_flows: 131_072,
-            guard: guard::Mode::Auto,
-            guard_idle_ms: 60_000,
-            identity: None,
-            distrusts_last: false,
-        }
-    }
-}
 
 /// A running data plane. Dropping it stops it at once; [`Edge::drain`] first is kinder.
 #[derive(Debug)]
@@ -309,7 +255,7 @@ impl Edge {
         let is_new = change.outcome == Outcome::Applied || version != running_version;
         // Kept after it runs: what is on disk has been proven to start.
         let not_kept = match &state.keep {
-            Some(keep) if is_new => keep.save(version, json).err().map(|error| error.to_string()),
+            Some(keep) if is_new => keep.save_begun(version, json).err().map(|error| error.to_string()),
             _ => None,
         };
         state.keep.iter().for_each(Keep::end_begun);

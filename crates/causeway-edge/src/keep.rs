@@ -77,6 +77,10 @@ impl Keep {
         file.write_all(header(version, json).as_bytes())
             .and_then(|()| file.write_all(json))
             .map_err(failed("writing", temporary))?;
+        self.commit(&file, temporary, path)
+    }
+
+    fn commit(&self, file: &File, temporary: &Path, path: &Path) -> Result<(), KeepError> {
         file.sync_all().map_err(failed("syncing", temporary))?;
         fs::rename(temporary, path).map_err(failed("renaming to", path))?;
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("syncing the directory", &self.dir))
@@ -96,7 +100,18 @@ impl Keep {
         }
     }
 
-    /// It is saved, or not served after all.
+    /// What was begun is what runs from now on: as `save`, without writing it a second time.
+    pub fn save_begun(&self, version: u64, json: &[u8]) -> Result<(), KeepError> {
+        let begun = self.dir.join(BEGUN);
+        let Some(file) = File::open(&begun).ok().filter(|_| version_in(&begun) == Some(version)) else {
+            return self.save(version, json); // there was no room for it, or it is another process's by now
+        };
+        self.commit(&file, &begun, &self.dir.join(file_name(version))).inspect_err(|_| self.end_begun())?;
+        self.clear_out(version);
+        Ok(())
+    }
+
+    /// It is not served after all.
     pub fn end_begun(&self) {
         let _ = fs::remove_file(self.dir.join(BEGUN));
     }

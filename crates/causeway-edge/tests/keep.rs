@@ -223,6 +223,12 @@ fn what_was_begun_last_is_known_to_the_next_process_and_can_be_taken_out() {
     assert_eq!(load(&next).0.unwrap().0, 7);
     next.begin(9, b"{}");
     next.end_begun();
+    next.begin(10, b"another's");
+    next.save_begun(7, b"{}").unwrap();
+    next.begin(7, b"{}");
+    next.save_begun(7, b"{}").unwrap();
+    assert_eq!(load(&next).0, Some((7, b"{}".to_vec())));
+    next.end_begun();
     assert_eq!(next.set_last_aside(MAX_BYTES), Some((7, b"{}".to_vec())));
     assert_eq!(load(&next).0.unwrap().0, 6);
     let aside = |entry: &fs::DirEntry| entry.file_name().to_str().unwrap().starts_with("aside-");
