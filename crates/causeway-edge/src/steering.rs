@@ -94,15 +94,22 @@ impl Steering {
                 steered.ways.store(None);
                 continue;
             };
-            match steered.ways.load().as_ref().filter(|ways| ways.paths() == &paths[..]) {
-                Some(same) if same.direct_one_in == plan.direct_one_in => same.hold_until(ends_ms),
-                _ => steered.ways.store(Some(Arc::new(Ways::until(ends_ms, paths.clone(), plan.direct_one_in)))),
+            let before = steered.ways.load_full();
+            match &before {
+                Some(same) if same.paths() == &paths[..] && same.direct_one_in == plan.direct_one_in => {
+                    same.hold_until(ends_ms);
+                }
+                _ => {
+                    let ways = Ways::until(ends_ms, paths.clone(), plan.direct_one_in);
+                    before.iter().for_each(|before| ways.learn(before));
+                    steered.ways.store(Some(Arc::new(ways)));
+                }
             }
         }
         applications.retain(|_, steered| Arc::strong_count(steered) > 1);
         self.legs().retain(|name, _| plan.legs.contains(name));
-        let firsts = plan.applications.values().filter_map(|paths| Some(paths.first()?.split()?.0));
-        let next: HashSet<Name> = firsts.collect();
+        let firsts = plan.applications.values().flat_map(|paths| paths.iter().filter_map(|path| Some(path.split()?.0)));
+        let next: HashSet<Name> = firsts.collect(); // of all of them: a flow whose way fails is not to wait as well
         let next = next.into_iter().collect();
         let wanted = Wanted { version: plan.version, ends_ms, legs: plan.legs, next, reach: plan.reach };
         self.wanted.store(Arc::new(wanted));

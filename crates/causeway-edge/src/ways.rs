@@ -1,23 +1,68 @@
 //! The ways of an application's flows from here to its origins, and which of them lead nowhere for now.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use causeway_wire::overlay::{Name, Path};
 
 /// As for origins that did not answer.
 const SHUNNED_MS: u64 = 10_000;
+/// Of an answer's time, as TCP smooths a round trip (RFC 6298).
+const SMOOTHING: u32 = 8;
+/// An answer has twice its usual time and this long, in which a packet that was lost is sent again.
+const SENT_AGAIN_MS: u64 = 250;
+/// So many late answers in a row are no loss of single packets.
+const MOST_LATE: u32 = 3;
 
 /// Ranked, the best first. Whoever follows them remembers which were tried.
 #[derive(Debug, Default)]
 pub struct Ways {
     paths: Box<[Path]>,
-    /// Until when each is tried after those that work.
-    shunned_until_ms: Box<[AtomicU64]>,
+    /// Of each.
+    found: Box<[Found]>,
     /// One flow of so many goes direct, whatever is best, so that it stays known what that costs. 0: none does.
     pub direct_one_in: u64,
     /// Until when they hold.
     ends_ms: AtomicU64,
+}
+
+/// What flows have found of a way.
+#[derive(Debug, Default)]
+struct Found {
+    /// Until when it is tried after those that work.
+    shunned_until_ms: AtomicU64,
+    /// How long it takes until a flow is answered; 0: none was.
+    usual_ms: AtomicU32,
+    /// Answers that were late, without one in time between them.
+    late: AtomicU32,
+}
+
+impl Found {
+    fn shun(&self, until_ms: u64) {
+        set(&self.shunned_until_ms, until_ms);
+    }
+
+    fn answered(&self, took_ms: u64) {
+        let took_ms = u32::try_from(took_ms).unwrap_or(u32::MAX).max(1);
+        let usual_ms = match self.usual_ms.load(Ordering::Relaxed) {
+            0 => took_ms,
+            usual_ms => usual_ms - usual_ms / SMOOTHING + took_ms / SMOOTHING,
+        };
+        self.usual_ms.store(usual_ms.max(1), Ordering::Relaxed);
+        self.late.store(0, Ordering::Relaxed);
+    }
+
+    fn within_ms(&self) -> Option<u64> {
+        let usual_ms = u64::from(self.usual_ms.load(Ordering::Relaxed));
+        (usual_ms > 0).then_some(2 * usual_ms + SENT_AGAIN_MS)
+    }
+}
+
+/// What many read is written where it changes.
+fn set(place: &AtomicU64, value: u64) {
+    if place.load(Ordering::Relaxed) != value {
+        place.store(value, Ordering::Relaxed);
+    }
 }
 
 impl Ways {
@@ -27,8 +72,19 @@ impl Ways {
     }
 
     pub fn until(ends_ms: u64, paths: Box<[Path]>, direct_one_in: u64) -> Ways {
-        let shunned_until_ms = paths.iter().map(|_| AtomicU64::new(0)).collect();
-        Ways { paths, shunned_until_ms, direct_one_in, ends_ms: AtomicU64::new(ends_ms) }
+        let found = paths.iter().map(|_| Found::default()).collect();
+        Ways { paths, found, direct_one_in, ends_ms: AtomicU64::new(ends_ms) }
+    }
+
+    /// Know what flows have found of those that were there before.
+    pub fn learn(&self, before: &Ways) {
+        for (path, found) in self.paths.iter().zip(&self.found) {
+            let Some(at) = before.paths.iter().position(|other| other == path) else { continue };
+            let known = &before.found[at];
+            found.shun(known.shunned_until_ms.load(Ordering::Relaxed));
+            found.usual_ms.store(known.usual_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+            found.late.store(known.late.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     pub fn paths(&self) -> &[Path] {
@@ -57,8 +113,9 @@ impl Ways {
         flow: u64,
         is_down: impl Fn(&Path) -> bool,
     ) -> Option<(usize, Path)> {
-        let leads =
-            |at: &usize| self.shunned_until_ms[*at].load(Ordering::Relaxed) <= now_ms && !is_down(&self.paths[*at]);
+        let leads = |at: &usize| {
+            self.found[*at].shunned_until_ms.load(Ordering::Relaxed) <= now_ms && !is_down(&self.paths[*at])
+        };
         let untried = || (0..self.paths.len()).filter(|at| *tried & (1 << at) == 0);
         let is_control = *tried == 0 && self.direct_one_in > 0 && flow.is_multiple_of(self.direct_one_in);
         let control = || untried().find(|at| self.paths[*at].is_empty() && leads(at));
@@ -69,11 +126,16 @@ impl Ways {
 
     /// Remember that one does not lead anywhere for now, or that it does.
     pub fn judge(&self, at: usize, now_ms: u64, is_broken: bool) {
-        if let Some(until_ms) = self.shunned_until_ms.get(at) {
-            let until = if is_broken { now_ms + SHUNNED_MS } else { 0 };
-            if until_ms.load(Ordering::Relaxed) != until {
-                until_ms.store(until, Ordering::Relaxed);
-            }
+        let until_ms = if is_broken { now_ms + SHUNNED_MS } else { 0 };
+        self.found.get(at).into_iter().for_each(|found| found.shun(until_ms));
+    }
+
+    /// An answer is late: one may be by chance, unless nobody knows how long they take.
+    fn is_late(&self, at: usize, now_ms: u64) {
+        let Some(found) = self.found.get(at) else { return };
+        let late = found.late.fetch_add(1, Ordering::Relaxed) + 1;
+        if late >= MOST_LATE || found.within_ms().is_none() {
+            found.shun(now_ms + SHUNNED_MS);
         }
     }
 }
@@ -85,6 +147,8 @@ pub struct Course {
     ways: Option<Arc<Ways>>,
     tried: u8,
     at: usize,
+    /// It goes on elsewhere than on the way that it has chosen, and learns nothing more of that.
+    has_left: bool,
     /// What is left of its path, from the next edge on.
     pub rest: Path,
     /// Its path is the one without other edges.
@@ -132,7 +196,34 @@ impl Course {
 
     /// Remember of the way that it is on whether it leads anywhere.
     pub fn judge(&self, now_ms: u64, is_broken: bool) {
-        self.ways.iter().for_each(|ways| ways.judge(self.at, now_ms, is_broken));
+        self.chosen().into_iter().for_each(|ways| ways.judge(self.at, now_ms, is_broken));
+    }
+
+    /// It is answered after so long: its way leads somewhere.
+    pub fn answered(&self, now_ms: u64, took_ms: u64) {
+        self.judge(now_ms, false);
+        let found = self.chosen().and_then(|ways| ways.found.get(self.at));
+        found.into_iter().for_each(|found| found.answered(took_ms));
+    }
+
+    /// Within which time it is answered, if nothing is wrong with its way. None: nobody was answered there before.
+    pub fn within_ms(&self) -> Option<u64> {
+        self.chosen().and_then(|ways| ways.found.get(self.at)).and_then(Found::within_ms)
+    }
+
+    /// It was not, and goes on elsewhere.
+    pub fn leave_late(&mut self, now_ms: u64) {
+        self.chosen().into_iter().for_each(|ways| ways.is_late(self.at, now_ms));
+        self.has_left = true;
+    }
+
+    /// Its way is broken under it, and it goes on elsewhere.
+    pub fn leave(&mut self) {
+        self.has_left = true;
+    }
+
+    fn chosen(&self) -> Option<&Ways> {
+        self.ways.as_deref().filter(|_| !self.has_left)
     }
 
     /// The way that it is on may be tried again.
@@ -140,10 +231,13 @@ impl Course {
         self.tried &= !(1 << self.at);
     }
 
-    /// Those of its ways that end at this edge.
+    /// Those of its ways that end at this edge, and then over the edges at which others begin: to them connections are
+    /// ready.
     pub fn ways_to(&self, last: &Name) -> Vec<Path> {
-        let all = self.ways.iter().flat_map(|ways| ways.paths());
-        all.filter(|path| path.names().last() == Some(last)).copied().collect()
+        let all = || self.ways.iter().flat_map(|ways| ways.paths());
+        let its = all().filter(|path| path.names().last() == Some(last)).copied();
+        let over = all().filter_map(|path| Path::new(&[path.split()?.0, *last]));
+        its.chain(over).collect()
     }
 
     /// Its origins do not answer from here: is there another way that it may try?
@@ -162,7 +256,7 @@ impl Course {
             None => (std::mem::replace(&mut self.tried, 1) == 0).then_some((0, self.rest)),
         };
         let Some((at, path)) = chosen else { return Turn::Nowhere };
-        (self.at, self.is_direct) = (at, path.is_empty());
+        (self.at, self.is_direct, self.has_left) = (at, path.is_empty(), false);
         let Some((next, rest)) = path.split() else { return Turn::Origin };
         self.rest = rest;
         Turn::Edge(next, path)
@@ -213,6 +307,56 @@ mod tests {
         ways.hold_until(6_000);
         assert!(ways.holds(5_000));
         assert!(Ways::fixed(Box::new([])).holds(u64::MAX - 1));
+    }
+
+    #[test]
+    fn an_answer_is_late_after_twice_its_usual_time_and_what_a_lost_packet_takes() {
+        let ways = Arc::new(Ways::until(5_000, Box::new([path(&["fra-1"]), path(&[])]), 0));
+        let flow = || {
+            let mut course = Course::own(ways.clone());
+            course.turn(1_000, 0, |_| false);
+            course
+        };
+        assert_eq!(flow().within_ms(), None);
+        flow().answered(1_000, 100);
+        assert_eq!(flow().within_ms(), Some(450));
+        (0..50).for_each(|_| flow().answered(1_000, 180));
+        assert!(flow().within_ms().is_some_and(|ms| (580..=610).contains(&ms)), "{:?}", flow().within_ms());
+        let other = Ways::until(9_000, Box::new([path(&[]), path(&["fra-1"])]), 0);
+        other.learn(&ways);
+        assert_eq!(other.found[1].within_ms(), flow().within_ms(), "its place among others does not matter");
+    }
+
+    #[test]
+    fn a_way_is_left_by_others_too_once_three_answers_in_a_row_were_late() {
+        let ways = Arc::new(Ways::until(5_000, Box::new([path(&["fra-1"]), path(&[])]), 0));
+        let flow = || {
+            let mut course = Course::own(ways.clone());
+            course.turn(1_000, 0, |_| false);
+            course
+        };
+        let late = || {
+            let mut course = flow();
+            course.leave_late(1_000);
+            course.answered(1_000, 500); // by another way: that says nothing of this one
+        };
+        flow().answered(1_000, 100);
+        (0..2).for_each(|_| late());
+        flow().answered(1_000, 100);
+        (0..2).for_each(|_| late());
+        assert_eq!(order(&ways, 0, &[]), [0, 1]);
+        late();
+        assert_eq!(order(&ways, 0, &[]), [1, 0]);
+        assert_eq!(flow().within_ms(), None, "of direct nothing is known");
+    }
+
+    #[test]
+    fn a_first_answer_that_is_late_is_enough() {
+        let ways = Arc::new(Ways::until(5_000, Box::new([path(&["fra-1"]), path(&[])]), 0));
+        let mut course = Course::own(ways.clone());
+        course.turn(1_000, 0, |_| false);
+        course.leave_late(1_000);
+        assert_eq!(order(&ways, 0, &[]), [1, 0]);
     }
 
     fn name(text: &str) -> Name {

@@ -11,10 +11,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use causeway_wire::Endpoints;
+use causeway_wire::frames::data_head;
 use causeway_wire::overlay::{Ask, Hop, Keep, MAX_HOP, Outcome, Path};
 use serde_json::json;
 use support::line::Line;
-use support::network::{Authority, Member, member, network, network_at, network_of, old_edge, say_as, serve};
+use support::network::{Authority, Member, come_as, member, network, network_at, network_of, old_edge, say_as, serve};
 use support::{DEADLINE, application, connect, echo, eventually, free_address, in_background, noise, origin, reset};
 
 const FAULTS: usize = 100;
@@ -344,18 +345,67 @@ fn what_an_edge_had_that_was_started_anew_is_reset_once_it_is_back() {
 }
 
 fn asks(secret: [u8; 16], ask: Ask) -> Vec<u8> {
-    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    says("198.51.100.1:22".parse().unwrap(), secret, ask, None, b"")
+}
+
+/// A header, and behind it what its client has said from an offset on.
+fn says(edge: SocketAddr, secret: [u8; 16], ask: Ask, says_from: Option<u64>, words: &[u8]) -> Vec<u8> {
     let hop = Hop {
-        endpoints: Endpoints { source: address("192.0.2.7:40000"), destination: address("198.51.100.1:22") },
+        endpoints: Endpoints { source: "192.0.2.7:40000".parse().unwrap(), destination: edge },
         application: 1,
         trace: 7,
         number: 1,
         path: Path::default(),
-        keep: Some(Keep { secret, ask }),
+        keep: Some(Keep { secret, ask, says_from }),
     };
     let mut out = [0; MAX_HOP];
     let len = hop.encode(&mut out);
-    out[..len].to_vec()
+    let head = if words.is_empty() { Vec::new() } else { data_head(words.len()).to_vec() };
+    [&out[..len], &head, words].concat()
+}
+
+#[test]
+fn what_is_said_again_before_anybody_knows_what_has_arrived_reaches_the_origin_once() {
+    let (at, listener) = held_origin();
+    let authority = Authority::new();
+    let members = network_of(&authority, &["par", "fra"]);
+    let edge = free_address("127.0.0.1");
+    serve(&members, edge, &[at], &[&["fra"]], json!({}));
+    let (par, secret) = (authority.identity("par"), [7; 16]);
+    let mut begun = come_as(&par, &members[1]);
+    begun.write_all(&says(edge, secret, Ask::Begin, None, b"one ")).unwrap();
+    let mut at_origin = accepted(&listener);
+    hear(&mut at_origin, b"one ");
+    let mut again = come_as(&par, &members[1]);
+    again.write_all(&says(edge, secret, Ask::ResumeOrBegin(0), Some(0), b"one two ")).unwrap();
+    hear(&mut at_origin, b"two ");
+    let mut on = come_as(&par, &members[1]);
+    on.write_all(&says(edge, secret, Ask::Resume(0), Some(4), b"two three")).unwrap();
+    hear(&mut at_origin, b"three");
+    let mut with_a_gap = come_as(&par, &members[1]);
+    with_a_gap.write_all(&says(edge, secret, Ask::Resume(0), Some(14), b"five")).unwrap();
+    assert_eq!(at_origin.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "what is between is missing");
+    let begun_late = says(edge, [8; 16], Ask::ResumeOrBegin(0), Some(3), b"late");
+    assert_eq!(say_as(&par, &members[1], &begun_late).first(), Some(&(Outcome::Gone as u8)), "its start is missing");
+}
+
+#[test]
+fn what_is_said_while_a_flow_looks_for_a_way_is_there_a_round_trip_after_it_has_one() {
+    for len in [1, 12_000, 100_000] {
+        let (at, listener) = held_origin();
+        let world = world(at);
+        let (mut client, mut at_origin) = flow(&world, &listener);
+        world.line.silence();
+        let said = noise(len as u64, len);
+        let all = said.clone();
+        let mut sender = client.try_clone().unwrap();
+        let sending = in_background(move || sender.write_all(&all).unwrap());
+        hear(&mut at_origin, &said);
+        sending.join().unwrap();
+        at_origin.write_all(b"heard").unwrap();
+        hear(&mut client, b"heard");
+        assert_eq!(world.resumed(), 1);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::line::Line;
 use support::network::{Member, network};
 use support::{application, connect, echo, eventually, free_address, origin};
 
@@ -236,18 +237,38 @@ fn a_flow_that_has_gone_on_to_another_edge_is_not_taken_by_the_one_that_it_waite
         client.set_read_timeout(Some(Duration::from_millis(within_ms))).unwrap();
         client.read(&mut [0]).is_ok_and(|n| n == 1)
     };
-    let mut client = eventually("a flow finds no connection that is ready", || {
+    let waited = || members[0].counted("flows_waited_total");
+    let (mut client, before) = eventually("a flow finds no connection that is ready", || {
+        let before = waited();
         let mut client = connect(edge);
         client.write_all(b"x").unwrap();
-        (!hears(&mut client, 100)).then_some(client)
+        (!hears(&mut client, 600)).then_some((client, before))
     });
-    eventually("it waits for fra", || (!fra.held.lock().unwrap().is_empty()).then_some(()));
+    eventually("it waits for fra, too", || (waited() >= before + 2).then_some(()));
     let [_, at_lon, at_fra] = relayed_now(&members)[..] else { unreachable!() };
     lon.open();
     assert!(!hears(&mut client, 500), "lon is not on its path any more");
     fra.open();
     assert!(hears(&mut client, 5_000));
     assert_eq!(relayed_now(&members)[1..], [at_lon, at_fra + 1]);
+}
+
+#[test]
+fn a_flow_that_is_answered_late_goes_on_by_another_way_and_after_three_of_them_others_begin_there() {
+    let members = network(&["par", "lon", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    let line = Line::to(members[2].at);
+    let app = application(APPLICATION as u64, "tcp", edge, &[origin], json!({"steered": true, "exit": true}));
+    members[0].apply_among(&[("lon", members[1].at), ("fra", line.at)], &[app]);
+    steer(&members[0], &plan(&json!([["fra"], ["lon"]]), 60_000));
+    (0..24).for_each(|_| drop(relayed(&members, edge))); // there are connections for those that come now
+    std::thread::sleep(Duration::from_millis(2_100)); // only an edge that was there before a flow begins it again
+    line.silence();
+    let after: Vec<_> = (0..4).map(|_| relayed(&members, edge)).collect();
+    assert_eq!(after[..3], [[0, 1, 25], [0, 2, 26], [0, 3, 27]], "over lon to fra");
+    assert_eq!(after[3], [0, 4, 27], "to lon alone");
+    assert_eq!(members[0].counted("flows_lost_total"), 0);
 }
 
 #[test]

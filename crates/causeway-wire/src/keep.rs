@@ -1,7 +1,15 @@
 //! Which flow it is that can be resumed, and what is asked for it: a TLV of the header between edges.
 
-/// A secret, what is asked, and an offset or an age.
-pub const MAX_KEEP: usize = 16 + 1 + 8;
+/// A secret, what is asked, an offset or an age, and another offset.
+pub const MAX_KEEP: usize = 16 + 1 + 8 + 8;
+
+const BEGIN: u8 = 0;
+const RESUME: u8 = 1;
+const RESUME_OR_BEGIN: u8 = 2;
+/// What is added to a kind where something is said at once.
+const AT_ONCE: u8 = 2;
+const RESUME_AT_ONCE: u8 = RESUME + AT_ONCE;
+const RESUME_OR_BEGIN_AT_ONCE: u8 = RESUME_OR_BEGIN + AT_ONCE;
 
 /// Of a flow that can be resumed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -9,11 +17,14 @@ pub struct Keep {
     /// Known to the edges that the flow goes through, and not to be guessed.
     pub secret: [u8; 16],
     pub ask: Ask,
+    /// What is said behind the header begins at this offset, and whoever has heard a part of it passes over that. None:
+    /// nothing is said before the last edge has told what has arrived.
+    pub says_from: Option<u64>,
 }
 
 impl std::fmt::Debug for Keep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keep(…, {:?})", self.ask)
+        write!(f, "Keep(…, {:?}, says from {:?})", self.ask, self.says_from)
     }
 }
 
@@ -33,25 +44,39 @@ impl Keep {
     pub(crate) fn encode(&self, out: &mut [u8; MAX_KEEP]) -> usize {
         out[..16].copy_from_slice(&self.secret);
         let (kind, offset) = match self.ask {
-            Ask::Begin => (0, None),
-            Ask::Resume(offset) => (1, Some(offset)),
-            Ask::ResumeOrBegin(age_ms) => (2, Some(age_ms)),
+            Ask::Begin => (BEGIN, 0),
+            Ask::Resume(offset) => (RESUME, offset),
+            Ask::ResumeOrBegin(age_ms) => (RESUME_OR_BEGIN, age_ms),
         };
         out[16] = kind;
-        let Some(offset) = offset else { return 17 };
-        out[17..].copy_from_slice(&offset.to_be_bytes());
+        if kind == BEGIN {
+            return 17;
+        }
+        out[17..25].copy_from_slice(&offset.to_be_bytes());
+        let Some(from) = self.says_from else { return 25 };
+        out[16] = kind + AT_ONCE;
+        out[25..].copy_from_slice(&from.to_be_bytes());
         MAX_KEEP
     }
 
     /// None: it is not what an edge says.
     pub(crate) fn read(value: &[u8]) -> Option<Keep> {
         let (secret, rest) = value.split_first_chunk()?;
-        let ask = match rest {
-            [0] => Ask::Begin,
-            [1, offset @ ..] => Ask::Resume(u64::from_be_bytes(offset.try_into().ok()?)),
-            [2, age_ms @ ..] => Ask::ResumeOrBegin(u64::from_be_bytes(age_ms.try_into().ok()?)),
+        let (&kind, offsets) = rest.split_first()?;
+        let (offsets, rest) = offsets.as_chunks::<8>();
+        let (kind, offset, says_from) = match (kind, offsets) {
+            (BEGIN, []) => (kind, 0, None),
+            (RESUME | RESUME_OR_BEGIN, [offset]) => (kind, u64::from_be_bytes(*offset), None),
+            (RESUME_AT_ONCE | RESUME_OR_BEGIN_AT_ONCE, [offset, from]) => {
+                (kind - AT_ONCE, u64::from_be_bytes(*offset), Some(u64::from_be_bytes(*from)))
+            }
             _ => return None,
         };
-        Some(Keep { secret: *secret, ask })
+        let ask = match kind {
+            BEGIN => Ask::Begin,
+            RESUME => Ask::Resume(offset),
+            _ => Ask::ResumeOrBegin(offset),
+        };
+        rest.is_empty().then_some(Keep { secret: *secret, ask, says_from })
     }
 }

@@ -28,7 +28,11 @@ fn hop(path: &[&str], number: u8) -> Hop {
 }
 
 fn kept(ask: Ask) -> Hop {
-    Hop { keep: Some(Keep { secret: *b"sixteen bytes---", ask }), ..hop(&["fra-1"], 2) }
+    said_from(ask, None)
+}
+
+fn said_from(ask: Ask, says_from: Option<u64>) -> Hop {
+    Hop { keep: Some(Keep { secret: *b"sixteen bytes---", ask, says_from }), ..hop(&["fra-1"], 2) }
 }
 
 fn written(hop: &Hop) -> Vec<u8> {
@@ -44,9 +48,11 @@ fn a_header_is_read_as_it_was_written_at_every_cut_and_with_more_behind_it() {
     let mut six = hop(&[&longest, &other], 1);
     six.endpoints.source = "[2001:db8::7]:40000".parse().unwrap();
     six.endpoints.destination = "[2001:db8::1]:22".parse().unwrap();
-    six.keep = kept(Ask::Resume(1)).keep;
+    six.keep = said_from(Ask::Resume(1), Some(u64::MAX)).keep;
     assert_eq!(written(&six).len(), MAX_HOP);
+    let at_once = [said_from(Ask::Resume(7), Some(0)), said_from(Ask::ResumeOrBegin(900), Some(7))];
     let kept = [Ask::Begin, Ask::Resume(u64::MAX), Ask::ResumeOrBegin(900)].map(kept);
+    let kept = kept.into_iter().chain(at_once);
     let plain = [hop(&[], 1), hop(&[], 3), hop(&["fra-1"], 1), hop(&["fra-1"], 2), hop(&["ams-1", "fra-1"], 1), six];
     for case in plain.into_iter().chain(kept) {
         let bytes = written(&case);
@@ -88,6 +94,10 @@ fn what_an_edge_does_not_say_is_refused() {
     };
     assert_eq!(with(whole.len() - 1, 3), Err(HopError::Field(0xE3)), "asks for what there is not");
     assert_eq!(with(whole.len() - 1, 1), Err(HopError::Field(0xE3)), "goes on without saying where");
+    let mut whole = written(&kept(Ask::Resume(7)));
+    let at = whole.len() - 9;
+    whole[at] = 3;
+    assert_eq!(Hop::parse(&whole), Err(HopError::Field(0xE3)), "says at once without saying from where");
 }
 
 #[test]

@@ -19,8 +19,9 @@ use serde::Deserialize;
 use super::quic;
 use crate::error::EdgeError;
 
-/// What both sides say they speak, the best first: the second knows of no flow that can be resumed.
-pub const PROTOCOLS: [&[u8]; 2] = [b"causeway-overlay/2", b"causeway-overlay/1"];
+/// What both sides say they speak, the best first: the second wants to be asked before a resumed flow goes on, the third
+/// knows of no flow that can be resumed.
+pub const PROTOCOLS: [&[u8]; 3] = [b"causeway-overlay/3", b"causeway-overlay/2", b"causeway-overlay/1"];
 
 #[derive(Debug)]
 pub struct Identity {

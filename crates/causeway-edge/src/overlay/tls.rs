@@ -134,6 +134,11 @@ impl Tls {
 
     /// Does the other side know of flows that can be resumed?
     pub fn speaks_frames(&self) -> bool {
+        self.connection.alpn_protocol().is_some_and(|protocol| PROTOCOLS[..2].contains(&protocol))
+    }
+
+    /// And of those that go on before anybody has said from where?
+    pub fn hears_at_once(&self) -> bool {
         self.connection.alpn_protocol() == Some(PROTOCOLS[0])
     }
 

@@ -33,6 +33,8 @@ const MOST_ASK_AFTER_MS: u64 = 15_000;
 /// It has so long to answer, besides two round trips, twice as long after each connection that was given up for it.
 const PATIENCE_MS: u64 = 1_000;
 const MOST_PATIENCE_MS: u64 = 8_000;
+/// More than the first packets of a connection take is not said before it is known what has arrived.
+const MOST_AT_ONCE_BYTES: usize = 12 << 10;
 /// Memory that is worth giving back.
 const ROOMY_BYTES: usize = 64 << 10;
 
@@ -85,6 +87,10 @@ pub struct Kept {
     has_heard_end: bool,
     has_given_end: bool,
     expects_arrived: bool,
+    /// So much has been said on this connection before it was known what has arrived; an end counts.
+    said_at_once: u64,
+    /// So much of what comes on this connection has come before.
+    passes_over: u64,
     owes_here: bool,
     /// The last edge has to say on this connection what has arrived.
     pub says_arrived: bool,
@@ -137,6 +143,8 @@ impl Kept {
             has_heard_end: false,
             has_given_end: false,
             expects_arrived: false,
+            said_at_once: 0,
+            passes_over: 0,
             owes_here: false,
             says_arrived: false,
             has_heard_reset: false,
@@ -211,12 +219,28 @@ impl Kept {
         self.reader = Reader::default();
         self.early = Vec::new();
         (self.asked_ms, self.owes_here, self.expects_arrived) = (NEVER, false, false);
+        (self.said_at_once, self.passes_over) = (0, 0);
     }
 
     /// The first edge has another connection, and says from where it goes on.
     pub fn join(&mut self, now_ms: u64, due_ms: u64) {
         (self.phase, self.phase_due_ms, self.expects_arrived) = (Phase::Joining, due_ms, true);
         self.heard_ms = now_ms;
+    }
+
+    /// From which offset on it may be said before anybody has told what has arrived. None: it is too much to be said in
+    /// vain.
+    pub fn may_say_at_once(&self) -> Option<u64> {
+        (self.is_retained && self.unpassed.len() <= MOST_AT_ONCE_BYTES).then_some(self.passed)
+    }
+
+    /// What comes on a new connection begins at this offset.
+    ///
+    /// # Errors
+    /// Something is missing before it.
+    pub fn hear_from(&mut self, offset: u64) -> Result<(), Nonsense> {
+        self.passes_over = self.arrived.checked_sub(offset).ok_or(Nonsense)?;
+        Ok(())
     }
 
     /// The other edge has everything before `arrived`: say the rest again.
@@ -228,7 +252,8 @@ impl Kept {
         if !(self.passed..=end).contains(&arrived) || !self.is_retained {
             return Err(Nonsense);
         }
-        (self.written, self.has_written_end) = (arrived.min(self.total), arrived > self.total);
+        let from = arrived.max(self.said_at_once);
+        (self.written, self.has_written_end) = (from.min(self.total), from > self.total);
         (self.phase, self.phase_due_ms, self.lost_ms) = (Phase::Open, NEVER, NEVER);
         (self.expects_arrived, self.heard_ms, self.asked_ms) = (false, now_ms, NEVER);
         self.ask_after_ms = ASK_AFTER_MS;

@@ -26,13 +26,14 @@ use crate::worker::{Desk, Token};
 /// Longer than the last edge waits for its origin, so that its reason is heard.
 pub const ANSWER_GRACE_MS: u64 = 2_000;
 
-/// An answer that takes so much longer than two round trips to the next edge is late: flows that begin now go elsewhere.
+/// An answer that takes so much longer than two round trips to the next edge is late, where nobody knows how long
+/// answers take there: flows that begin now go elsewhere.
 const LATE_MS: u64 = 1_000;
 
-/// A connection that takes so much longer than a handshake of three round trips is not waited for by whoever has another
-/// way.
-const SLOW_LINK_MS: u64 = 300;
-const HANDSHAKE_ROUND_TRIPS: u64 = 3;
+/// A connection that takes so much longer than a handshake of two round trips is not waited for by whoever has another
+/// way: in that time a packet that was lost is sent again.
+const SLOW_LINK_MS: u64 = 250;
+const HANDSHAKE_ROUND_TRIPS: u64 = 2;
 
 /// Reads of what comes for a flow that has ended: more than a client says before it hears anything.
 pub const MOST_DRAINED: usize = 16;
@@ -237,8 +238,13 @@ impl TcpPlane {
         }
         let endpoints = connection.endpoints();
         let Some(tunnel) = &mut connection.tunnel else { return };
-        if tunnel.keep.is_some() && !tls.speaks_frames() {
-            return self.end_saying(desk, slot, Cause::PathBroken, Outcome::NotKept);
+        if let Some(keep) = &tunnel.keep {
+            if !tls.speaks_frames() {
+                return self.end_saying(desk, slot, Cause::PathBroken, Outcome::NotKept);
+            }
+            if keep.says_from.is_some() && !tls.hears_at_once() {
+                return self.end_unanswered(desk, slot, Cause::PathBroken); // there are other ways to the same edge
+            }
         }
         if !tunnel.is_handed_over() && !tunnel.is_unkept && tls.speaks_frames() {
             tunnel.kept = self.links.overlay.as_ref().and_then(|overlay| {
@@ -247,7 +253,7 @@ impl TcpPlane {
                 Some(Box::new(kept))
             });
         }
-        let begun = tunnel.kept.as_ref().map(|kept| Keep { secret: kept.secret, ask: Ask::Begin });
+        let begun = tunnel.kept.as_ref().map(|kept| Keep { secret: kept.secret, ask: Ask::Begin, says_from: None });
         let hop = Hop {
             endpoints,
             application: tunnel.application,
@@ -278,7 +284,8 @@ impl TcpPlane {
                 tls.take_kept(); // it has it all
             }
             if tunnel.course.is_steered() {
-                tunnel.late_ms = desk.now_ms + LATE_MS + 2 * rtt.as_millis() as u64;
+                let usual_ms = tunnel.course.within_ms().filter(|_| tunnel.kept.is_some());
+                tunnel.late_ms = desk.now_ms + usual_ms.unwrap_or(LATE_MS + 2 * rtt.as_millis() as u64);
             }
         }
         tunnel.origin = Some(tls);

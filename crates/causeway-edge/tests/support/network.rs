@@ -1,7 +1,7 @@
 //! Several edges on loopback that know each other, with certificates of one authority.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use causeway_edge::{ApplyReport, Config, Edge};
 use causeway_wire::overlay::{Hop, Read::Whole};
@@ -122,8 +122,17 @@ pub fn serve(members: &[Member], edge: SocketAddr, origins: &[SocketAddr], paths
     }
 }
 
-/// An edge of the network that says what ours never do.
+/// An edge of the network that says what ours never do, and all that it hears.
 pub fn say_as(identity: &Value, to: &Member, words: &[u8]) -> Vec<u8> {
+    let mut stream = come_as(identity, to);
+    stream.write_all(words).unwrap();
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard); // an end without a word is an error here
+    heard
+}
+
+/// As another edge of the network comes.
+pub fn come_as(identity: &Value, to: &Member) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     let pem = |field: &str| identity[field].as_str().unwrap().as_bytes().to_vec();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&pem("ca")).unwrap()).unwrap();
@@ -135,14 +144,10 @@ pub fn say_as(identity: &Value, to: &Member, words: &[u8]) -> Vec<u8> {
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&pem("key")).unwrap())
         .unwrap();
-    config.alpn_protocols = vec![b"causeway-overlay/2".to_vec()];
+    config.alpn_protocols = vec![b"causeway-overlay/3".to_vec()];
     let name = rustls::pki_types::ServerName::try_from(to.name).unwrap();
     let tls = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
-    let mut stream = rustls::StreamOwned::new(tls, connect(to.at));
-    stream.write_all(words).unwrap();
-    let mut heard = Vec::new();
-    let _ = stream.read_to_end(&mut heard); // an end without a word is an error here
-    heard
+    rustls::StreamOwned::new(tls, connect(to.at))
 }
 
 /// An edge that knows of no flow that can be resumed: it takes one, says that it has an origin, and echoes.

@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use causeway_wire::frames::Word;
-use causeway_wire::overlay::{Answer, Ask, MAX_ANSWER, Outcome};
+use causeway_wire::overlay::{Answer, Ask, Keep, MAX_ANSWER, Outcome};
 
 use super::pump::say;
 use super::pump::{Fault, Pumped, Sides};
@@ -168,7 +168,9 @@ impl TcpPlane {
         let registry = &overlay.lasting.registry;
         match (keep.ask, registry.find(&keep.secret)) {
             (Ask::Begin, None) => return Some(arrival),
-            (Ask::ResumeOrBegin(age_ms), None) if registry.is_older_than(age_ms) => return Some(arrival),
+            (Ask::ResumeOrBegin(age_ms), None) if registry.is_older_than(age_ms) && is_from_start(&keep) => {
+                return Some(arrival);
+            }
             // Late, and somebody else has begun it.
             (Ask::Begin, Some(_)) => sys::reset_on_close(arrival.fd.as_raw_fd()),
             (_, None) => say_gone(arrival),
@@ -216,7 +218,8 @@ impl TcpPlane {
         let offset = if let Ask::Resume(offset) = keep.ask { offset } else { 0 };
         let Arrival { fd, mut tls, ready, early, .. } = arrival;
         kept.lose(desk.now_ms);
-        let is_possible = kept.go_on(offset, desk.now_ms).is_ok();
+        let has_come = keep.says_from.map_or(Ok(()), |from| kept.hear_from(from));
+        let is_possible = has_come.and_then(|()| kept.go_on(offset, desk.now_ms)).is_ok();
         kept.early = early;
         kept.says_arrived = true;
         if state == State::Open && is_possible {
@@ -253,6 +256,11 @@ impl TcpPlane {
     }
 }
 
+/// Is what comes behind the header all that its client has said?
+fn is_from_start(keep: &Keep) -> bool {
+    keep.says_from.is_none_or(|from| from == 0)
+}
+
 /// There is no such flow here, or not any more.
 fn say_gone(arrival: Arrival) {
     let Arrival { fd, mut tls, mut ready, .. } = arrival;
@@ -268,7 +276,7 @@ fn say_gone(arrival: Arrival) {
 
 impl Kept {
     /// How the last edge begins, as another edge has asked for it.
-    pub fn asked(keep: causeway_wire::overlay::Keep, early: Vec<u8>, overlay: &Overlay, now_ms: u64) -> Kept {
+    pub fn asked(keep: Keep, early: Vec<u8>, overlay: &Overlay, now_ms: u64) -> Kept {
         let mut kept = Kept::new(keep.secret, None, overlay.lasting.registry.clone(), now_ms);
         (kept.early, kept.is_answered) = (early, true);
         kept.says_arrived = keep.ask != Ask::Begin;

@@ -166,6 +166,9 @@ impl Kept {
                     }
                 }
                 Piece::Data(data) => {
+                    let known = self.passes_over.min(data.len() as u64);
+                    self.passes_over -= known;
+                    let data = &data[known as usize..];
                     self.arrived += data.len() as u64;
                     pumped.heard_bytes += data.len() as u64;
                     self.ask_after_ms = super::ASK_AFTER_MS;
@@ -208,6 +211,18 @@ impl Kept {
             self.written += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// All that is kept, before anybody has told what of it has arrived.
+    pub fn say_at_once(&mut self, tls: &mut Tls) {
+        let whole = self.unpassed.make_contiguous();
+        if !whole.is_empty() {
+            tls.write_pieces(&data_head(whole.len()), whole);
+        }
+        if self.has_ended {
+            say(tls, Word::End);
+        }
+        self.said_at_once = self.total + u64::from(self.has_ended);
     }
 
     /// Of the client or the origin, as much as the other edge may have.

@@ -141,13 +141,14 @@ impl TcpPlane {
         let Some(kept) = tunnel.kept.as_mut() else { return };
         let age_ms = desk.now_ms.saturating_sub(kept.begun_ms);
         let ask = if kept.is_answered { Ask::Resume(kept.arrived()) } else { Ask::ResumeOrBegin(age_ms) };
+        let says_from = tls.hears_at_once().then(|| kept.may_say_at_once()).flatten();
         let hop = Hop {
             endpoints,
             application: tunnel.application,
             trace: tunnel.trace,
             number: 1,
             path: tunnel.course.rest,
-            keep: Some(Keep { secret: kept.secret, ask }),
+            keep: Some(Keep { secret: kept.secret, ask, says_from }),
         };
         let mut header = [0; MAX_HOP];
         let len = hop.encode(&mut header);
@@ -155,6 +156,9 @@ impl TcpPlane {
         let raw = fd.as_raw_fd();
         let rtt_ms = Duration::from_nanos(sys::rtt_ns(raw)).as_millis() as u64;
         kept.join(desk.now_ms, desk.now_ms + JOINED_WITHIN_MS + 4 * rtt_ms);
+        if says_from.is_some() {
+            kept.say_at_once(&mut tls);
+        }
         (tunnel.origin, tunnel.answer) = (Some(tls), Some(Vec::new()));
         (connection.origin, connection.ready[1]) = (Some(fd), Readiness { watches_writable: true, ..ready });
         let interest = sys::IN | sys::OUT | sys::RDHUP | sys::EDGE;

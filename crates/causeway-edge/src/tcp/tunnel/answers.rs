@@ -75,12 +75,13 @@ impl TcpPlane {
         let is_late = tunnel.late_ms <= desk.now_ms;
         if is_late {
             tunnel.late_ms = NEVER;
-            tunnel.course.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
             if let Some(kept) = &mut tunnel.kept {
                 kept.is_late = true;
+                tunnel.course.leave_late(desk.now_ms);
                 self.lose_link(desk, slot, true); // its origin hears it once, by whatever way
                 return true;
             }
+            tunnel.course.judge(desk.now_ms, true); // it may come yet, but others need not wait as long
             self.arm(desk, slot);
         }
         is_late
@@ -96,8 +97,17 @@ impl TcpPlane {
         }
         let is_unreached = matches!(cause, Cause::ConnectTimeout | Cause::ConnectUnreachable | Cause::ConnectFailed)
             && tunnel.course.is_steered();
-        tunnel.course.judge(desk.now_ms, is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown));
+        let begun_ms = tunnel.kept.as_ref().map_or(connection.since_ms, |kept| kept.begun_ms);
+        let took_ms = desk.now_ms.saturating_sub(begun_ms);
+        match cause {
+            Cause::Opened => tunnel.course.answered(desk.now_ms, took_ms),
+            _ => {
+                let is_broken = is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown);
+                tunnel.course.judge(desk.now_ms, is_broken);
+            }
+        }
         if cause == Cause::PathBroken && tunnel.kept.is_some() {
+            tunnel.course.leave();
             self.lose_link(desk, slot, false); // the same edge may have it, and may be reached by another way
             return false;
         }
@@ -114,7 +124,7 @@ impl TcpPlane {
             let _ = sys::set_user_timeout(origin.as_raw_fd(), connection.active.user_timeout());
         }
         connection.connect_time_ms = unix_ms();
-        desk.events.write(connection.event(Cause::Opened, (desk.now_ms - connection.since_ms) * 1_000_000));
+        desk.events.write(connection.event(Cause::Opened, took_ms * 1_000_000));
         true
     }
 
