@@ -8,7 +8,7 @@ mod plan;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -24,6 +24,12 @@ use plan::Plan;
 /// Of a round trip, as TCP does (RFC 6298).
 const SMOOTHING: f32 = 0.125;
 const SPREADING: f32 = 0.25;
+/// A handshake with an origin that takes twice its usual time and so much longer is late.
+const LATE_MS: u64 = 150;
+/// A lost SYN is sent again after that (RFC 6298, 2.1).
+const SYN_AGAIN_MS: u64 = 1_000;
+/// Late ones in a row of which all but the last are taken for lost SYNs.
+const MOST_LATE: u32 = 3;
 
 /// Shared by all workers, from one snapshot to the next.
 #[derive(Debug, Default)]
@@ -65,6 +71,10 @@ pub struct Reach {
     retransmitted: AtomicU64,
     failed: AtomicU64,
     last_ms: AtomicU64,
+    /// How long they take, smoothed; 0: nobody has answered.
+    usual_us: AtomicU32,
+    /// Those in a row that nobody has waited for as long as may be.
+    late: AtomicU32,
 }
 
 /// The way to another edge and back.
@@ -235,6 +245,32 @@ impl Reach {
             self.retransmitted.fetch_add(1, Ordering::Relaxed);
         } else {
             self.rtt_us.fetch_add(u64::from(info.tcpi_rtt), Ordering::Relaxed);
+            let rtt_us = info.tcpi_rtt.max(1);
+            let usual_us = match self.usual_us.load(Ordering::Relaxed) {
+                0 => rtt_us,
+                usual_us => usual_us - usual_us / 8 + rtt_us / 8,
+            };
+            self.usual_us.store(usual_us.max(1), Ordering::Relaxed);
+        }
+        self.late.store(0, Ordering::Relaxed);
+    }
+
+    /// So long one takes at most, unless its SYN is lost; where nobody knows, a SYN may be lost once.
+    pub fn within_ms(&self) -> u64 {
+        match self.usual_us.load(Ordering::Relaxed) {
+            0 => SYN_AGAIN_MS + LATE_MS,
+            usual_us => u64::from(usual_us) * 2 / 1_000 + LATE_MS,
+        }
+    }
+
+    /// One was not waited for as long as may be: its SYN is lost, or, after some of them, nobody is there.
+    pub fn is_late(&self, now_ms: u64) {
+        self.last_ms.store(now_ms, Ordering::Relaxed);
+        if self.late.fetch_add(1, Ordering::Relaxed) + 1 < MOST_LATE {
+            self.connects.fetch_add(1, Ordering::Relaxed);
+            self.retransmitted.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -337,6 +373,17 @@ mod tests {
         steering.steer(&said("[[]]"), 3_000).unwrap();
         assert!(!Arc::ptr_eq(&first, &steered.ways(7_999).unwrap()));
         assert_eq!((steering.report(3_000).version, steering.report(8_000).version), (7, 0));
+    }
+
+    #[test]
+    fn handshakes_that_are_late_are_lost_syns_until_the_third_in_a_row() {
+        let reach = Reach::default();
+        assert_eq!(reach.within_ms(), 1_150, "nobody knows how long they take");
+        reach.usual_us.store(20_000, Ordering::Relaxed);
+        assert_eq!(reach.within_ms(), 190);
+        (0..4).for_each(|_| reach.is_late(5));
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!((get(&reach.connects), get(&reach.retransmitted), get(&reach.failed)), (2, 2, 2));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use causeway_wire::overlay::{Name, Path};
 const SHUNNED_MS: u64 = 10_000;
 /// Of an answer's time, as TCP smooths a round trip (RFC 6298).
 const SMOOTHING: u32 = 8;
-/// An answer has twice its usual time and this long, in which a packet that was lost is sent again.
-const SENT_AGAIN_MS: u64 = 250;
+/// An answer has half as long again as usual and this, in which a packet that was lost is sent again.
+const SENT_AGAIN_MS: u64 = 200;
 /// So many late answers in a row are no loss of single packets.
 const MOST_LATE: u32 = 3;
 
@@ -54,7 +54,7 @@ impl Found {
 
     fn within_ms(&self) -> Option<u64> {
         let usual_ms = u64::from(self.usual_ms.load(Ordering::Relaxed));
-        (usual_ms > 0).then_some(2 * usual_ms + SENT_AGAIN_MS)
+        (usual_ms > 0).then_some(usual_ms + usual_ms / 2 + SENT_AGAIN_MS)
     }
 }
 
@@ -241,10 +241,13 @@ impl Course {
     }
 
     /// Its origins do not answer from here: is there another way that it may try?
-    pub fn gives_up_direct(&mut self, now_ms: u64) -> bool {
+    /// `is_late`: nobody has waited for long.
+    pub fn gives_up_direct(&mut self, now_ms: u64, is_late: bool) -> bool {
         let was_direct = std::mem::take(&mut self.is_direct);
-        if was_direct {
-            self.judge(now_ms, true);
+        match is_late {
+            true if was_direct => self.leave_late(now_ms),
+            false if was_direct => self.judge(now_ms, true),
+            _ => {}
         }
         was_direct
     }
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_late_after_twice_its_usual_time_and_what_a_lost_packet_takes() {
+    fn an_answer_is_late_after_half_as_long_again_as_usual_and_what_a_lost_packet_takes() {
         let ways = Arc::new(Ways::until(5_000, Box::new([path(&["fra-1"]), path(&[])]), 0));
         let flow = || {
             let mut course = Course::own(ways.clone());
@@ -319,9 +322,9 @@ mod tests {
         };
         assert_eq!(flow().within_ms(), None);
         flow().answered(1_000, 100);
-        assert_eq!(flow().within_ms(), Some(450));
+        assert_eq!(flow().within_ms(), Some(350));
         (0..50).for_each(|_| flow().answered(1_000, 180));
-        assert!(flow().within_ms().is_some_and(|ms| (580..=610).contains(&ms)), "{:?}", flow().within_ms());
+        assert!(flow().within_ms().is_some_and(|ms| (440..=470).contains(&ms)), "{:?}", flow().within_ms());
         let other = Ways::until(9_000, Box::new([path(&[]), path(&["fra-1"])]), 0);
         other.learn(&ways);
         assert_eq!(other.found[1].within_ms(), flow().within_ms(), "its place among others does not matter");
@@ -373,7 +376,7 @@ mod tests {
         assert_eq!((course.rest, course.is_direct), (path(&["ams-1"]), false));
         assert_eq!(turn(&mut course), Turn::Origin);
         assert!(course.is_direct && !course.wants_path());
-        assert!(course.gives_up_direct(1_000) && !course.gives_up_direct(1_000));
+        assert!(course.gives_up_direct(1_000, false) && !course.gives_up_direct(1_000, false));
         assert!(course.wants_path());
         assert_eq!(turn(&mut course), Turn::Edge(name("ams-1"), path(&["ams-1"])));
         assert!(!course.has_others());

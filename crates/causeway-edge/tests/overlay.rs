@@ -276,6 +276,7 @@ fn header(application: u128, path: &[&str]) -> Vec<u8> {
         number: 1,
         path: Path::new(&names).unwrap(),
         keep: None,
+        has_others: false,
     };
     let mut out = [0; MAX_HOP];
     let len = hop.encode(&mut out);

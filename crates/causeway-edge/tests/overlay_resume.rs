@@ -357,6 +357,7 @@ fn says(edge: SocketAddr, secret: [u8; 16], ask: Ask, says_from: Option<u64>, wo
         number: 1,
         path: Path::default(),
         keep: Some(Keep { secret, ask, says_from }),
+        has_others: false,
     };
     let mut out = [0; MAX_HOP];
     let len = hop.encode(&mut out);

@@ -370,7 +370,15 @@ fn header(application: u128, path: &[&str]) -> Vec<u8> {
     let names: Vec<Name> = path.iter().map(|name| Name::new(name.as_bytes()).unwrap()).collect();
     let address = |text: &str| text.parse::<SocketAddr>().unwrap();
     let endpoints = Endpoints { source: address("192.0.2.7:40000"), destination: address("198.51.100.1:53") };
-    let hop = Hop { endpoints, application, trace: 7, number: 1, path: Path::new(&names).unwrap(), keep: None };
+    let hop = Hop {
+        endpoints,
+        application,
+        trace: 7,
+        number: 1,
+        path: Path::new(&names).unwrap(),
+        keep: None,
+        has_others: false,
+    };
     let mut out = [0; MAX_HOP];
     let len = hop.encode_for(Transport::Datagram, &mut out);
     out[..len].to_vec()

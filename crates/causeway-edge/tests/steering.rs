@@ -130,6 +130,25 @@ fn a_flow_whose_origin_is_not_reached_from_there_says_all_again_on_the_next_path
 }
 
 #[test]
+fn an_origin_that_does_not_answer_is_not_waited_for_as_long_as_it_may_take_where_there_is_another_way() {
+    let members = network(&["par", "lon", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    let (silent, _held) = silent();
+    serve(&members, edge, origin);
+    for (number, addresses) in [json!([edge.ip()]), json!([])].into_iter().enumerate() {
+        let change = json!({"steered": true, "exit": true, "edge_addresses": addresses, "connect_timeout_ms": 60_000});
+        members[number].apply(&members, &[application(APPLICATION as u64, "tcp", edge, &[silent], change)]);
+    }
+    for paths in [json!([["lon"], ["fra"]]), json!([[], ["fra"]])] {
+        steer(&members[0], &plan(&paths, 60_000));
+        let before = relayed_now(&members)[2];
+        assert!(relayed(&members, edge)[2] > before, "{paths}");
+    }
+    let reach = &steering(&members[0])["reach"][0];
+    assert_eq!((reach["connects"].as_u64(), reach["failed"].as_u64()), (Some(1), Some(0)), "as if its SYN was lost");
+}
+
+#[test]
 fn a_flow_whose_origin_is_not_reached_over_another_edge_goes_direct_with_all_that_it_has_said() {
     let members = network(&["par", "lon"]);
     let (edge, origin, (silent, _held)) = (free_address("127.0.0.1"), origin("127.0.0.1", echo), silent());

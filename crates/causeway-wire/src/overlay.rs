@@ -19,7 +19,7 @@ pub const MOST_HOPS: usize = 3;
 pub const MOST_NAME: usize = 32;
 /// The longest header that [`Hop::encode`] writes.
 pub const MAX_HOP: usize =
-    proxy_v2::MAX_ENCODED + 3 + 8 + 3 + 16 + 3 + 1 + 3 + (MOST_HOPS - 1) * (1 + MOST_NAME) + 3 + MAX_KEEP;
+    proxy_v2::MAX_ENCODED + 3 + 8 + 3 + 16 + 3 + 1 + 3 + (MOST_HOPS - 1) * (1 + MOST_NAME) + 3 + MAX_KEEP + 3;
 /// The longest [`Answer`].
 pub const MAX_ANSWER: usize = 2 + 18;
 
@@ -28,6 +28,7 @@ const APPLICATION: u8 = 0xE0;
 const NUMBER: u8 = 0xE1;
 const PATH: u8 = 0xE2;
 const KEEP: u8 = 0xE3;
+const OTHERS: u8 = 0xE4;
 
 /// The name of an edge: 1 to 32 of a-z, 0-9 and inner hyphens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,6 +121,8 @@ pub struct Hop {
     pub path: Path,
     /// What is said behind the header is in frames (`frames`), and may go on over another connection.
     pub keep: Option<Keep>,
+    /// There are other ways to its origins: whoever connects to one need not wait for long.
+    pub has_others: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +183,9 @@ impl Hop {
             let len = keep.encode(&mut value);
             put(KEEP, &value[..len]);
         }
+        if self.has_others {
+            put(OTHERS, &[]);
+        }
         out[14..16].copy_from_slice(&((end - 16) as u16).to_be_bytes());
         end
     }
@@ -203,12 +209,14 @@ impl Hop {
             Ok(Parsed::Header { endpoints: None, .. }) | Err(_) => return Err(HopError::Header),
         };
         let (mut trace, mut application, mut number, mut path, mut keep) = (None, None, None, None, None);
+        let mut has_others = false;
         for Tlv { kind, value } in proxy_v2::tlvs(&bytes[..consumed]) {
             let is_new = match kind {
                 UNIQUE_ID => trace.replace(u64::from_be_bytes(sized(kind, value)?)).is_none(),
                 APPLICATION => application.replace(u128::from_be_bytes(sized(kind, value)?)).is_none(),
                 NUMBER => number.replace(u8::from_be_bytes(sized(kind, value)?)).is_none(),
                 PATH => path.replace(read_path(value).ok_or(HopError::Field(PATH))?).is_none(),
+                OTHERS => !std::mem::replace(&mut has_others, true) && value.is_empty(),
                 KEEP => keep.replace(Keep::read(value).ok_or(HopError::Field(KEEP))?).is_none(),
                 _ => true, // of a later version, or of no concern
             };
@@ -228,6 +236,7 @@ impl Hop {
             number,
             path,
             keep,
+            has_others,
         };
         Ok(Read::Whole { consumed, value })
     }

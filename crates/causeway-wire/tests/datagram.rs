@@ -19,6 +19,7 @@ fn hop() -> Hop {
         number: 1,
         path: Path::new(&[Name::new(b"fra-1").unwrap()]).unwrap(),
         keep: None,
+        has_others: false,
     }
 }
 

@@ -24,6 +24,7 @@ fn hop(path: &[&str], number: u8) -> Hop {
         number,
         path: Path::new(&names).unwrap(),
         keep: None,
+        has_others: false,
     }
 }
 
@@ -49,6 +50,7 @@ fn a_header_is_read_as_it_was_written_at_every_cut_and_with_more_behind_it() {
     six.endpoints.source = "[2001:db8::7]:40000".parse().unwrap();
     six.endpoints.destination = "[2001:db8::1]:22".parse().unwrap();
     six.keep = said_from(Ask::Resume(1), Some(u64::MAX)).keep;
+    six.has_others = true;
     assert_eq!(written(&six).len(), MAX_HOP);
     let at_once = [said_from(Ask::Resume(7), Some(0)), said_from(Ask::ResumeOrBegin(900), Some(7))];
     let kept = [Ask::Begin, Ask::Resume(u64::MAX), Ask::ResumeOrBegin(900)].map(kept);
@@ -86,6 +88,10 @@ fn what_an_edge_does_not_say_is_refused() {
     assert_eq!(with(66, b'F'), Err(HopError::Field(0xE2)), "no name");
     assert_eq!(with(65, 4), Err(HopError::Field(0xE2)), "a byte too many");
     assert_eq!(with(65, 6), Err(HopError::Field(0xE2)), "a byte too few");
+    let mut twice = written(&Hop { has_others: true, ..hop(&[], 1) });
+    twice.extend_from_slice(&[0xE4, 0, 0]);
+    twice[15] += 3;
+    assert_eq!(Hop::parse(&twice), Err(HopError::Field(0xE4)), "twice");
     let whole = written(&kept(Ask::Begin));
     let with = |at: usize, byte: u8| {
         let mut bytes = whole.clone();

@@ -71,7 +71,12 @@ impl TcpPlane {
         connection.last_failure = Some(cause);
         let counters = counters(&connection.active, desk);
         counters.connect_errors_total.add(1);
-        connection.active.steered.iter().for_each(|steered| steered.reach.failed(cause, desk.now_ms));
+        let is_late = cause == Cause::ConnectTimeout && connection.is_hurried();
+        match &connection.active.steered {
+            Some(steered) if is_late => steered.reach.is_late(desk.now_ms),
+            Some(steered) => steered.reach.failed(cause, desk.now_ms),
+            None => {}
+        }
         match (cause, connection.origin_address) {
             (Cause::PortsExhausted, _) => counters.ports_exhausted_total.add(1),
             (Cause::ConnectTimeout, Some(origin)) => connection.active.origins.shun(origin, desk.now_ms),

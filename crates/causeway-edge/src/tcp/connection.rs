@@ -279,7 +279,7 @@ impl Connection {
             State::Visiting => self.visit.as_ref().map_or(NEVER, |visit| visit.due_ms()),
             State::Resolving | State::Connecting => {
                 let link_ms = self.tunnel.as_ref().map_or(NEVER, |tunnel| tunnel.link_due_ms);
-                link_ms.min(self.since_ms + self.active.connect_timeout_ms)
+                link_ms.min(self.since_ms + self.connect_within_ms())
             }
             State::Open => {
                 let idle = self.since_ms.saturating_add(self.active.idle_timeout_ms);

@@ -31,8 +31,8 @@ pub const ANSWER_GRACE_MS: u64 = 2_000;
 const LATE_MS: u64 = 1_000;
 
 /// A connection that takes so much longer than a handshake of two round trips is not waited for by whoever has another
-/// way: in that time a packet that was lost is sent again.
-const SLOW_LINK_MS: u64 = 250;
+/// way.
+const SLOW_LINK_MS: u64 = 150;
 const HANDSHAKE_ROUND_TRIPS: u64 = 2;
 
 /// Reads of what comes for a flow that has ended: more than a client says before it hears anything.
@@ -56,6 +56,8 @@ pub struct Tunnel {
     /// How many edges it has been through before this one.
     number: u8,
     pub course: Course,
+    /// Whoever handed it over can go elsewhere with it.
+    has_others: bool,
     /// What the first and the last edge keep of it; none: it ends with its connection.
     pub kept: Option<Box<Kept>>,
     /// It is for others to keep: what they ask each other.
@@ -83,6 +85,7 @@ impl Tunnel {
             trace,
             number: 0,
             course,
+            has_others: false,
             kept: None,
             keep: None,
             is_unkept: false,
@@ -113,6 +116,11 @@ impl Tunnel {
         (self.answer, self.answer_due_ms, self.late_ms) = (None, NEVER, NEVER);
     }
 
+    /// Are there other ways to its origins, which are as good as this one?
+    pub fn may_go_elsewhere(&self) -> bool {
+        self.has_others || (self.course.is_steered() && self.course.has_others())
+    }
+
     /// Has another edge handed it over?
     pub fn is_handed_over(&self) -> bool {
         self.number > 0
@@ -134,7 +142,20 @@ impl Connection {
 
     /// Its origins do not answer: is there another way that it may try?
     pub(super) fn gives_up_direct(&mut self, now_ms: u64) -> bool {
-        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.course.gives_up_direct(now_ms))
+        let is_late = self.last_failure == Some(Cause::ConnectTimeout) && self.is_hurried();
+        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.course.gives_up_direct(now_ms, is_late))
+    }
+
+    /// Does it not wait for an origin as long as it may?
+    pub(super) fn is_hurried(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.may_go_elsewhere())
+    }
+
+    /// So long an origin has to answer: no longer than it usually takes, where there are other ways to it.
+    pub fn connect_within_ms(&self) -> u64 {
+        let most_ms = self.active.connect_timeout_ms;
+        let usual_ms = self.active.steered.as_ref().filter(|_| self.is_hurried()).map(|it| it.reach.within_ms());
+        usual_ms.map_or(most_ms, |usual_ms| usual_ms.min(most_ms))
     }
 }
 
@@ -261,6 +282,7 @@ impl TcpPlane {
             number: tunnel.number + 1,
             path: tunnel.course.rest,
             keep: begun.or(tunnel.keep),
+            has_others: tunnel.may_go_elsewhere(),
         };
         let mut header = [0; MAX_HOP];
         let len = hop.encode(&mut header);

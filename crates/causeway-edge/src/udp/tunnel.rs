@@ -88,7 +88,7 @@ impl Session {
 
     /// Its origins cannot be had from here: is there another way that it may try?
     pub(super) fn gives_up_direct(&mut self, now_ms: u64) -> bool {
-        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.course.gives_up_direct(now_ms))
+        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.course.gives_up_direct(now_ms, false))
     }
 }
 
@@ -151,8 +151,15 @@ impl UdpPlane {
         let endpoints = Endpoints { source: session.client, destination: session.edge };
         let Some(tunnel) = session.tunnel.as_mut() else { return };
         let (application, trace) = (tunnel.application, tunnel.trace);
-        let hop =
-            Hop { endpoints, application, trace, number: tunnel.number + 1, path: tunnel.course.rest, keep: None };
+        let hop = Hop {
+            endpoints,
+            application,
+            trace,
+            number: tunnel.number + 1,
+            path: tunnel.course.rest,
+            keep: None,
+            has_others: false,
+        };
         let mut header = [0; MAX_HOP];
         let len = hop.encode_for(Transport::Datagram, &mut header);
         tunnel.opening = header[..len].to_vec();

@@ -169,6 +169,9 @@ impl Kept {
                     let known = self.passes_over.min(data.len() as u64);
                     self.passes_over -= known;
                     let data = &data[known as usize..];
+                    if data.is_empty() {
+                        continue; // its end may have been passed on as well
+                    }
                     self.arrived += data.len() as u64;
                     pumped.heard_bytes += data.len() as u64;
                     self.ask_after_ms = super::ASK_AFTER_MS;

@@ -149,6 +149,7 @@ impl TcpPlane {
             number: 1,
             path: tunnel.course.rest,
             keep: Some(Keep { secret: kept.secret, ask, says_from }),
+            has_others: tunnel.course.is_steered() && tunnel.course.has_others(),
         };
         let mut header = [0; MAX_HOP];
         let len = hop.encode(&mut header);

@@ -101,6 +101,8 @@ impl TcpPlane {
         let took_ms = desk.now_ms.saturating_sub(begun_ms);
         match cause {
             Cause::Opened => tunnel.course.answered(desk.now_ms, took_ms),
+            // The other edge did not wait for long.
+            Cause::ConnectTimeout if tunnel.may_go_elsewhere() => tunnel.course.leave_late(desk.now_ms),
             _ => {
                 let is_broken = is_unreached || matches!(cause, Cause::PathBroken | Cause::PathUnknown);
                 tunnel.course.judge(desk.now_ms, is_broken);

@@ -33,7 +33,7 @@ impl TcpPlane {
         connection.ready[0] = ready;
         connection.told = Some(Box::new(hop.endpoints));
         let mut tunnel = Tunnel::new(hop.application, hop.trace, Course::handed_over(hop.path));
-        (tunnel.client, tunnel.number) = (Some(tls), hop.number);
+        (tunnel.client, tunnel.number, tunnel.has_others) = (Some(tls), hop.number, hop.has_others);
         match hop.keep.filter(|_| hop.path.is_empty()) {
             Some(keep) => tunnel.kept = Some(Box::new(Kept::asked(keep, early, overlay, desk.now_ms))),
             None => {
