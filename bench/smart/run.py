@@ -334,6 +334,7 @@ def during(network: Network, pair: Pair, fault: Fault) -> dict[str, Any]:
         "long_flows_broken": sum(not one.result() for one in under_way),
         "p50_ms": round(quantile(served, 0.5), 1),
         "p99_ms": round(quantile(served, 0.99), 1),
+        "slowest": [(round(at_s, 1), round(ms)) for at_s, ms in sorted(after, key=lambda it: -(it[1] or 1e9))[:6] if ms],
         "slower_than_direct_until_s": round(max(late) + EVERY_S, 1) if late else 0.0,
         "path_at_the_end": path,
         "is_healed": fault.is_healed,
@@ -393,6 +394,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=60, help="first bytes of each pair and kind")
     parser.add_argument("--megabytes", type=int, default=24, help="transfers of each pair and kind")
     parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("--faults", metavar="TEXT", default="", help="only those that have this in their name")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
     options = parser.parse_args()
     text = (HERE / "world.toml").read_text().replace("{python}", sys.executable).replace("{bench}", str(HERE))
@@ -408,7 +410,7 @@ def main() -> int:
             others = [pair for pair in network.pairs if pair.relay not in (None, network.control)]
             pair = max(others, key=lambda it: it.direct_ms - it.best_ms)
             say(f"faults on the way from {pair.pop} to {pair.origin}, best over {pair.relay}")
-            for fault in faults(network, pair):
+            for fault in (fault for fault in faults(network, pair) if options.faults in fault.name):
                 harmed.append(during(network, pair, fault))
                 say(f"{harmed[-1]}")
     figures = summary(rows)

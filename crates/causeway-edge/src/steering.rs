@@ -255,11 +255,14 @@ impl Reach {
         self.late.store(0, Ordering::Relaxed);
     }
 
-    /// So long one takes at most, unless its SYN is lost; where nobody knows, a SYN may be lost once.
+    /// So long one takes at most, unless its SYN is lost; where nobody knows, a SYN may be lost once. After some that
+    /// were late it is longer and longer: the origin may be farther than it was.
     pub fn within_ms(&self) -> u64 {
+        let late = self.late.load(Ordering::Relaxed).clamp(MOST_LATE - 1, MOST_LATE + 6);
+        let times = u64::from(late + 2 - MOST_LATE);
         match self.usual_us.load(Ordering::Relaxed) {
             0 => SYN_AGAIN_MS + LATE_MS,
-            usual_us => u64::from(usual_us) * 2 / 1_000 + LATE_MS,
+            usual_us => times * (u64::from(usual_us) * 2 / 1_000 + LATE_MS),
         }
     }
 
@@ -381,7 +384,8 @@ mod tests {
         assert_eq!(reach.within_ms(), 1_150, "nobody knows how long they take");
         reach.usual_us.store(20_000, Ordering::Relaxed);
         assert_eq!(reach.within_ms(), 190);
-        (0..4).for_each(|_| reach.is_late(5));
+        let after: Vec<u64> = (0..4).map(|_| (reach.is_late(5), reach.within_ms()).1).collect();
+        assert_eq!(after, [190, 190, 380, 570], "it may be farther than it was");
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         assert_eq!((get(&reach.connects), get(&reach.retransmitted), get(&reach.failed)), (2, 2, 2));
     }

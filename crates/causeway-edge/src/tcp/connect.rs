@@ -52,6 +52,7 @@ impl TcpPlane {
                     let fd = socket.as_raw_fd();
                     connection.origin = Some(socket);
                     (connection.state, connection.since_ms) = (State::Connecting, desk.now_ms);
+                    connection.wait_for_origin(desk.now_ms);
                     connection.ready[1] = Readiness { watches_writable: true, ..Readiness::default() };
                     let interest = sys::IN | sys::OUT | sys::RDHUP | sys::EDGE;
                     if desk.epoll.add(fd, interest, Token::Origin.at(slot)).is_ok() {

@@ -278,8 +278,8 @@ impl Connection {
             State::Header => self.since_ms + self.active.proxy_header_timeout_ms,
             State::Visiting => self.visit.as_ref().map_or(NEVER, |visit| visit.due_ms()),
             State::Resolving | State::Connecting => {
-                let link_ms = self.tunnel.as_ref().map_or(NEVER, |tunnel| tunnel.link_due_ms);
-                link_ms.min(self.since_ms + self.connect_within_ms())
+                let hurried_ms = self.tunnel.as_ref().map_or(NEVER, |tunnel| tunnel.waits_until_ms);
+                hurried_ms.min(self.since_ms + self.active.connect_timeout_ms)
             }
             State::Open => {
                 let idle = self.since_ms.saturating_add(self.active.idle_timeout_ms);

@@ -298,6 +298,7 @@ impl TcpPlane {
         let tls = Tls::towards(&identity, &name)?;
         let socket = sys::stream_socket(address)?;
         let _ = sys::set_stream_options(socket.as_raw_fd(), USER_TIMEOUT);
+        let _ = sys::send_again_soon(socket.as_raw_fd());
         sys::connect(socket.as_raw_fd(), address)?;
         Ok((socket, tls, address))
     }

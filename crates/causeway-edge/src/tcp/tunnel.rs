@@ -69,9 +69,10 @@ pub struct Tunnel {
     pub late_ms: u64,
     /// The first of what was said to the next edge is not the client's.
     header_bytes: usize,
-    /// The edge to which it waits for a connection, and until when.
+    /// The edge to which it waits for a connection.
     pub next: Option<Name>,
-    pub link_due_ms: u64,
+    /// So long it waits for that, or for an origin: no longer than it usually takes, where there are other ways.
+    pub waits_until_ms: u64,
     /// Is it for flows to find out that this edge is not there? Elsewhere somebody asks it anyway.
     finds_out: bool,
 }
@@ -94,7 +95,7 @@ impl Tunnel {
             late_ms: NEVER,
             header_bytes: 0,
             next: None,
-            link_due_ms: NEVER,
+            waits_until_ms: NEVER,
             finds_out: false,
         }
     }
@@ -151,11 +152,13 @@ impl Connection {
         self.tunnel.as_ref().is_some_and(|tunnel| tunnel.may_go_elsewhere())
     }
 
-    /// So long an origin has to answer: no longer than it usually takes, where there are other ways to it.
-    pub fn connect_within_ms(&self) -> u64 {
-        let most_ms = self.active.connect_timeout_ms;
-        let usual_ms = self.active.steered.as_ref().filter(|_| self.is_hurried()).map(|it| it.reach.within_ms());
-        usual_ms.map_or(most_ms, |usual_ms| usual_ms.min(most_ms))
+    /// It has begun to connect to an origin.
+    pub(super) fn wait_for_origin(&mut self, now_ms: u64) {
+        let is_hurried = self.is_hurried();
+        let usual_ms = self.active.steered.as_ref().filter(|_| is_hurried).map(|it| it.reach.within_ms());
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.waits_until_ms = usual_ms.map_or(NEVER, |usual_ms| now_ms + usual_ms);
+        }
     }
 }
 
@@ -176,7 +179,7 @@ impl TcpPlane {
             }
             let turn = course.turn(desk.now_ms, connection.flow, |path| overlay.is_down(path));
             let (is_own, has_others) = (course.is_own(), course.has_others());
-            (tunnel.link_due_ms, tunnel.next, tunnel.finds_out) = (NEVER, None, false);
+            (tunnel.waits_until_ms, tunnel.next, tunnel.finds_out) = (NEVER, None, false);
             let (next, path) = match turn {
                 Turn::Edge(next, path) => (next, path),
                 Turn::Origin => return false,
@@ -202,7 +205,7 @@ impl TcpPlane {
                         let heard_ms = HEARD_WITHIN[0].as_millis() as u64;
                         let rtt_ms = overlay.lasting.steering.rtt_us(&next).map(|rtt_us| (rtt_us / 1000.0) as u64);
                         let slow_ms = rtt_ms.map(|rtt_ms| SLOW_LINK_MS + HANDSHAKE_ROUND_TRIPS * rtt_ms);
-                        tunnel.link_due_ms = desk.now_ms + slow_ms.unwrap_or(heard_ms).min(heard_ms);
+                        tunnel.waits_until_ms = desk.now_ms + slow_ms.unwrap_or(heard_ms).min(heard_ms);
                         tunnel.finds_out = slow_ms.is_none();
                     }
                     self.arm(desk, slot);
@@ -219,7 +222,7 @@ impl TcpPlane {
     /// A connection to the next edge was waited for as long as may be.
     pub(super) fn on_late_link(&mut self, desk: &mut Desk, slot: usize) {
         let tunnel = self.connections[slot].tunnel.as_ref();
-        if tunnel.is_some_and(|tunnel| tunnel.link_due_ms <= desk.now_ms && !tunnel.finds_out) {
+        if tunnel.is_some_and(|tunnel| tunnel.waits_until_ms <= desk.now_ms && !tunnel.finds_out) {
             self.connections[slot].last_failure = Some(Cause::PathBroken);
             return self.connect(desk, slot);
         }

@@ -42,6 +42,7 @@ impl TcpPlane {
         }
         self.links.arriving += 1;
         let raw = fd.as_raw_fd();
+        let _ = sys::send_again_soon(raw);
         let ready = Readiness { is_writable: true, ..Readiness::default() };
         let slot = self.links.insert(fd, tls, address, None, ready);
         self.watch_link(desk, slot, raw);
