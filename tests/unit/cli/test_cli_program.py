@@ -45,6 +45,7 @@ COMMANDS = [
     "pops",
     "pops drain",
     "routes explain",
+    "routes gains",
     "routes replay",
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
     *(f"firewall {verb}" for verb in ("list", "add", "remove", "import")),
