@@ -107,6 +107,11 @@ def test_one_leads_and_the_other_answers_what_is_read_and_says_where_to_write(ne
     [error] = refused.json()["errors"]
     assert (refused.status_code, error["code"]) == (503, 19008)
     assert f"ams does, ask {ams.url}" in error["message"]
+    for known_to_one in ("/api/v1/routes", "/api/v1/routes/gains"):
+        assert ams.result("GET", known_to_one) == []
+        asked = fra.http.get(known_to_one)
+        assert (asked.status_code, asked.json()["errors"][0]["code"]) == (503, 19008)
+        assert f"ams does, ask {ams.url}" in asked.json()["errors"][0]["message"]
     assert [zone["name"] for zone in ams.result("GET", "/client/v4/zones")] == ["example.net"]
     made = ams.result("POST", "/api/v1/tokens", {"name": "ci", "scope": "read"})
     with fra.client(made["value"]) as reader:

@@ -76,8 +76,10 @@ pub struct Reach {
     last_ms: AtomicU64,
     /// How long they take, smoothed; 0: nobody has answered.
     usual_us: AtomicU32,
-    /// Those in a row that nobody has waited for as long as may be.
+    /// Those in a row that nobody has waited for as long as may be, and when the last was given up. Of those that were
+    /// under way together one counts.
     late: AtomicU32,
+    late_ms: AtomicU64,
 }
 
 /// The way to another edge and back.
@@ -131,7 +133,8 @@ impl Steering {
 
     /// Of an application, the same whenever it is asked for.
     pub fn of(&self, id: u128) -> Arc<Steered> {
-        let made = || Arc::new(Steered { id, ways: ArcSwapOption::empty(), reach: Reach::default(), gains: Gains::default() });
+        let made =
+            || Arc::new(Steered { id, ways: ArcSwapOption::empty(), reach: Reach::default(), gains: Gains::default() });
         self.applications().entry(id).or_insert_with(made).clone()
     }
 
@@ -273,9 +276,14 @@ impl Reach {
     }
 
     /// One was not waited for as long as may be: its SYN is lost, or, after some of them, nobody is there.
-    pub fn is_late(&self, now_ms: u64) {
+    pub fn is_late(&self, begun_ms: u64, now_ms: u64) {
         self.last_ms.store(now_ms, Ordering::Relaxed);
-        if self.late.fetch_add(1, Ordering::Relaxed) + 1 < MOST_LATE {
+        let is_another = begun_ms >= self.late_ms.load(Ordering::Relaxed);
+        if is_another {
+            self.late_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let late = self.late.fetch_add(u32::from(is_another), Ordering::Relaxed) + u32::from(is_another);
+        if late < MOST_LATE {
             self.connects.fetch_add(1, Ordering::Relaxed);
             self.retransmitted.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -391,10 +399,14 @@ mod tests {
         assert_eq!(reach.within_ms(), 1_150, "nobody knows how long they take");
         reach.usual_us.store(20_000, Ordering::Relaxed);
         assert_eq!(reach.within_ms(), 190);
-        let after: Vec<u64> = (0..4).map(|_| (reach.is_late(5), reach.within_ms()).1).collect();
-        assert_eq!(after, [190, 190, 380, 570], "it may be farther than it was");
+        let late = |begun_ms: u64, now_ms: u64| {
+            reach.is_late(begun_ms, now_ms);
+            reach.within_ms()
+        };
+        assert_eq!([late(0, 190), late(5, 195), late(190, 380)], [190; 3], "two were under way together");
+        assert_eq!([late(380, 570), late(570, 950)], [380, 570], "it may be farther than it was");
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        assert_eq!((get(&reach.connects), get(&reach.retransmitted), get(&reach.failed)), (2, 2, 2));
+        assert_eq!((get(&reach.connects), get(&reach.retransmitted), get(&reach.failed)), (3, 3, 2));
     }
 
     #[test]

@@ -13,9 +13,11 @@ from causeway.api.auth import may_read
 from causeway.api.envelope import Json, answer
 from causeway.api.reach import PlaneOf
 from causeway.control.gains import UPPER_MS, WINDOW_S, FirstByteTimes, Gain
+from causeway.model.problem import Code, Problem
 
 if TYPE_CHECKING:
     from causeway.control.plane import Plane
+    from causeway.control.routes import Routing
     from causeway.routing.network import Candidate, Route
 
 router = APIRouter(prefix="/api/v1/routes", tags=["causeway"])
@@ -24,16 +26,25 @@ READ = [Depends(may_read)]
 
 @router.get("", summary="List the routes of smart applications, with what each path costs", dependencies=READ)
 def list_routes(plane: PlaneOf) -> Json:
-    now_s = time.monotonic()
-    routes = plane.routing.routes if plane.routing else None
+    now_s, routing = time.monotonic(), _routing(plane)
+    routes = routing.routes if routing else None
     shown = [_shown(plane, route, now_s) for route in routes or ()]
     return answer(sorted(shown, key=lambda one: (str(one["name"]), str(one["edge"]))))
 
 
 @router.get("/gains", summary="Tell what routing has gained in the last ten minutes", dependencies=READ)
 def list_gains(plane: PlaneOf) -> Json:
-    gains = plane.routing.gains if plane.routing else ()
+    routing = _routing(plane)
+    gains = routing.gains if routing else ()
     return answer(sorted((_gain(plane, one) for one in gains), key=lambda one: (str(one["name"]), str(one["edge"]))))
+
+
+def _routing(plane: Plane) -> Routing | None:
+    """Of the one control node that decides; the others do not know what it does."""
+    if plane.nodes and not plane.leads:
+        why = f"the control node that leads decides which routes there are; {plane.nodes.leader_text}"
+        raise Problem(Code.NOT_LEADING, why, side="edge", retry_after_s=2)
+    return plane.routing
 
 
 def _gain(plane: Plane, gain: Gain) -> dict[str, object]:

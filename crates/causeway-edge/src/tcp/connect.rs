@@ -74,7 +74,7 @@ impl TcpPlane {
         counters.connect_errors_total.add(1);
         let is_late = cause == Cause::ConnectTimeout && connection.is_hurried();
         match &connection.active.steered {
-            Some(steered) if is_late => steered.reach.is_late(desk.now_ms),
+            Some(steered) if is_late => steered.reach.is_late(connection.since_ms, desk.now_ms),
             Some(steered) => steered.reach.failed(cause, desk.now_ms),
             None => {}
         }
