@@ -252,40 +252,6 @@ class Route(TypedDict):
     candidates: list[RouteCandidate]
 
 
-class FirstByteTimes(TypedDict):
-    """Milliseconds until the first byte; nothing where there was no flow."""
-
-    flows: int
-    mean_ms: float | None
-    p50_ms: float | None
-    p95_ms: float | None
-
-
-class GainHistogram(TypedDict):
-    """Flows by bucket; the last has no bound."""
-
-    upper_ms: list[float | None]
-    direct: list[int]
-    routed: list[int]
-
-
-class Gain(TypedDict):
-    """`gain_ms` is what a flow's first byte comes sooner: `routing_ms` is saved by every round trip, `connections_ms`
-    once. Nothing: `why_not` says why."""
-
-    application: str
-    name: str | None
-    edge: str
-    window_s: float
-    direct: FirstByteTimes
-    routed: FirstByteTimes
-    gain_ms: float | None
-    routing_ms: float | None
-    connections_ms: float | None
-    why_not: str | None
-    histogram: GainHistogram
-
-
 class SiteTold(TypedDict):
     addresses: list[str]
     location: tuple[float, float] | None

@@ -24,7 +24,6 @@ from causeway.answers import (
     Explanation,
     FirewallList,
     FirewallRule,
-    Gain,
     GeoDatabase,
     Lost,
     Mitigation,
@@ -219,9 +218,6 @@ class Client:
 
     def routes(self) -> list[Route]:
         return cast("list[Route]", self._request("GET", "/api/v1/routes"))
-
-    def gains(self) -> list[Gain]:
-        return cast("list[Gain]", self._request("GET", "/api/v1/routes/gains"))
 
     def names(self) -> NamesTold:
         return cast(NamesTold, self._request("GET", "/api/v1/names"))

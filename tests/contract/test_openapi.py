@@ -59,7 +59,6 @@ def test_every_route_is_described(document: Any) -> None:
         "/api/v1/rollouts/{number}/resume",
         "/api/v1/rollouts/{number}/rollback",
         "/api/v1/routes",
-        "/api/v1/routes/gains",
         "/api/v1/status",
         "/api/v1/applications",
         "/api/v1/tail",

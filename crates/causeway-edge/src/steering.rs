@@ -4,7 +4,6 @@
 //! to other edges are measured by asking them once a second (`tcp/links/gauges`), legs to origins by the handshakes of
 //! flows, and where there are none by a connection now and then (`tcp/reach`).
 
-mod gains;
 mod plan;
 
 use std::collections::{HashMap, HashSet};
@@ -20,7 +19,6 @@ use crate::error::EdgeError;
 use crate::event::Cause;
 use crate::sys;
 use crate::ways::Ways;
-use gains::{Gains, GainsReport};
 use plan::Plan;
 
 /// Of a round trip, as TCP does (RFC 6298).
@@ -62,7 +60,6 @@ pub struct Steered {
     pub id: u128,
     ways: ArcSwapOption<Ways>,
     pub reach: Reach,
-    pub gains: Gains,
 }
 
 /// What handshakes with the origins of one application have shown, since the start.
@@ -133,8 +130,7 @@ impl Steering {
 
     /// Of an application, the same whenever it is asked for.
     pub fn of(&self, id: u128) -> Arc<Steered> {
-        let made =
-            || Arc::new(Steered { id, ways: ArcSwapOption::empty(), reach: Reach::default(), gains: Gains::default() });
+        let made = || Arc::new(Steered { id, ways: ArcSwapOption::empty(), reach: Reach::default() });
         self.applications().entry(id).or_insert_with(made).clone()
     }
 
@@ -202,11 +198,8 @@ impl Steering {
         legs.sort_by(|one, other| one.edge.cmp(&other.edge));
         let mut reach: Vec<ReachReport> = self.applications().values().filter_map(|it| it.report(now_ms)).collect();
         reach.sort_by(|one, other| one.application.cmp(&other.application));
-        let mut gains: Vec<GainsReport> =
-            self.applications().values().filter_map(|it| it.gains.report(it.id)).collect();
-        gains.sort_by(|one, other| one.application.cmp(&other.application));
         let wanted = self.wanted.load();
-        SteeringReport { version: if now_ms < wanted.ends_ms { wanted.version } else { 0 }, legs, reach, gains }
+        SteeringReport { version: if now_ms < wanted.ends_ms { wanted.version } else { 0 }, legs, reach }
     }
 
     fn tell_down(&self) {
@@ -336,7 +329,6 @@ pub struct SteeringReport {
     pub version: u64,
     pub legs: Vec<LegReport>,
     pub reach: Vec<ReachReport>,
-    pub gains: Vec<GainsReport>,
 }
 
 #[derive(Debug, Serialize)]

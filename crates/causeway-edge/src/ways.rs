@@ -200,11 +200,6 @@ impl Course {
         self.ways.as_ref().is_some_and(|ways| self.tried.count_ones() < ways.paths().len() as u32)
     }
 
-    /// Is it on the way that it has tried first?
-    pub fn is_on_first(&self) -> bool {
-        self.tried.is_power_of_two()
-    }
-
     /// Remember of the way that it is on whether it leads anywhere.
     pub fn judge(&self, now_ms: u64, is_broken: bool) {
         self.chosen().into_iter().for_each(|ways| ways.judge(self.at, now_ms, is_broken));

@@ -1,5 +1,4 @@
-"""`/api/v1/routes`: which ways flows of smart applications take from each edge, by which numbers, and what that is
-worth."""
+"""`/api/v1/routes`: which ways flows of smart applications take from each edge, and by which numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ from fastapi import APIRouter, Depends
 from causeway.api.auth import may_read
 from causeway.api.envelope import Json, answer
 from causeway.api.reach import PlaneOf
-from causeway.control.gains import UPPER_MS, WINDOW_S, FirstByteTimes, Gain
 from causeway.model.problem import Code, Problem
 
 if TYPE_CHECKING:
@@ -32,52 +30,12 @@ def list_routes(plane: PlaneOf) -> Json:
     return answer(sorted(shown, key=lambda one: (str(one["name"]), str(one["edge"]))))
 
 
-@router.get("/gains", summary="Tell what routing has gained in the last ten minutes", dependencies=READ)
-def list_gains(plane: PlaneOf) -> Json:
-    routing = _routing(plane)
-    gains = routing.gains if routing else ()
-    return answer(sorted((_gain(plane, one) for one in gains), key=lambda one: (str(one["name"]), str(one["edge"]))))
-
-
 def _routing(plane: Plane) -> Routing | None:
     """Of the one control node that decides; the others do not know what it does."""
     if plane.nodes and not plane.leads:
         why = f"the control node that leads decides which routes there are; {plane.nodes.leader_text}"
         raise Problem(Code.NOT_LEADING, why, side="edge", retry_after_s=2)
     return plane.routing
-
-
-def _gain(plane: Plane, gain: Gain) -> dict[str, object]:
-    return {
-        "application": gain.application,
-        "name": plane.name_of(gain.application),
-        "edge": gain.edge,
-        "window_s": WINDOW_S,
-        "direct": _times(gain.direct),
-        "routed": _times(gain.over),
-        "gain_ms": _rounded(gain.total_ms),
-        "routing_ms": _rounded(gain.routing_ms),
-        "connections_ms": _rounded(gain.connections_ms),
-        "why_not": gain.why_not,
-        "histogram": {
-            "upper_ms": [*(round(ms, 2) for ms in UPPER_MS), None],
-            "direct": gain.direct.histogram,
-            "routed": gain.over.histogram,
-        },
-    }
-
-
-def _times(times: FirstByteTimes) -> dict[str, object]:
-    return {
-        "flows": times.flows,
-        "mean_ms": _rounded(times.mean_ms),
-        "p50_ms": _rounded(times.p50_ms),
-        "p95_ms": _rounded(times.p95_ms),
-    }
-
-
-def _rounded(ms: float | None) -> float | None:
-    return None if ms is None else round(ms, 1)
 
 
 def _shown(plane: Plane, route: Route, now_s: float) -> dict[str, object]:

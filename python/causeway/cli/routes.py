@@ -10,7 +10,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from causeway.answers import Gain, Route
+    from causeway.answers import Route
     from causeway.client import Client
     from causeway.routing.replay import Outcome
 
@@ -40,7 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Of = TypeVar("_Of", "Route", "Gain")
 From = Annotated[str | None, typer.Option("--from", metavar="EDGE", help="Only from this edge.", show_default=False)]
 To = Annotated[
     str | None,
@@ -104,53 +103,12 @@ def explain(
     print_table(("FROM", "PATH", "COST", "WHICH IS"), rows)
 
 
-@app.command(cls=GroupedCommand)
-def gains(
-    start: From = None,
-    end: To = None,
-    output: Output = Format.TABLE,
-    url: Url = None,
-    token_file: TokenFile = None,
-) -> None:
-    """Show how long flows wait for their first byte, direct and as routed, in the last ten minutes."""
-    with connect(url, token_file) as client:
-        found = _of(client, client.gains(), start, end)
-    if output is Format.JSON:
-        print_json(found)
-    elif found:
-        heads = ("APPLICATION", "FROM", "DIRECT", "P50", "P95", "ROUTED", "P50", "P95", "GAIN", "WAY", "CONNECTIONS")
-        print_table(heads, [_gain_row(one) for one in found])
-        for one in found:
-            if one["why_not"]:
-                hint(f"{one['name'] or one['application']} from {one['edge']}: {one['why_not']}")
-    else:
-        hint("nothing to compare yet: flows of applications with argo_smart_routing are, once edges have them")
-
-
 def _chosen(client: Client, start: str | None, end: str | None) -> list[Route]:
-    return _of(client, client.routes(), start, end)
-
-
-def _of(client: Client, found: list[_Of], start: str | None, end: str | None) -> list[_Of]:
+    found = client.routes()
     if end:
         id_ = choose_application(all_applications(client, None), end)[1]["id"]
-        found = [one for one in found if one["application"] == id_]
-    return [one for one in found if start in (None, one["edge"])]
-
-
-def _gain_row(gain: Gain) -> tuple[str, ...]:
-    times = (gain["direct"], gain["routed"])
-    shown = (
-        text
-        for one in times
-        for text in (
-            f"{one['flows']} flows",
-            *("" if ms is None else _ms_text(ms) for ms in (one["p50_ms"], one["p95_ms"])),
-        )
-    )
-    parts = (gain["gain_ms"], gain["routing_ms"], gain["connections_ms"])
-    named = gain["name"] or gain["application"], gain["edge"]
-    return (*named, *shown, *("" if ms is None else _ms_text(ms) for ms in parts))
+        found = [route for route in found if route["application"] == id_]
+    return [route for route in found if start in (None, route["edge"])]
 
 
 def _row(route: Route) -> tuple[str, ...]:

@@ -7,17 +7,14 @@ go back to direct paths, and meanwhile they leave what fails by themselves.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from causeway.control.gains import Gains
 from causeway.control.plane import Plane
 from causeway.control.readings import Readings
 from causeway.exchange.bus import ControlSide, EdgeRefused
@@ -53,7 +50,6 @@ class Routing:
 
     plane: Plane
     routes: Routes | None = None
-    gains: Gains = field(default_factory=Gains)
     _readings: Readings = field(default_factory=Readings)
     _network: Network | None = None
     _told: dict[str, _Told] = field(default_factory=dict)
@@ -94,7 +90,6 @@ class Routing:
         self._readings.forget(set(reports), set(applications))
         self._note_traffic(applications, reports, at_s)
         self._decide(applications, sorted(reports), at_s)
-        self._note_gains(applications, reports, at_s)
         self._tell(pool, reports, sides, at_s)
 
     def _smart(self) -> dict[str, str]:
@@ -143,17 +138,6 @@ class Routing:
         self._ways = {
             name: routes.ways(name) if routes.is_new(name) or name not in before else before[name] for name in names
         }
-
-    def _note_gains(self, applications: Mapping[str, str], reports: Mapping[str, Report], at_s: float) -> None:
-        self.gains.forget(reports.keys(), applications.keys())
-        for name, report in reports.items():
-            for one in report.overlay.steering.gains if report.overlay else ():
-                if one.application in applications:
-                    self.gains.take(name, one, at_s, partial(self._saved_ms, name, one.application))
-
-    def _saved_ms(self, edge: str, application: str) -> float | None:
-        route = self.routes.route(edge, application) if self.routes else None
-        return route.saves_ms if route and math.isfinite(route.saves_ms) else None
 
     def _tell(
         self, pool: ThreadPoolExecutor, reports: Mapping[str, Report], sides: Mapping[str, ControlSide], at_s: float

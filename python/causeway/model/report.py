@@ -210,29 +210,12 @@ class ReachSeen(msgspec.Struct, frozen=True):
     age_ms: int
 
 
-class FirstBytes(msgspec.Struct, frozen=True):
-    """How long flows have waited for their first byte, since the edge started: how many by bucket (the k-th has up to
-    2^(k/4) ms), and the time of all of them together."""
-
-    flows: dict[str, int] = {}
-    ms: int = 0
-
-
-class GainsSeen(msgspec.Struct, frozen=True):
-    """Of the flows of one application, those that have gone direct, and over other edges."""
-
-    application: str
-    direct: FirstBytes = FirstBytes()
-    over: FirstBytes = FirstBytes()
-
-
 class Steering(msgspec.Struct, frozen=True):
     """What smart routing has measured. `version`: of the routes that are in force there, 0 if none are."""
 
     version: int = 0
     legs: list[LegSeen] = []
     reach: list[ReachSeen] = []
-    gains: list[GainsSeen] = []
 
 
 class Overlay(msgspec.Struct, frozen=True):

@@ -46,12 +46,11 @@ class EdgeSeen:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One path with what it is expected to cost: `parts_ms` adds up to `cost_ms`; its legs to `round_trip_ms`."""
+    """One path with what it is expected to cost: `parts_ms` adds up to `cost_ms`."""
 
     path: tuple[str, ...]
     cost_ms: float
     parts_ms: tuple[tuple[str, float], ...]
-    round_trip_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +68,7 @@ class Route:
 
     @property
     def direct_ms(self) -> float:
-        return self._direct.cost_ms
-
-    @property
-    def saves_ms(self) -> float:
-        """Of every round trip, against the direct path; what is infinite is no number."""
-        return self._direct.round_trip_ms - self.candidates[0].round_trip_ms
-
-    @property
-    def _direct(self) -> Candidate:
-        return next(candidate for candidate in self.candidates if not candidate.path)
+        return next(candidate.cost_ms for candidate in self.candidates if not candidate.path)
 
 
 class Network:
@@ -158,20 +148,12 @@ class Routes:
         self._edges, self._applications = edges, applications
         self._seen, self._ranks, self._changed = seen, ranks, changed
         self._number = {name: at for at, name in enumerate(edges)}
-        self._place = {name: at for at, name in enumerate(applications)}
 
     def __len__(self) -> int:
         return int(self._ranks.is_known.sum())
 
     def __iter__(self) -> Iterator[Route]:
         return self._routes(self._ranks.is_known)
-
-    def route(self, edge: str, application: str) -> Route | None:
-        """None: nobody knows what the direct path costs."""
-        if edge not in self._number or application not in self._place:
-            return None
-        source, target = self._number[edge], self._place[application]
-        return self._route(source, target) if self._ranks.is_known[source, target] else None
 
     def changed(self) -> Iterator[Route]:
         """Those whose flows take another path than a slice ago, and those that are new."""
@@ -220,11 +202,10 @@ class Routes:
         last, ms = parts[-1]
         plain_ms = ms / (1 + 1 / ROUND_TRIPS)
         handshake_ms = 0.0 if math.isinf(ms) else ms - plain_ms
-        round_trip_ms = sum(ms for _, ms in parts) - handshake_ms
         parts[-1:] = [(last, plain_ms), ("a share of the handshake", handshake_ms)]
         if path.relay is not None:
             parts += [("an edge more", path.relay_ms), ("margin", path.margin_ms)]
-        return Candidate(self._path(path.relay), path.cost_ms, tuple(parts), round_trip_ms)
+        return Candidate(self._path(path.relay), path.cost_ms, tuple(parts))
 
 
 def _places(before: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.intp]:

@@ -45,7 +45,6 @@ COMMANDS = [
     "pops",
     "pops drain",
     "routes explain",
-    "routes gains",
     "routes replay",
     *(f"tokens {verb}" for verb in ("create", "list", "revoke")),
     *(f"firewall {verb}" for verb in ("list", "add", "remove", "import")),

@@ -112,9 +112,6 @@ impl TcpPlane {
             Err(fault) => return self.on_pump_fault(desk, slot, Side::Origin, fault),
         };
         connection.count_bytes(desk);
-        if connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_first_byte()) {
-            connection.note_first_byte(desk.now_ms);
-        }
         if let Some(permit) = &connection.permit {
             permit.pay(connection.up.bytes + connection.down.bytes - before, desk.now_ms);
         }

@@ -56,10 +56,6 @@ pub struct Tunnel {
     /// How many edges it has been through before this one.
     number: u8,
     pub course: Course,
-    /// When it came, until its origin's first byte is there, or nothing is to be learnt from that.
-    first_byte_since_ms: u64,
-    /// Its client had said nothing when its origin was reached.
-    was_silent: bool,
     /// Whoever handed it over can go elsewhere with it.
     has_others: bool,
     /// What the first and the last edge keep of it; none: it ends with its connection.
@@ -90,8 +86,6 @@ impl Tunnel {
             trace,
             number: 0,
             course,
-            first_byte_since_ms: NEVER,
-            was_silent: false,
             has_others: false,
             kept: None,
             keep: None,
@@ -108,10 +102,6 @@ impl Tunnel {
 
     pub fn is_enciphered(&self) -> bool {
         self.client.is_some() || self.origin.is_some()
-    }
-
-    pub fn awaits_first_byte(&self) -> bool {
-        self.first_byte_since_ms != NEVER
     }
 
     pub fn awaits_answer(&self) -> bool {
@@ -145,11 +135,7 @@ impl Connection {
             Some(tunnel) => tunnel.course.wants_path(),
             None => {
                 let Some(ways) = self.active.ways(now_ms) else { return false };
-                let mut tunnel = Tunnel::new(self.active.id, 0, Course::own(ways));
-                if tunnel.course.is_steered() {
-                    tunnel.first_byte_since_ms = now_ms;
-                }
-                self.tunnel = Some(Box::new(tunnel));
+                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Course::own(ways))));
                 true
             }
         }
@@ -164,25 +150,6 @@ impl Connection {
     /// Does it not wait for an origin as long as it may?
     pub(super) fn is_hurried(&self) -> bool {
         self.tunnel.as_ref().is_some_and(|tunnel| tunnel.may_go_elsewhere())
-    }
-
-    /// Bytes were moved: how long has the first of its origin taken? What a client says late says nothing of the way,
-    /// and what goes direct since another way has failed nothing of direct ways.
-    #[inline(never)]
-    pub(super) fn note_first_byte(&mut self, now_ms: u64) {
-        let Some(tunnel) = &mut self.tunnel else { return };
-        let is_open = tunnel.kept.as_ref().is_none_or(|kept| kept.is_answered);
-        if self.down.bytes > 0 {
-            let took_ms = now_ms.saturating_sub(std::mem::replace(&mut tunnel.first_byte_since_ms, NEVER));
-            let is_direct = tunnel.course.is_direct;
-            if let Some(steered) = self.active.steered.as_ref().filter(|_| !is_direct || tunnel.course.is_on_first()) {
-                steered.gains.add(is_direct, took_ms);
-            }
-        } else if is_open && self.up.bytes == 0 {
-            tunnel.was_silent = true;
-        } else if tunnel.was_silent {
-            tunnel.first_byte_since_ms = NEVER;
-        }
     }
 
     /// It has begun to connect to an origin.

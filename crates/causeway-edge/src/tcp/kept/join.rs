@@ -60,9 +60,6 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         let (pumped, result) = connection.pump_kept(&mut self.tools, desk.now_ms);
         connection.count_bytes(desk);
-        if connection.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_first_byte()) {
-            connection.note_first_byte(desk.now_ms);
-        }
         let moved = pumped.read_bytes + pumped.heard_bytes;
         if let Some(permit) = &connection.permit {
             permit.pay(moved, desk.now_ms);
