@@ -85,7 +85,8 @@ pub struct Course {
     ways: Option<Arc<Ways>>,
     tried: u8,
     at: usize,
-    /// What is left of its path, from the next edge on.
+    /// All of its path from here, and what is left of that from the next edge on.
+    pub path: Path,
     pub rest: Path,
     /// Its path is the one without other edges.
     pub is_direct: bool,
@@ -125,6 +126,11 @@ impl Course {
         if self.is_own() { !self.is_direct } else { !self.rest.is_empty() || self.tried > 0 }
     }
 
+    /// It is on the first way that it has tried.
+    pub fn is_first_choice(&self) -> bool {
+        self.tried.count_ones() == 1
+    }
+
     /// Has it ways besides the one that it is on?
     pub fn has_others(&self) -> bool {
         self.ways.as_ref().is_some_and(|ways| self.tried.count_ones() < ways.paths().len() as u32)
@@ -162,7 +168,7 @@ impl Course {
             None => (std::mem::replace(&mut self.tried, 1) == 0).then_some((0, self.rest)),
         };
         let Some((at, path)) = chosen else { return Turn::Nowhere };
-        (self.at, self.is_direct) = (at, path.is_empty());
+        (self.at, self.path, self.is_direct) = (at, path, path.is_empty());
         let Some((next, rest)) = path.split() else { return Turn::Origin };
         self.rest = rest;
         Turn::Edge(next, path)
