@@ -144,7 +144,7 @@ def test_what_routing_is_worth_is_told_from_flows_of_both_kinds_and_apart_from_r
         list(clients.map(lambda _: world.ask(), range(64 * 24)))
     eventually(lambda: gains()["gain"]["mean_ms"] is not None, 15, every_s=0.5)
     told = gains()
-    print(world.command("routes", "gains", "--to", HOST))
+    print(world.command("routes", "gains", "--from", "local"))
     gain = told["gain"]
     assert told["path"] == ["ams"]
     assert sum(one["count"] for one in told["over"]["histogram"]) == told["over"]["count"] > 1_000
