@@ -25,6 +25,13 @@ class Zone(TypedDict):
     created_on: NotRequired[str]
 
 
+class ZoneSetting(TypedDict):
+    id: str
+    value: str
+    editable: bool
+    modified_on: str | None
+
+
 class DnsName(TypedDict):
     type: str
     name: str
@@ -250,6 +257,48 @@ class Route(TypedDict):
     gain_ms: float | None
     since_s: float
     candidates: list[RouteCandidate]
+
+
+class Waits(TypedDict):
+    """How long clients waited for the first byte of the origin; `histogram`: flows by bucket."""
+
+    count: int
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    histogram: list[WaitsBucket]
+
+
+class WaitsBucket(TypedDict):
+    from_ms: float
+    to_ms: float | None  # nothing: it has no end
+    count: int
+
+
+class Gain(TypedDict):
+    """What flows over other edges save. `routing_ms` and `connection_ms` add up to `mean_ms`; `reason`: why not all is
+    said."""
+
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    routing_ms: float | None
+    connection_ms: float | None
+    reason: str | None
+
+
+class RouteGain(TypedDict):
+    """Of flows of the last ten minutes. `path`: over others, as it is now; nothing: there is none."""
+
+    application: str
+    name: str | None
+    edge: str
+    path: list[str] | None
+    direct_rtt_ms: float | None
+    path_rtt_ms: float | None
+    direct: Waits
+    over: Waits
+    gain: Gain
 
 
 class SiteTold(TypedDict):
@@ -503,3 +552,4 @@ class Event(TypedDict):
     cause: str | None
     message: str | None
     trace: NotRequired[str | None]  # the same at every edge that the flow goes through
+    path: NotRequired[list[str] | None]  # the edges after this one, [] for direct

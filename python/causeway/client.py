@@ -31,9 +31,11 @@ from causeway.answers import (
     PopStatus,
     Rollout,
     Route,
+    RouteGain,
     Status,
     Token,
     Zone,
+    ZoneSetting,
 )
 
 DEFAULT_URL = "http://127.0.0.1:8787"
@@ -116,6 +118,13 @@ class Client:
     def create_zone(self, name: str, account_id: str) -> Zone:
         body = {"name": name, "account": {"id": account_id}}
         return cast(Zone, self._request("POST", "/client/v4/zones", body=body))
+
+    def smart_routing(self, zone_id: str) -> ZoneSetting:
+        return cast(ZoneSetting, self._request("GET", f"/client/v4/zones/{zone_id}/argo/smart_routing"))
+
+    def set_smart_routing(self, zone_id: str, *, is_on: bool) -> ZoneSetting:
+        body = {"value": "on" if is_on else "off"}
+        return cast(ZoneSetting, self._request("PATCH", f"/client/v4/zones/{zone_id}/argo/smart_routing", body=body))
 
     def delete_zone(self, zone_id: str) -> None:
         self._request("DELETE", f"/client/v4/zones/{zone_id}")
@@ -215,6 +224,9 @@ class Client:
         """The applications that edges get at once; without a number all but those of halted rollouts."""
         path = "/api/v1/rollouts/push" if number is None else f"/api/v1/rollouts/{number}/push"
         return cast("dict[str, list[str]]", self._request("POST", path))["applications"]
+
+    def gains(self) -> list[RouteGain]:
+        return cast("list[RouteGain]", self._request("GET", "/api/v1/routes/gains"))
 
     def routes(self) -> list[Route]:
         return cast("list[Route]", self._request("GET", "/api/v1/routes"))

@@ -421,6 +421,30 @@ def test_up_is_the_process_that_was_started_and_keeps_applications(tmp_path: Pat
         shutil.rmtree(tmp_path / "causeway-data")
 
 
+def test_a_zone_is_switched_to_smart_routing_and_says_who_stays_direct(server: Server) -> None:
+    server.ok("zones", "create", "smart.net")
+    server.ok(
+        "apps", "create", "--dns", "fast.smart.net", "--protocol", f"tcp/{free_port()}", "--origin", "192.0.2.1:22"
+    )
+    server.ok(
+        "apps", "create", "--dns", "dns.smart.net", "--protocol", f"udp/{free_port()}", "--origin", "192.0.2.1:53"
+    )
+    told = server.ok("zones", "update", "smart.net", "--smart-routing")
+    assert "smart routing is on for zone smart.net" in told.out
+    assert "dns.smart.net" in told.err and "tcp alone" in told.err and "fast.smart.net" not in told.err
+    row = next(line for line in server.ok("zones", "list").out.splitlines() if "smart.net" in line)
+    assert row.split()[1:] == ["smart.net", "2", "on"]
+    shown = server.ok("apps", "show", "fast.smart.net", "-o", "json").json
+    assert (shown["argo_smart_routing"], shown["x_causeway"]["smart_routing"]["by"]) == (False, "zone")
+    assert "tcp alone" in server.ok("apps", "show", "dns.smart.net").out.replace("\n", " ")
+    assert server.ok("zones", "update", "smart.net", "--no-smart-routing", "-o", "json").json["value"] == "off"
+    assert "x_causeway" not in server.ok("apps", "show", "fast.smart.net", "-o", "json").json
+    assert server.run("zones", "update", "smart.net").code == 2
+    for name in ("fast.smart.net", "dns.smart.net"):
+        server.ok("apps", "delete", name)
+    server.ok("zones", "delete", "smart.net")
+
+
 def test_firewall_rules_are_made_found_explained_and_deleted(server: Server) -> None:
     server.ok("apps", "create", "--dns", "wall", "--protocol", f"tcp/{free_port()}", "--origin", "192.0.2.1:22",
               "--ip-firewall")  # fmt: skip

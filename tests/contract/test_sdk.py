@@ -234,3 +234,23 @@ def test_an_access_rule_lives_its_whole_life_at_both_levels(sdk: Cloudflare, api
     assert gone is not None and gone.id == made.id
     with pytest.raises(cloudflare.NotFoundError):
         rules.get(made.id, **owner)
+
+
+def test_smart_routing_of_a_zone_is_off_until_it_is_switched_on_and_says_when(sdk: Cloudflare, api: Api) -> None:
+    zone = sdk.zones.list(name=ZONE).result[0]
+    got = sdk.argo.smart_routing.get(zone_id=zone.id)
+    assert got is not None
+    assert (got.id, got.value, got.editable, got.modified_on) == ("smart_routing", "off", True, None)
+    made = sdk.argo.smart_routing.edit(zone_id=zone.id, value="on")
+    assert made is not None and made.modified_on is not None
+    assert (made.value, abs((datetime.now(UTC) - made.modified_on).total_seconds()) < 60) == ("on", True)
+    again = sdk.argo.smart_routing.edit(zone_id=zone.id, value="on")
+    assert again is not None and again.modified_on == made.modified_on, "what is so already is not changed"
+    kept = sdk.argo.smart_routing.get(zone_id=zone.id)
+    assert kept is not None and kept.to_dict() == made.to_dict()
+    off = sdk.argo.smart_routing.edit(zone_id=zone.id, value="off")
+    assert off is not None and off.value == "off"
+    with pytest.raises(cloudflare.BadRequestError):
+        sdk.argo.smart_routing.edit(zone_id=zone.id, value="sometimes")  # type: ignore[arg-type]
+    with pytest.raises(cloudflare.APIStatusError):
+        sdk.argo.smart_routing.get(zone_id="0" * 32)

@@ -10,7 +10,7 @@ from running import ZONE, Api, ask, eventually, free_port, upper_origin
 FIELDS = {
     "seq", "kind", "time_ms", "application", "application_name", "flow", "protocol", "client", "edge", "origin",
     "connect_time_ms", "client_bytes", "origin_bytes", "client_rtt_ns", "origin_rtt_ns", "status", "cause", "message",
-    "ip_firewall", "client_matched_ip_firewall", "trace",
+    "ip_firewall", "client_matched_ip_firewall", "trace", "path",
 }  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def test_a_connection_shows_within_a_second_with_the_name_of_its_application(api
         assert sorted(event["kind"] for event in one.events[:2]) == ["connect", "disconnect"]
         [closed] = [event for event in one.events if event["kind"] == "disconnect"]
         assert (closed["status"], closed["client_bytes"], closed["origin_bytes"]) == (200, 6, 6)
+        assert (closed["trace"], closed["path"]) == (None, None), "it cannot go over other edges"
         everything.end(ports[0])
         one.end(ports[0])
 

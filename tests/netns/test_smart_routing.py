@@ -6,6 +6,7 @@ import socket
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,32 @@ def test_switched_on_flows_go_the_way_that_is_faster_within_ten_seconds(world: W
     assert "ams  (in use)" in explained and "direct" in explained and "origin" in explained
 
 
+def test_what_routing_is_worth_is_told_from_flows_of_both_kinds_and_apart_from_ready_connections(world: World) -> None:
+    world.takes(["ams"])
+
+    def gains() -> dict[str, Any]:
+        world.ask()
+        [found] = json.loads(world.command("routes", "gains", "--from", "local", "--to", HOST, "-o", "json"))
+        return dict(found)
+
+    few = gains()
+    if few["direct"]["count"] < 20:
+        assert few["gain"]["mean_ms"] is None and "too few" in few["gain"]["reason"], few
+    with ThreadPoolExecutor(8) as clients:  # one of 64 goes direct
+        list(clients.map(lambda _: world.ask(), range(64 * 24)))
+    eventually(lambda: gains()["gain"]["mean_ms"] is not None, 15, every_s=0.5)
+    told = gains()
+    print(world.command("routes", "gains", "--from", "local"))
+    gain = told["gain"]
+    assert told["path"] == ["ams"]
+    assert sum(one["count"] for one in told["over"]["histogram"]) == told["over"]["count"] > 1_000
+    assert abs(told["direct"]["p50_ms"] - 2 * FAR_MS) < 2 * FAR_MS / 8 + 10, told["direct"]
+    assert abs(told["over"]["p50_ms"] - 3 * NEAR_MS) < 3 * NEAR_MS / 8 + 10, told["over"]
+    assert abs(gain["routing_ms"] - (FAR_MS - 2 * NEAR_MS)) < 15, gain  # one round trip of each
+    assert abs(gain["connection_ms"] - (FAR_MS - NEAR_MS)) < 40, gain  # and a handshake with the origin from nearer
+    assert abs(gain["routing_ms"] + gain["connection_ms"] - gain["mean_ms"]) < 0.01
+
+
 def test_what_control_says_outlives_control_for_a_while_and_a_cut_is_gone_round_without_it(world: World) -> None:
     world.takes(["ams"])
     world.lab.fail("par", "ams")
@@ -180,6 +207,19 @@ def test_an_origin_that_this_edge_cannot_reach_is_reached_through_another(world:
     world.lab.heal("ams", "tokyo")
     world.lab.heal("par", "tokyo")
     world.takes(["ams"], 60)
+
+
+def test_its_zone_switches_it_for_an_application_that_says_nothing_of_it(world: World) -> None:
+    world.command("apps", "update", HOST, "--no-smart-routing")
+    eventually(lambda: world.routes() == {}, 10)
+    world.command("zones", "update", "example.net", "--smart-routing")
+    world.takes(["ams"], 30)
+    assert "ams  (in use)" in world.command("explain", HOST, "--from", "local")
+    world.command("zones", "update", "example.net", "--no-smart-routing")
+    eventually(lambda: world.ask() >= 2 * FAR_MS, 10)
+    eventually(lambda: world.routes() == {}, 10)
+    world.command("apps", "update", HOST, "--smart-routing")
+    world.takes(["ams"], 30)
 
 
 def test_switched_off_they_go_direct_again(world: World) -> None:

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use causeway_wire::overlay::Path;
 use serde::Serialize;
 
 use crate::clock::unix_ms;
@@ -256,6 +257,8 @@ pub struct Event {
     pub firewall: Matched,
     /// The same at every edge that the flow goes through; 0: at this one alone.
     pub trace: u64,
+    /// The edges that it goes over after this one, where it may go over some.
+    pub path: Option<Path>,
 }
 
 /// What the ends of a ring tell each other beside it.
@@ -400,6 +403,9 @@ pub struct Record {
     /// Of a flow that goes through several edges: the same at each. 16 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// Of a flow that may go over other edges: those after this one, in order; none: it goes to its origin from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<Vec<String>>,
     pub status: u16,
     pub cause: &'static str,
     pub message: String,
@@ -430,6 +436,7 @@ impl Record {
             ip_firewall: event.firewall != Matched::Unknown,
             client_matched_ip_firewall: event.firewall,
             trace: (event.trace != 0).then(|| format!("{:016x}", event.trace)),
+            path: event.path.map(|path| path.names().map(|name| name.as_str().to_string()).collect()),
             status,
             cause,
             message,
@@ -459,6 +466,7 @@ mod tests {
             origin_rtt_ns: 0,
             firewall: Matched::Unknown,
             trace: 0,
+            path: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod error;
 mod event;
 mod files;
 mod firewall;
+mod gains;
 mod guard;
 mod handover;
 mod icmp;

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::error::EdgeError;
 use crate::event::Cause;
+use crate::gains::{Gains, HistogramReport};
 use crate::sys;
 use crate::ways::Ways;
 use plan::Plan;
@@ -60,6 +61,7 @@ pub struct Steered {
     pub id: u128,
     ways: ArcSwapOption<Ways>,
     pub reach: Reach,
+    pub gains: Gains,
 }
 
 /// What handshakes with the origins of one application have shown, since the start.
@@ -130,7 +132,8 @@ impl Steering {
 
     /// Of an application, the same whenever it is asked for.
     pub fn of(&self, id: u128) -> Arc<Steered> {
-        let made = || Arc::new(Steered { id, ways: ArcSwapOption::empty(), reach: Reach::default() });
+        let made =
+            || Arc::new(Steered { id, ways: ArcSwapOption::empty(), reach: Reach::default(), gains: Gains::default() });
         self.applications().entry(id).or_insert_with(made).clone()
     }
 
@@ -198,8 +201,10 @@ impl Steering {
         legs.sort_by(|one, other| one.edge.cmp(&other.edge));
         let mut reach: Vec<ReachReport> = self.applications().values().filter_map(|it| it.report(now_ms)).collect();
         reach.sort_by(|one, other| one.application.cmp(&other.application));
+        let mut gains: Vec<GainsReport> = self.applications().values().filter_map(|it| it.report_gains()).collect();
+        gains.sort_by(|one, other| one.application.cmp(&other.application));
         let wanted = self.wanted.load();
-        SteeringReport { version: if now_ms < wanted.ends_ms { wanted.version } else { 0 }, legs, reach }
+        SteeringReport { version: if now_ms < wanted.ends_ms { wanted.version } else { 0 }, legs, reach, gains }
     }
 
     fn tell_down(&self) {
@@ -234,6 +239,12 @@ impl Steered {
             failed,
             age_ms: now_ms.saturating_sub(get(&reach.last_ms)),
         })
+    }
+
+    fn report_gains(&self) -> Option<GainsReport> {
+        let (direct, over) = (self.gains.direct.report(), self.gains.over.report());
+        let application = format!("{:032x}", self.id);
+        (direct.is_some() || over.is_some()).then_some(GainsReport { application, direct, over })
     }
 }
 
@@ -329,6 +340,7 @@ pub struct SteeringReport {
     pub version: u64,
     pub legs: Vec<LegReport>,
     pub reach: Vec<ReachReport>,
+    pub gains: Vec<GainsReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -354,6 +366,14 @@ pub struct ReachReport {
     pub retransmitted: u64,
     pub failed: u64,
     pub age_ms: u64,
+}
+
+/// How long clients waited for the first byte of their origin, direct and over other edges.
+#[derive(Debug, Serialize)]
+pub struct GainsReport {
+    pub application: String,
+    pub direct: Option<HistogramReport>,
+    pub over: Option<HistogramReport>,
 }
 
 #[cfg(test)]

@@ -464,6 +464,7 @@ fn refuse(desk: &mut Desk, active: &Active, client: OwnedFd, address: SocketAddr
         origin_rtt_ns: 0,
         firewall: active.matched(address.ip(), edge.port()),
         trace: 0,
+        path: None,
     });
 }
 

@@ -155,7 +155,8 @@ pub struct Course {
     at: usize,
     /// It goes on elsewhere than on the way that it has chosen, and learns nothing more of that.
     has_left: bool,
-    /// What is left of its path, from the next edge on.
+    /// All of its path from here, and what is left of that from the next edge on.
+    pub path: Path,
     pub rest: Path,
     /// Its path is the one without other edges.
     pub is_direct: bool,
@@ -193,6 +194,11 @@ impl Course {
     /// Is an edge to be asked for, and not an origin?
     pub fn wants_path(&self) -> bool {
         if self.is_own() { !self.is_direct } else { !self.rest.is_empty() || self.tried > 0 }
+    }
+
+    /// It is on the first way that it has tried.
+    pub fn is_first_choice(&self) -> bool {
+        self.tried.count_ones() == 1
     }
 
     /// Has it ways besides the one that it is on?
@@ -265,7 +271,7 @@ impl Course {
             None => (std::mem::replace(&mut self.tried, 1) == 0).then_some((0, self.rest)),
         };
         let Some((at, path)) = chosen else { return Turn::Nowhere };
-        (self.at, self.is_direct, self.has_left) = (at, path.is_empty(), false);
+        (self.at, self.path, self.is_direct, self.has_left) = (at, path, path.is_empty(), false);
         let Some((next, rest)) = path.split() else { return Turn::Origin };
         self.rest = rest;
         Turn::Edge(next, path)

@@ -74,6 +74,8 @@ fn each_edge_records_the_flow_under_one_trace_and_its_client_is_counted_once() {
     assert_eq!(records[0]["origin"], origin.to_string(), "the edge with the client knows where it went");
     assert_eq!(records[1]["origin"], members[2].at.to_string(), "the one on the way, whom it gave it to");
     assert_eq!(records[2]["origin"], origin.to_string());
+    let paths = records.iter().map(|record| record["path"].clone()).collect::<Vec<_>>();
+    assert_eq!(paths, [json!(["lon", "fra"]), json!(["fra"]), json!([])], "each says which edges come after it");
     let counted = |member: &Member| member.report()["totals"]["connections_total"].as_u64().unwrap();
     assert_eq!(members.iter().map(counted).collect::<Vec<_>>(), [1, 0, 0]);
     let relayed = |member: &Member| member.report()["overlay"]["relayed"]["connections_total"].as_u64().unwrap();

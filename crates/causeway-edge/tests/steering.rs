@@ -358,3 +358,61 @@ fn what_is_no_plan_is_refused_and_the_one_before_goes_on() {
     }
     assert_eq!(relayed(&members, edge), [0, 1]);
 }
+
+#[test]
+fn how_long_clients_wait_for_a_first_byte_is_counted_apart_for_direct_and_over_others() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    let mut told = plan(&json!([["fra"], []]), 60_000);
+    told["direct_one_in"] = json!(4);
+    steer(&members[0], &told);
+    (0..16).for_each(|_| drop(relayed(&members, edge)));
+    let counted = || {
+        let gains = steering(&members[0])["gains"].clone();
+        let count = |kind: &str| {
+            let counts = gains[0][kind]["counts"].as_array().cloned().unwrap_or_default();
+            counts.iter().map(|it| it[1].as_u64().unwrap()).sum::<u64>()
+        };
+        (count("direct"), count("over"))
+    };
+    eventually("all sixteen are counted", || (counted().0 + counted().1 == 16).then_some(()));
+    let (direct, over) = counted();
+    assert!((1..=8).contains(&direct), "{direct} direct, {over} over fra"); // one in four, of each worker's flows
+    assert!(steering(&members[0])["gains"][0]["over"]["total_us"].as_u64().unwrap() > 0);
+    assert_eq!(steering(&members[1])["gains"], json!([]), "the edge that has the client counts, and nobody else");
+}
+
+#[test]
+fn nobody_has_waited_where_the_origin_is_the_first_to_speak() {
+    let greet = |mut stream: TcpStream| {
+        let _ = stream.write_all(b"220 hello\r\n");
+        let _ = stream.read(&mut [0; 8]);
+    };
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", greet));
+    serve(&members, edge, origin);
+    for paths in [json!([["fra"], []]), json!([[], ["fra"]])] {
+        steer(&members[0], &plan(&paths, 60_000));
+        let mut client = connect(edge);
+        client.read_exact(&mut [0; 11]).unwrap();
+        client.write_all(b"bye").unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
+    }
+    assert_eq!(steering(&members[0])["gains"], json!([]));
+}
+
+#[test]
+fn a_record_says_the_way_of_a_flow_and_none_where_there_is_no_choice() {
+    let members = network(&["par", "fra"]);
+    let (edge, origin) = (free_address("127.0.0.1"), origin("127.0.0.1", echo));
+    serve(&members, edge, origin);
+    relayed(&members, edge);
+    assert_eq!(members[0].record("closed").get("path"), None, "nobody has said anything of ways");
+    for (paths, path) in [(json!([["fra"], []]), json!(["fra"])), (json!([[], ["fra"]]), json!([]))] {
+        steer(&members[0], &plan(&paths, 60_000));
+        relayed(&members, edge);
+        assert_eq!(members[0].record("opened")["path"], path);
+        assert_eq!(members[0].record("closed")["path"], path);
+    }
+}

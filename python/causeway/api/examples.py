@@ -311,6 +311,22 @@ ZONE_QUERY: dict[str, Any] = {
     ]
 }
 APPLICATIONS_QUERY: dict[str, Any] = {"parameters": [query("id", _SEVERAL, "only these applications")]}
+SMART_ROUTING_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["value"],
+                    "properties": {"value": {"enum": ["on", "off"]}},
+                },
+                "examples": {"on": {"value": {"value": "on"}}},
+            }
+        },
+    }
+}
+
 ZONE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends
@@ -12,8 +13,10 @@ from causeway.api.auth import may_read
 from causeway.api.envelope import Json, answer
 from causeway.api.reach import PlaneOf
 from causeway.model.problem import Code, Problem
+from causeway.model.waits import Waits, bounds_ms
 
 if TYPE_CHECKING:
+    from causeway.control.gains import Gains
     from causeway.control.plane import Plane
     from causeway.control.routes import Routing
     from causeway.routing.network import Candidate, Route
@@ -36,6 +39,44 @@ def _routing(plane: Plane) -> Routing | None:
         why = f"the control node that leads decides which routes there are; {plane.nodes.leader_text}"
         raise Problem(Code.NOT_LEADING, why, side="edge", retry_after_s=2)
     return plane.routing
+
+
+@router.get(
+    "/gains", summary="What smart routing is worth: waits for a first byte, with it and without", dependencies=READ
+)
+def list_gains(plane: PlaneOf) -> Json:
+    now_s, routing = time.monotonic(), _routing(plane)
+    found = [_gain(plane, routing.gains, route, now_s) for route in routing.routes or ()] if routing else []
+    return answer(sorted(found, key=lambda one: (str(one["name"]), str(one["edge"]))))
+
+
+def _gain(plane: Plane, gains: Gains, route: Route, now_s: float) -> dict[str, object]:
+    path, direct_ms = route.over, route.direct.round_trip_ms
+    path_ms = path.round_trip_ms if path else None
+    direct, over, gain = gains.of(route.edge, route.application, now_s, direct_ms, path_ms)
+    told = {name: _ms(value) for name, value in asdict(gain).items() if name != "reason"}
+    return {
+        "application": route.application,
+        "name": plane.name_of(route.application),
+        "edge": route.edge,
+        "path": list(path.path) if path else None,
+        "direct_rtt_ms": _ms(direct_ms),
+        "path_rtt_ms": _ms(path_ms),
+        "direct": _waits(direct),
+        "over": _waits(over),
+        "gain": {**told, "reason": gain.reason},
+    }
+
+
+def _waits(of: Waits) -> dict[str, object]:
+    bounds = [(*bounds_ms(bucket), count) for bucket, count in sorted(of.counts.items())]
+    return {
+        "count": of.count,
+        "mean_ms": _ms(of.mean_ms),
+        "p50_ms": _ms(of.quantile_ms(0.5)),
+        "p95_ms": _ms(of.quantile_ms(0.95)),
+        "histogram": [{"from_ms": _ms(least), "to_ms": _ms(most), "count": count} for least, most, count in bounds],
+    }
 
 
 def _shown(plane: Plane, route: Route, now_s: float) -> dict[str, object]:
@@ -61,6 +102,6 @@ def _candidate(plane: Plane, of: Candidate) -> dict[str, object]:
     }
 
 
-def _ms(value: float) -> float | None:
+def _ms(value: float | None) -> float | None:
     """None: there is no way."""
-    return round(value, 3) if math.isfinite(value) else None
+    return round(value, 3) if value is not None and math.isfinite(value) else None

@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from causeway import __version__
-from causeway.api import access_rules, firewall, mitigation, own, rollouts, routes, spectrum, tail, zones
+from causeway.api import access_rules, argo, firewall, mitigation, own, rollouts, routes, spectrum, tail, zones
 from causeway.api.auth import Brake
 from causeway.api.body import BodyLimit
 from causeway.api.envelope import Json, refusal
@@ -47,7 +47,7 @@ def build(plane: Plane, keyring: Keyring, stopping: asyncio.Event) -> FastAPI:
     )
     app.state.plane, app.state.keyring, app.state.stopping = plane, keyring, stopping
     app.state.brake, app.state.started_s = Brake(), time.monotonic()
-    for part in (zones, spectrum, access_rules, firewall, mitigation, own, rollouts, routes, tail):
+    for part in (zones, argo, spectrum, access_rules, firewall, mitigation, own, rollouts, routes, tail):
         app.include_router(part.router)
     _add_pages(app, plane)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]

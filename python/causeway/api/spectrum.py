@@ -35,7 +35,7 @@ def list_applications(request: Request, plane: PlaneOf, zone_id: str) -> Json:
         found = stored.page(connection, zone_id, order=order, is_descending=is_desc, skip=page.skip, most=page.per_page)
         total = stored.count(connection, zone_id) if page.is_asked_for else 0
     info = page_info(page=page.number, per_page=page.per_page, total=total, count=len(found))
-    return answer([show_application(one) for one in found], info=info if page.is_asked_for else None)
+    return answer([show_application(one, plane.smart_zones) for one in found], info=info if page.is_asked_for else None)
 
 
 @router.post(
@@ -49,14 +49,14 @@ def create_application(request: Request, plane: PlaneOf, asking: AskingOf, zone_
         return parse_application(body, application_id=application_id, zone_id=zone_id, created_on=now, now=now)
 
     if flag(request, "dry_run"):
-        return answer(show_application(applications.rehearse_create(plane, zone_id, draft)))
+        return answer(show_application(applications.rehearse_create(plane, zone_id, draft), plane.smart_zones))
     return _answer(plane, applications.create(plane, zone_id, draft, asking))
 
 
 @router.get("/{app_id}", summary="Read an application", dependencies=READ)
 def get_application(plane: PlaneOf, zone_id: str, app_id: str) -> Json:
     with plane.reading() as connection:
-        return answer(show_application(applications.application_in(connection, zone_id, app_id)))
+        return answer(show_application(applications.application_in(connection, zone_id, app_id), plane.smart_zones))
 
 
 @router.put(
@@ -99,4 +99,4 @@ def _change(request: Request, plane: PlaneOf, zone_id: str, app_id: str, body: o
 def _answer(plane: Plane, application: Application) -> Json:
     notice = notice_of(plane, application)
     messages = [{"code": 19000, "message": notice}] if notice else []
-    return answer(show_application(application), messages=messages)
+    return answer(show_application(application, plane.smart_zones), messages=messages)

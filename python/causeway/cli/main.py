@@ -46,6 +46,7 @@ app.registered_commands += [
     *tail.app.registered_commands,
     *firewall.alone.registered_commands,
     *attacks.alone.registered_commands,
+    *routes.alone.registered_commands,
     *bench.app.registered_commands,
 ]
 app.add_typer(apps.app)

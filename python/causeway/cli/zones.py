@@ -14,7 +14,7 @@ from causeway.cli.session import TokenFile, Url, connect
 
 app = typer.Typer(
     name="zones",
-    help="Create, list and delete zones.",
+    help="Create, list, change and delete zones.",
     cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -49,17 +49,50 @@ def create(
 
 @app.command("list", cls=GroupedCommand)
 def list_(output: Output = Format.TABLE, url: Url = None, token_file: TokenFile = None) -> None:
-    """List zones and how many applications each has."""
+    """List zones, how many applications each has, and whether smart routing is on for all of them."""
     with connect(url, token_file) as client:
         zones = client.zones()
         if output is Format.JSON:
             print_json(zones)
             return
-        rows = [(zone["id"], zone["name"], str(len(client.applications(zone["id"])))) for zone in zones]
+        rows = [
+            (zone["id"], zone["name"], str(len(client.applications(id_))), client.smart_routing(id_)["value"])
+            for zone, id_ in ((zone, zone["id"]) for zone in zones)
+        ]
     if rows:
-        print_table(("ID", "NAME", "APPLICATIONS"), rows)
+        print_table(("ID", "NAME", "APPLICATIONS", "SMART ROUTING"), rows)
     else:
         hint("no zones yet; make one with `causeway zones create example.net`")
+
+
+@app.command(cls=GroupedCommand)
+def update(
+    zone: Annotated[str, typer.Argument(metavar="ZONE", help="Name or ID.", show_default=False)],
+    smart_routing: Annotated[
+        bool,
+        typer.Option(
+            "--smart-routing/--no-smart-routing",
+            help="Let control choose over which edges flows of all its applications go, where that can be.",
+            show_default=False,
+        ),
+    ],
+    output: Output = Format.TABLE,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Change a setting of a zone. What its applications say themselves stays."""
+    with connect(url, token_file) as client:
+        chosen = choose_zone(client.zones(), zone)
+        setting = client.set_smart_routing(chosen["id"], is_on=smart_routing)
+        applications = client.applications(chosen["id"])
+    if output is Format.JSON:
+        print_json(setting)
+        return
+    say(f"smart routing is {setting['value']} for zone {chosen['name']}", style="green")
+    for application in applications:
+        told = application.get("x_causeway", {}).get("smart_routing")
+        if isinstance(told, dict) and not told["on"]:
+            hint(f"{application['dns']['name']} {application['protocol']} stays direct: {told['reason']}")
 
 
 @app.command(cls=GroupedCommand)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from causeway.model.application import Application, Connectivity
 from causeway.model.paths import exits_of, on_paths
 from causeway.model.rollout import Changed, Course, Form, Hold, Rollout
+from causeway.model.smart import is_steered
 from causeway.model.snapshot import at_addresses
 
 Wanted = Mapping[str, Application]
@@ -148,25 +149,25 @@ Exits = Mapping[str, tuple[frozenset[str] | None, Form]]
 """By application: the edges where flows of others may end (None: all), and as what, where an edge has no other form."""
 
 
-def exits(course: Course, wanted: Iterable[Form]) -> Exits:
+def exits(course: Course, wanted: Iterable[Form], smart_zones: frozenset[str] = frozenset()) -> Exits:
     """Of any form that some edge has or gets.
 
     So an edge knows what will be handed to it before another one does that, and until the last one has ceased to.
     """
-    found = {form.application.id: [form] for form in wanted if _leads_elsewhere(form)}
+    found = {form.application.id: [form] for form in wanted if _leads_elsewhere(form, smart_zones)}
     for id_, hold in course.holds.items():
-        held = [form for form in (hold.staged, hold.before) if form and _leads_elsewhere(form)]
+        held = [form for form in (hold.staged, hold.before) if form and _leads_elsewhere(form, smart_zones)]
         if held:
             found.setdefault(id_, []).extend(held)
-    return {id_: (_ends(of), of[0]) for id_, of in found.items()}
+    return {id_: (_ends(of, smart_zones), of[0]) for id_, of in found.items()}
 
 
-def _leads_elsewhere(form: Form) -> bool:
-    return form.application.is_smart or bool(form.application.extension.paths)
+def _leads_elsewhere(form: Form, smart_zones: frozenset[str]) -> bool:
+    return is_steered(form.application, smart_zones) or bool(form.application.extension.paths)
 
 
-def _ends(forms: list[Form]) -> frozenset[str] | None:
-    if any(form.application.is_smart for form in forms):
+def _ends(forms: list[Form], smart_zones: frozenset[str]) -> frozenset[str] | None:
+    if any(is_steered(form.application, smart_zones) for form in forms):
         return None
     return exits_of(form.application.extension.paths for form in forms)
 
@@ -176,12 +177,14 @@ def ends_at(exits: Exits, name: str, id_: str) -> bool:
     return ends is None or name in ends
 
 
-def handed_over(exits: Exits, name: str, has: Container[str]) -> Iterator[bytes]:
+def handed_over(
+    exits: Exits, name: str, has: Container[str], smart_zones: frozenset[str] = frozenset()
+) -> Iterator[bytes]:
     """What ends at the edge `name` for others alone: encoded, of applications besides those that it has."""
     for id_, (_, form) in exits.items():
         if id_ not in has and ends_at(exits, name, id_):
-            is_steered = form.application.is_smart
-            yield on_paths(at_addresses(form.encoded, ()), (), name, is_last=True, is_steered=is_steered)
+            is_smart = is_steered(form.application, smart_zones)
+            yield on_paths(at_addresses(form.encoded, ()), (), name, is_last=True, is_steered=is_smart)
 
 
 def changes(course: Course, wanted: Wanted, ids: Iterable[str]) -> tuple[Changed, ...]:

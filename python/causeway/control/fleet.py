@@ -30,6 +30,7 @@ from causeway.model.edge import LOCAL
 from causeway.model.paths import Peer, encode_overlay, on_paths
 from causeway.model.problem import Code, Problem
 from causeway.model.rollout import Form
+from causeway.model.smart import is_steered
 from causeway.model.snapshot import at_addresses, content_digest, encode_snapshot
 from causeway.store import edge_certificates, firewall_lists
 
@@ -51,7 +52,7 @@ class Sheets:
         self.stored = stored_forms(state)
         self.early = courses.forms(state.course, self.stored, is_reached=False)
         self.reached = courses.forms(state.course, self.stored, is_reached=True)
-        self.exits = courses.exits(state.course, self.stored)
+        self.exits = courses.exits(state.course, self.stored, state.smart_zones)
 
 
 class Fleet:
@@ -324,10 +325,10 @@ def _snapshot(
         id_, paths = form.application.id, form.application.extension.paths
         if own := form.application.edge_addresses(addresses):
             is_last = bool(listen) and courses.ends_at(exits, name, id_)
-            is_steered = bool(listen) and form.application.is_smart
+            is_smart = bool(listen) and is_steered(form.application, state.smart_zones)
             there = at_addresses(form.encoded, own)
-            encoded[id_] = on_paths(there, paths, name, is_last=is_last, is_steered=is_steered)
-    others = courses.handed_over(exits, name, encoded) if listen else ()
+            encoded[id_] = on_paths(there, paths, name, is_last=is_last, is_steered=is_smart)
+    others = courses.handed_over(exits, name, encoded, state.smart_zones) if listen else ()
     settings = replace(site.terms(), mitigation=state.mitigates)
     overlay = encode_overlay(name, listen, state.peers) if listen else None
     return encode_snapshot(version, settings, (*encoded.values(), *others), state.firewalls, state.asn, overlay)

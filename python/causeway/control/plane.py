@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from causeway.control import course as courses
 from causeway.control.rulebook import asn_of, firewalls_of
-from causeway.control.state import Drained, Edit, NewRules, Piece, Site, State, Switched, served
+from causeway.control.state import Drained, Edit, NewRules, Piece, Site, State, Steered, Switched, served
 from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.application import Address, Application
 from causeway.model.claims import Claims
@@ -26,8 +26,9 @@ from causeway.model.paths import Peer, encode_overlay, on_paths
 from causeway.model.problem import Code, Problem, Side
 from causeway.model.report import ApplyReport, Report
 from causeway.model.rollout import Course, Form, RolloutState
+from causeway.model.smart import is_steered
 from causeway.model.snapshot import encode_application, encode_snapshot
-from causeway.store import access_rules, edge_certificates, edges, leases, rollouts, sequences, switches
+from causeway.store import access_rules, edge_certificates, edges, leases, rollouts, sequences, switches, zone_settings
 from causeway.store import applications as stored
 from causeway.store.database import Database, NotLeading, StoreError
 
@@ -59,6 +60,7 @@ class Plane:
     claims: Claims = field(default_factory=Claims)
     mitigates: bool = True
     drained: frozenset[str] = frozenset()  # edges of other machines
+    smart_zones: frozenset[str] = frozenset()  # with smart routing for all of their applications that it can be for
     elsewhere: frozenset[Address] = frozenset()  # what those have reported to have
     peers: tuple[Peer, ...] = ()  # edges that others hand flows to, this machine's among them
     course: Course = field(default_factory=Course)  # of changes, towards edges of other machines
@@ -100,6 +102,7 @@ class Plane:
                 self.next_expiry = access_rules.next_expiry(connection)
                 self.mitigates = switches.is_mitigation_on(connection)
                 self.drained = edges.drained(connection)
+                self.smart_zones = zone_settings.zones_with(connection, zone_settings.SMART_ROUTING)
             database.known_writes = number
             self._settle()
             if is_leading:
@@ -130,7 +133,7 @@ class Plane:
         """Waits for a change that is being made."""
         with self._changing:
             pieces, firewalls = tuple(self.pieces.values()), tuple(self.firewalls.values())
-            told = self.asn, self.mitigates, self.drained, self.peers, self.course
+            told = self.asn, self.mitigates, self.drained, self.peers, self.course, self.smart_zones
             return State(self.version, pieces, firewalls, *told)
 
     @contextmanager
@@ -150,8 +153,8 @@ class Plane:
         piece = self.pieces.get(application_id)
         return (piece.application.extension.name or piece.application.dns.name) if piece else None
 
-    def change(self, write: Callable[[Connection], Edit | NewRules | Switched | Drained | None]) -> None:
-        """Change one application, the rules of the firewall or the switch of mitigation, everywhere or nowhere.
+    def change(self, write: Callable[[Connection], Edit | NewRules | Switched | Drained | Steered | None]) -> None:
+        """Change one application, the rules of the firewall, or what is on or off, everywhere or nowhere.
 
         `write` changes the rows and answers what became of the application, or nothing if nothing changed.
 
@@ -177,17 +180,23 @@ class Plane:
                     known = {} if isinstance(edit, NewRules) else self.firewalls
                     firewalls = firewalls_of(connection, self.exchange, asking, known)
                     asn = asn_of(connection, self.exchange, asking)
-                    if self.fleet and not isinstance(edit, Switched | Drained):
+                    if self.fleet and not isinstance(edit, Switched | Drained | Steered):
                         self._check_size(after, firewalls)
                     next_expiry = access_rules.next_expiry(connection)
                     mitigates = edit.is_on if isinstance(edit, Switched) else self.mitigates
                     drained = edit.edges if isinstance(edit, Drained) else self.drained
+                    smart_zones = edit.smart_zones if isinstance(edit, Steered) else self.smart_zones
                     if isinstance(edit, Edit):
                         _refuse_if_not_running(
-                            self._deliver(after, firewalls, asn, mitigates, course), edit.application_id
+                            self._deliver(after, firewalls, asn, mitigates, course, smart_zones), edit.application_id
                         )
-                    elif (firewalls, asn, mitigates) != (self.firewalls, self.asn, self.mitigates):
-                        self._deliver(after, firewalls, asn, mitigates, course)
+                    elif (firewalls, asn, mitigates, smart_zones) != (
+                        self.firewalls,
+                        self.asn,
+                        self.mitigates,
+                        self.smart_zones,
+                    ):
+                        self._deliver(after, firewalls, asn, mitigates, course, smart_zones)
                     sequences.set_snapshot_version(connection, self.version)
             except BaseException:
                 if is_begun:
@@ -196,6 +205,7 @@ class Plane:
                 raise
             self.pieces, self.firewalls, self.next_expiry = after, firewalls, next_expiry
             self.asn, self.mitigates, self.drained, self.course = asn, mitigates, drained, course
+            self.smart_zones = smart_zones
         self.on_change()
 
     def steer(
@@ -325,7 +335,13 @@ class Plane:
         return Piece(application, addresses, encode_application(application, addresses or wanted), claimed=wanted)
 
     def _deliver(
-        self, pieces: dict[str, Piece], firewalls: dict[str, bytes], asn: str | None, mitigates: bool, course: Course
+        self,
+        pieces: dict[str, Piece],
+        firewalls: dict[str, bytes],
+        asn: str | None,
+        mitigates: bool,
+        course: Course,
+        smart_zones: frozenset[str],
     ) -> ApplyReport:
         """Offer a snapshot under a version that no edge has seen, whatever became of the last one."""
         report = self.exchange.report()
@@ -336,21 +352,21 @@ class Plane:
         if self.site.overlay:
             overlay = encode_overlay(LOCAL, self.site.overlay, self.peers)
             forms = (Form(piece.application, piece.encoded) for piece in pieces.values() if not piece.unserved)
-            exits = courses.exits(course, forms)
+            exits = courses.exits(course, forms, smart_zones)
 
         def told() -> Iterator[bytes]:
             for key, piece in here.items():
                 paths, is_last = piece.application.extension.paths, courses.ends_at(exits, LOCAL, key)
-                is_steered = piece.application.is_smart and overlay is not None
-                yield on_paths(piece.encoded, paths, LOCAL, is_last=is_last, is_steered=is_steered)
-            yield from courses.handed_over(exits, LOCAL, here)
+                is_smart = overlay is not None and is_steered(piece.application, smart_zones)
+                yield on_paths(piece.encoded, paths, LOCAL, is_last=is_last, is_steered=is_smart)
+            yield from courses.handed_over(exits, LOCAL, here, smart_zones)
 
         return self.exchange.deliver(encode_snapshot(self.version, settings, told(), firewalls.values(), asn, overlay))
 
     def _settle(self) -> None:
         """Deliver what is stored."""
         try:
-            self._deliver(self.pieces, self.firewalls, self.asn, self.mitigates, self.course)
+            self._deliver(self.pieces, self.firewalls, self.asn, self.mitigates, self.course, self.smart_zones)
             self.out_of_step = None
         except Exception as error:  # whatever it is, nobody may think that the edge agrees
             code = error.code if isinstance(error, EdgeRefused) else type(error).__name__

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from causeway.control.gains import Gains
 from causeway.control.plane import Plane
 from causeway.control.readings import Readings
 from causeway.exchange.bus import ControlSide, EdgeRefused
 from causeway.model.edge import LOCAL
 from causeway.model.report import Report
 from causeway.model.routes import HOLD_S, encode_routes
+from causeway.model.smart import is_steered
 
 if TYPE_CHECKING:
     from causeway.routing.network import Network, Paths, Route, Routes
@@ -50,6 +52,7 @@ class Routing:
 
     plane: Plane
     routes: Routes | None = None
+    gains: Gains = field(default_factory=Gains)
     _readings: Readings = field(default_factory=Readings)
     _network: Network | None = None
     _told: dict[str, _Told] = field(default_factory=dict)
@@ -87,15 +90,17 @@ class Routing:
         for name, report in reports.items():
             if name in sides and report.overlay:
                 self._readings.take(name, report.overlay.steering, at_s)
+                self.gains.take(name, report.overlay.steering.gains, at_s)
         self._readings.forget(set(reports), set(applications))
+        self.gains.forget(set(reports))
         self._note_traffic(applications, reports, at_s)
         self._decide(applications, sorted(reports), at_s)
         self._tell(pool, reports, sides, at_s)
 
     def _smart(self) -> dict[str, str]:
         """Names, by id."""
-        pieces = tuple(self.plane.pieces.values())
-        found = (piece.application for piece in pieces if piece.application.is_smart and not piece.unserved)
+        pieces, zones = tuple(self.plane.pieces.values()), self.plane.smart_zones
+        found = (piece.application for piece in pieces if is_steered(piece.application, zones) and not piece.unserved)
         return {one.id: one.extension.name or one.dns.name for one in found}
 
     def _sides(self) -> dict[str, ControlSide]:

@@ -64,6 +64,12 @@ class Switched(NamedTuple):
     is_on: bool
 
 
+class Steered(NamedTuple):
+    """Which zones have smart routing on was changed."""
+
+    smart_zones: frozenset[str]
+
+
 class Drained(NamedTuple):
     """Which edges of other machines serve nobody was changed; this machine's does not hear of it."""
 
@@ -81,6 +87,7 @@ class State(NamedTuple):
     drained: frozenset[str]
     peers: tuple[Peer, ...] = ()
     course: Course = Course()
+    smart_zones: frozenset[str] = frozenset()
 
     @property
     def wanted(self) -> dict[str, Application]:

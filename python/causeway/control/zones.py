@@ -8,11 +8,12 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from causeway.control.plane import Plane, now
+from causeway.control.state import Steered
 from causeway.model.access_rule import Level, Owner
 from causeway.model.hostname import is_within
 from causeway.model.problem import Code, Problem
-from causeway.model.zone import Account, Zone
-from causeway.store import access_rules
+from causeway.model.zone import Account, Setting, Zone
+from causeway.store import access_rules, zone_settings
 from causeway.store import applications as stored_applications
 from causeway.store import zones as stored
 
@@ -75,7 +76,36 @@ def delete(plane: Plane, zone_id: str) -> None:
                 "causeway rollouts",
             )
         access_rules.remove_all(connection, Owner(Level.ZONE, zone_id))
+        zone_settings.remove_all(connection, zone_id)
         stored.remove(connection, zone_id)
+
+
+def smart_routing(plane: Plane, zone_id: str) -> Setting:
+    """Whether smart routing is on for all applications of a zone that it can be for."""
+    with plane.reading() as connection:
+        zone_in(connection, zone_id)
+        return zone_settings.find(connection, zone_id, zone_settings.SMART_ROUTING)
+
+
+def set_smart_routing(plane: Plane, zone_id: str, *, is_on: bool) -> Setting:
+    """Switch it; durable, and known to all edges when this returns. What its applications say themselves stays.
+
+    Raises:
+        Problem: nothing was changed.
+    """
+    made: list[Setting] = []
+
+    def write(connection: Connection) -> Steered | None:
+        zone_in(connection, zone_id)
+        before = zone_settings.find(connection, zone_id, zone_settings.SMART_ROUTING)
+        made.append(before if before.modified_on and before.is_on is is_on else Setting(is_on, now()))
+        if made[0] is before:
+            return None
+        zone_settings.put(connection, zone_id, zone_settings.SMART_ROUTING, made[0])
+        return Steered(zone_settings.zones_with(connection, zone_settings.SMART_ROUTING))
+
+    plane.change(write)
+    return made[0]
 
 
 def zone_in(connection: Connection, zone_id: str) -> Zone:

@@ -72,6 +72,7 @@ class Event(msgspec.Struct, frozen=True):
     ip_firewall: bool = False
     client_matched_ip_firewall: str = "UNKNOWN"
     trace: str | None = None  # the same at every edge that the flow goes through; none: at one alone
+    path: list[str] | None = None  # the edges after this one, [] for direct; none: it cannot go over others
 
 
 class BlobReport(msgspec.Struct, frozen=True):
@@ -210,12 +211,28 @@ class ReachSeen(msgspec.Struct, frozen=True):
     age_ms: int
 
 
+class WaitsSeen(msgspec.Struct, frozen=True):
+    """How long clients waited for a first byte, since the edge started: flows by bucket, as `model.waits` has them."""
+
+    total_us: int
+    counts: list[tuple[int, int]]
+
+
+class GainsSeen(msgspec.Struct, frozen=True):
+    """Of flows of one application whose clients came to this edge: direct, and over other edges."""
+
+    application: str
+    direct: WaitsSeen | None = None
+    over: WaitsSeen | None = None
+
+
 class Steering(msgspec.Struct, frozen=True):
     """What smart routing has measured. `version`: of the routes that are in force there, 0 if none are."""
 
     version: int = 0
     legs: list[LegSeen] = []
     reach: list[ReachSeen] = []
+    gains: list[GainsSeen] = []
 
 
 class Overlay(msgspec.Struct, frozen=True):

@@ -23,6 +23,14 @@ class Zone:
     modified_on: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Of a zone; `modified_on`: none where it was never set."""
+
+    is_on: bool = False
+    modified_on: datetime | None = None
+
+
 class Scope(StrEnum):
     READ = "read"
     WRITE = "write"

@@ -51,6 +51,7 @@ class Candidate:
     path: tuple[str, ...]
     cost_ms: float
     parts_ms: tuple[tuple[str, float], ...]
+    round_trip_ms: float  # of its legs alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,16 @@ class Route:
 
     @property
     def direct_ms(self) -> float:
-        return next(candidate.cost_ms for candidate in self.candidates if not candidate.path)
+        return self.direct.cost_ms
+
+    @property
+    def direct(self) -> Candidate:
+        return next(candidate for candidate in self.candidates if not candidate.path)
+
+    @property
+    def over(self) -> Candidate | None:
+        """The best one over other edges."""
+        return next((candidate for candidate in self.candidates if candidate.path), None)
 
 
 class Network:
@@ -202,10 +212,11 @@ class Routes:
         last, ms = parts[-1]
         plain_ms = ms / (1 + 1 / ROUND_TRIPS)
         handshake_ms = 0.0 if math.isinf(ms) else ms - plain_ms
+        round_trip_ms = sum(part_ms for _, part_ms in parts[:-1]) + plain_ms
         parts[-1:] = [(last, plain_ms), ("a share of the handshake", handshake_ms)]
         if path.relay is not None:
             parts += [("an edge more", path.relay_ms), ("margin", path.margin_ms)]
-        return Candidate(self._path(path.relay), path.cost_ms, tuple(parts))
+        return Candidate(self._path(path.relay), path.cost_ms, tuple(parts), round_trip_ms)
 
 
 def _places(before: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.intp]:

@@ -18,7 +18,7 @@ from causeway.store import dialects, leases
 from causeway.store.dialects import WRITING
 from causeway.store.rows import RowError
 
-NEWEST_SCHEMA = "0007"
+NEWEST_SCHEMA = "0008"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -34,6 +34,15 @@ zones = Table(
     Column("created_on", String(32), nullable=False),
     Column("modified_on", String(32), nullable=False),
 )
+# What is set for a zone as a whole, such as smart_routing: on or off.
+zone_settings = Table(
+    "zone_settings",
+    metadata,
+    Column("zone_id", ForeignKey("zones.id"), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("value", String(32), nullable=False),
+    Column("modified_on", String(32), nullable=False),
+)
 applications = Table(
     "applications",
     metadata,

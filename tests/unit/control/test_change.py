@@ -268,3 +268,46 @@ def test_an_edge_that_nobody_knows_is_no_way(world: World) -> None:
 
 def to(ports: str) -> dict[str, object]:
     return {"origin_direct": [f"tcp://192.0.2.1:{ports}"]}
+
+
+def test_a_smart_zone_has_control_steer_what_can_be_and_says_so_to_the_edge(world: World) -> None:
+    world.plane.site = replace(SITE, overlay="127.0.0.1:7843")
+    world.plane.set_peers(())
+    plain, named = world.create(2201), world.create(2202, x_causeway={"paths": [[]]})
+
+    def steered() -> set[str]:
+        return {one["id"] for one in world.engine.snapshot["applications"] if one.get("steered")}
+
+    assert steered() == set()
+    on = zones.set_smart_routing(world.plane, world.zone.id, is_on=True)
+    assert steered() == {plain.id}, f"{named.id} says its ways itself"
+    version = world.plane.version
+    assert zones.set_smart_routing(world.plane, world.zone.id, is_on=True) == on
+    assert world.plane.version == version, "what is so already is no change"
+    later = world.create(2203)
+    assert steered() == {plain.id, later.id}
+    world.restart()
+    assert world.plane.smart_zones == {world.zone.id}
+    assert zones.smart_routing(world.plane, world.zone.id) == on
+    world.plane.site = replace(SITE, overlay="127.0.0.1:7843")
+    world.plane.set_peers(())
+    assert steered() == {plain.id, later.id}
+    zones.set_smart_routing(world.plane, world.zone.id, is_on=False)
+    assert steered() == set()
+
+
+def test_a_zone_is_not_smart_where_the_edge_has_refused_that(world: World) -> None:
+    world.plane.site = replace(SITE, overlay="127.0.0.1:7843")
+    world.create(2201)
+    world.engine.fails_with = "snapshot_refused"
+    with pytest.raises(Problem):
+        zones.set_smart_routing(world.plane, world.zone.id, is_on=True)
+    assert not zones.smart_routing(world.plane, world.zone.id).is_on
+    assert world.plane.smart_zones == frozenset()
+
+
+def test_a_zone_that_is_deleted_takes_its_settings_with_it(world: World) -> None:
+    zones.set_smart_routing(world.plane, world.zone.id, is_on=True)
+    zones.delete(world.plane, world.zone.id)
+    again = zones.create(world.plane, "example.net", zones.ensure_account(world.plane).id)
+    assert zones.smart_routing(world.plane, again.id).modified_on is None

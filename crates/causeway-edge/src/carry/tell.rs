@@ -126,6 +126,7 @@ fn record(flow: &Flow, application: u128, cause: Cause, at_ms: u64, clocks: Cloc
         origin_rtt_ns: u64::from(flow.origin_rtt_us.unwrap_or(0)) * 1000,
         firewall: Matched::Unknown,
         trace: 0,
+        path: None,
     }
 }
 

@@ -345,6 +345,7 @@ impl Connection {
             origin_rtt_ns,
             firewall: self.active.matched(endpoints.source.ip(), self.edge_address.port()),
             trace: self.trace(),
+            path: self.tunnel.as_ref().map(|tunnel| tunnel.course.path),
         }
     }
 }

@@ -31,6 +31,7 @@ impl TcpPlane {
             State::Resolving | State::Connecting if notice & sys::HUP != 0 => {
                 self.close(desk, slot, Cause::ClientGone, Reset::Both);
             }
+            State::Resolving | State::Connecting if notice & sys::IN != 0 => connection.client_spoke(),
             State::Resolving | State::Connecting | State::Closed => {}
         }
     }
@@ -112,6 +113,9 @@ impl TcpPlane {
             Err(fault) => return self.on_pump_fault(desk, slot, Side::Origin, fault),
         };
         connection.count_bytes(desk);
+        if connection.tunnel.is_some() {
+            connection.note_first_byte();
+        }
         if let Some(permit) = &connection.permit {
             permit.pay(connection.up.bytes + connection.down.bytes - before, desk.now_ms);
         }

@@ -16,6 +16,7 @@ use super::kept::Kept;
 use super::links::Taken;
 use super::{TcpPlane, counters};
 use crate::event::Cause;
+use crate::gains::FirstByte;
 use crate::overlay::tls::Tls;
 use crate::overlay::{Overlay, Tally, identity};
 use crate::relay::Readiness;
@@ -75,6 +76,8 @@ pub struct Tunnel {
     pub waits_until_ms: u64,
     /// Is it for flows to find out that this edge is not there? Elsewhere somebody asks it anyway.
     finds_out: bool,
+    /// How long its client waits is measured.
+    pub first_byte: Option<FirstByte>,
 }
 
 impl Tunnel {
@@ -97,6 +100,7 @@ impl Tunnel {
             next: None,
             waits_until_ms: NEVER,
             finds_out: false,
+            first_byte: None,
         }
     }
 
@@ -122,6 +126,17 @@ impl Tunnel {
         self.has_others || (self.course.is_steered() && self.course.has_others())
     }
 
+    /// Of a flow that control steers, from here on.
+    fn await_first_byte(&mut self, has_spoken: bool) {
+        if self.course.is_steered() {
+            let mut first_byte = FirstByte::awaited();
+            if has_spoken {
+                first_byte.client_spoke();
+            }
+            self.first_byte = Some(first_byte);
+        }
+    }
+
     /// Has another edge handed it over?
     pub fn is_handed_over(&self) -> bool {
         self.number > 0
@@ -135,9 +150,40 @@ impl Connection {
             Some(tunnel) => tunnel.course.wants_path(),
             None => {
                 let Some(ways) = self.active.ways(now_ms) else { return false };
-                self.tunnel = Some(Box::new(Tunnel::new(self.active.id, 0, Course::own(ways))));
+                let mut tunnel = Tunnel::new(self.active.id, 0, Course::own(ways));
+                tunnel.await_first_byte(!self.early.is_empty());
+                self.tunnel = Some(Box::new(tunnel));
                 true
             }
+        }
+    }
+
+    /// The client has been heard, perhaps before there is anybody to tell.
+    pub(super) fn client_spoke(&mut self) {
+        let tunnel = self.tunnel.as_mut();
+        tunnel.and_then(|tunnel| tunnel.first_byte.as_mut()).into_iter().for_each(FirstByte::client_spoke);
+    }
+
+    /// Bytes were moved: were they the first that its client has waited for?
+    #[inline(never)]
+    pub(super) fn note_first_byte(&mut self) {
+        let (has_asked, has_answer) = (self.up.bytes > 0, self.down.bytes > 0);
+        let Some(tunnel) = &mut self.tunnel else { return };
+        let Some(first_byte) = &mut tunnel.first_byte else { return };
+        if has_asked {
+            first_byte.client_spoke();
+        }
+        if !has_answer {
+            return;
+        }
+        let took = first_byte.took();
+        tunnel.first_byte = None;
+        let (Some(took), Some(steered)) = (took, &self.active.steered) else { return };
+        match tunnel.course.is_direct {
+            false => steered.gains.over.add(took),
+            // One that was elsewhere before says nothing of what direct takes.
+            true if tunnel.course.is_first_choice() => steered.gains.direct.add(took),
+            true => {}
         }
     }
 

@@ -102,6 +102,7 @@ impl UdpPlane {
             origin_rtt_ns: 0,
             firewall: active.matched(ends.source.ip(), ends.destination.port()),
             trace: 0,
+            path: None,
         });
     }
 

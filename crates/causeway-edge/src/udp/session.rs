@@ -193,6 +193,7 @@ impl Session {
             origin_rtt_ns: 0,
             firewall: self.active.matched(self.client.ip(), self.edge.port()),
             trace: self.tunnel.as_ref().map_or(0, |tunnel| tunnel.trace),
+            path: self.tunnel.as_ref().map(|tunnel| tunnel.course.path),
         }
     }
 }

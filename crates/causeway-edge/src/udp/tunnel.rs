@@ -30,7 +30,7 @@ pub struct Tunnel {
     pub trace: u64,
     /// How many edges it has been through before this one.
     number: u8,
-    course: Course,
+    pub course: Course,
     /// Where another edge handed it over.
     pub from: Option<Place>,
     /// Where another edge takes it on.

@@ -35,6 +35,7 @@ from causeway.model.document.reading import (
 )
 from causeway.model.origin_policy import parse_network
 
+READ_ONLY = ("smart_routing",)  # may be there, as it was shown, and says nothing
 FIELDS = tuple(field.name for field in fields_of(Extension) if field.name != "stated")
 _LEAST_S = {"proxy_header_timeout_s": 0.001, "connect_timeout_s": 0.001, "udp_idle_timeout_s": 0.001}
 _MOST_PREFIXES = 1000
@@ -56,8 +57,9 @@ def parse_extension(
     if value is None:
         return Extension()
     given = as_object(value, "/x_causeway")
-    refuse_unknown(given, FIELDS, "/x_causeway")
-    read = {name: _field(name, item, transport) for name, item in given.items() if item is not None}
+    refuse_unknown(given, (*FIELDS, *READ_ONLY), "/x_causeway")
+    stated = {name: item for name, item in given.items() if item is not None and name not in READ_ONLY}
+    read = {name: _field(name, item, transport) for name, item in stated.items()}
     extension = Extension(**read, stated=frozenset(read))  # type: ignore[arg-type]
     if isinstance(origins, NamedOrigin) and extension.balance is Balance.HASH:
         raise invalid("/x_causeway/balance", "x_causeway.balance 'hash' is for origin_direct, not for origin_dns")

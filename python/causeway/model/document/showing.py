@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from causeway.model.application import Application, NamedOrigin
 from causeway.model.document.application import READ_ONLY, WRITABLE
 from causeway.model.document.extension import show_extension
 from causeway.model.document.reading import as_object, refuse_unknown
+from causeway.model.smart import why_direct
 from causeway.model.timestamps import rfc3339
 
 
-def show_application(application: Application) -> dict[str, object]:
-    """The official shape; `x_causeway` only where something in it was stated."""
+def show_application(application: Application, smart_zones: Collection[str] = ()) -> dict[str, object]:
+    """The official shape; `x_causeway` only where something in it was stated, or its zone has smart routing on."""
     document: dict[str, object] = {
         "id": application.id,
         "protocol": application.protocol,
@@ -35,7 +38,12 @@ def show_application(application: Application) -> dict[str, object]:
         "created_on": rfc3339(application.created_on),
         "modified_on": rfc3339(application.modified_on),
     }
-    if extension := show_extension(application.extension, application.transport):
+    extension: dict[str, object] = dict(show_extension(application.extension, application.transport))
+    if application.zone_id in smart_zones:
+        why = why_direct(application)
+        by = "application" if application.is_smart else None if why else "zone"
+        extension["smart_routing"] = {"on": by is not None, "by": by, "reason": why}
+    if extension:
         document["x_causeway"] = extension
     return document
 

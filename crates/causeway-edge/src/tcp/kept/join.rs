@@ -60,6 +60,7 @@ impl TcpPlane {
         let connection = &mut self.connections[slot];
         let (pumped, result) = connection.pump_kept(&mut self.tools, desk.now_ms);
         connection.count_bytes(desk);
+        connection.note_first_byte();
         let moved = pumped.read_bytes + pumped.heard_bytes;
         if let Some(permit) = &connection.permit {
             permit.pay(moved, desk.now_ms);

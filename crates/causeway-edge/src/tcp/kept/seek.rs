@@ -101,7 +101,8 @@ impl TcpPlane {
             let Some(tunnel) = connection.tunnel.as_mut() else { return };
             let Some(kept) = tunnel.kept.as_mut() else { return };
             tunnel.next = None;
-            let Some((next, rest)) = kept.candidates.pop().as_ref().and_then(Path::split) else {
+            let path = kept.candidates.pop().unwrap_or_default();
+            let Some((next, rest)) = path.split() else {
                 let unanswered_until_ms =
                     if kept.is_late { kept.begun_ms + most_ms } else { kept.lost_ms + UNANSWERED_FOR_MS };
                 if !kept.is_answered && desk.now_ms >= unanswered_until_ms {
@@ -110,7 +111,7 @@ impl TcpPlane {
                 (kept.phase, kept.phase_due_ms) = (Phase::Down, desk.now_ms + AGAIN_MS);
                 return self.arm(desk, slot);
             };
-            (tunnel.course.rest, kept.phase) = (rest, Phase::Linking);
+            (tunnel.course.path, tunnel.course.rest, kept.phase) = (path, rest, Phase::Linking);
             let has_others = !kept.candidates.is_empty();
             match self.take_link(desk, &overlay, next, waiting, has_others) {
                 Taken::Ready(fd, tls, ready) => return self.resume_on(desk, slot, (fd, tls, ready)),
