@@ -112,7 +112,7 @@ mod tests {
     fn what_was_added_is_reported_where_there_is_something() {
         let histogram = Histogram::default();
         assert!(histogram.report().is_none());
-        [100, 100, 300].map(|us| histogram.add(Duration::from_micros(us)));
+        [100, 100, 300].into_iter().for_each(|us| histogram.add(Duration::from_micros(us)));
         let report = histogram.report().unwrap();
         assert_eq!((report.total_us, report.counts), (500, vec![(0, 2), (10, 1)]));
     }

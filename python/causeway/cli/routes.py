@@ -141,7 +141,8 @@ def gains(
         )
         print_table(head, [_gain_row(one) for one in found])
         for one in found:
-            if reason := one["gain"]["reason"]:
+            has_flows = one["over"]["count"] or one["direct"]["count"]
+            if has_flows and (reason := one["gain"]["reason"]):
                 hint(f"{one['name'] or one['application']} from {one['edge']}: {reason}")
     else:
         hint("nothing to compare: there is no such route; see `causeway routes`")
