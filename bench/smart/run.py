@@ -325,6 +325,7 @@ def during(network: Network, pair: Pair, fault: Fault) -> dict[str, Any]:
     usual_ms = statistics.median(before)
     late = [at_s for at_s, ms in after if ms is None or ms > 2 * pair.direct_ms + 50]
     served = [ms for _, ms in after if ms is not None]
+    slowest = sorted(((at_s, ms) for at_s, ms in after if ms is not None), key=lambda one: -one[1])
     return {
         "fault": fault.name,
         "before_p50_ms": round(usual_ms, 1),
@@ -334,7 +335,7 @@ def during(network: Network, pair: Pair, fault: Fault) -> dict[str, Any]:
         "long_flows_broken": sum(not one.result() for one in under_way),
         "p50_ms": round(quantile(served, 0.5), 1),
         "p99_ms": round(quantile(served, 0.99), 1),
-        "slowest": [(round(at_s, 1), round(ms)) for at_s, ms in sorted(after, key=lambda it: -(it[1] or 1e9))[:6] if ms],
+        "slowest": [(round(at_s, 1), round(ms)) for at_s, ms in slowest[:6]],
         "slower_than_direct_until_s": round(max(late) + EVERY_S, 1) if late else 0.0,
         "path_at_the_end": path,
         "is_healed": fault.is_healed,
