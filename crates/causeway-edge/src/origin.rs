@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::application::mapped_port;
 use crate::event::Cause;
@@ -16,6 +16,8 @@ use crate::source::Sources;
 
 /// A timed-out origin is tried last for this long, so that not every client waits for it.
 const PENALTY_MS: u64 = 10_000;
+/// So many late handshakes in a row are no lost SYNs.
+const MOST_LATE: u32 = 3;
 
 /// One bit each in a flow's record of what it tried.
 pub const MOST_ORIGINS: usize = 64;
@@ -25,6 +27,8 @@ pub enum OriginSet {
     Addresses {
         addresses: Vec<OriginAddress>,
         shunned_until_ms: Vec<AtomicU64>,
+        /// Handshakes in a row that nobody has waited for as long as may be.
+        late: Vec<AtomicU32>,
         /// Who has which clients (see `maglev`); empty: the first that answers has all.
         slots: Vec<u8>,
     },
@@ -47,7 +51,8 @@ pub enum Choice {
 impl OriginSet {
     pub fn addresses(addresses: Vec<OriginAddress>) -> OriginSet {
         let shunned_until_ms = addresses.iter().map(|_| AtomicU64::new(0)).collect();
-        OriginSet::Addresses { addresses, shunned_until_ms, slots: Vec::new() }
+        let late = addresses.iter().map(|_| AtomicU32::new(0)).collect();
+        OriginSet::Addresses { addresses, shunned_until_ms, late, slots: Vec::new() }
     }
 
     /// By the client's address; `weights` are parallel to `addresses`, or empty: all the same.
@@ -56,8 +61,8 @@ impl OriginSet {
         let same = vec![1; names.len()];
         let table = maglev::table(&names, if weights.is_empty() { &same } else { weights });
         match OriginSet::addresses(addresses) {
-            OriginSet::Addresses { addresses, shunned_until_ms, .. } => {
-                OriginSet::Addresses { addresses, shunned_until_ms, slots: table }
+            OriginSet::Addresses { addresses, shunned_until_ms, late, .. } => {
+                OriginSet::Addresses { addresses, shunned_until_ms, late, slots: table }
             }
             other => other,
         }
@@ -71,7 +76,7 @@ impl OriginSet {
             Some(index)
         };
         match self {
-            OriginSet::Addresses { addresses, shunned_until_ms, slots } if !slots.is_empty() => {
+            OriginSet::Addresses { addresses, shunned_until_ms, slots, .. } if !slots.is_empty() => {
                 let shunned = |index: usize| shunned_until_ms[index].load(Ordering::Relaxed) > now_ms;
                 let was_tried = *tried;
                 let has_tried = |index: usize| was_tried & (1 << index) != 0;
@@ -117,11 +122,24 @@ impl OriginSet {
         }
     }
 
+    /// It has not answered as soon as usual: its SYN is lost, or, after some of them, nobody is there.
+    pub fn is_late(&self, origin: SocketAddr, now_ms: u64) {
+        if let OriginSet::Addresses { addresses, late, .. } = self
+            && let Some(at) = addresses.iter().position(|known| known.is(origin))
+            && late[at].fetch_add(1, Ordering::Relaxed) + 1 >= MOST_LATE
+        {
+            self.shun(origin, now_ms);
+        }
+    }
+
     pub fn welcome(&self, origin: SocketAddr) {
-        if let OriginSet::Addresses { addresses, shunned_until_ms, .. } = self {
-            for (known, until) in addresses.iter().zip(shunned_until_ms) {
+        if let OriginSet::Addresses { addresses, shunned_until_ms, late, .. } = self {
+            for ((known, until), late) in addresses.iter().zip(shunned_until_ms).zip(late) {
                 if known.is(origin) && until.load(Ordering::Relaxed) != 0 {
                     until.store(0, Ordering::Relaxed);
+                }
+                if known.is(origin) && late.load(Ordering::Relaxed) != 0 {
+                    late.store(0, Ordering::Relaxed);
                 }
             }
         }
@@ -288,6 +306,15 @@ mod tests {
         assert!(matches!(set.choose(&mut tried, ME, 0, 1), Choice::Try(next) if next.ip().to_string() == "192.0.2.2"));
         assert_eq!(order(1), ["192.0.2.2", "192.0.2.1"]);
         assert_eq!(order(PENALTY_MS), ["192.0.2.1", "192.0.2.2"]);
+        let first: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        set.welcome(first);
+        (0..2).for_each(|_| set.is_late(first, 0));
+        assert_eq!(order(1), ["192.0.2.1", "192.0.2.2"], "SYNs are lost");
+        set.is_late(first, 0);
+        assert_eq!(order(1), ["192.0.2.2", "192.0.2.1"]);
+        set.welcome(first);
+        set.is_late(first, 0);
+        assert_eq!(order(1), ["192.0.2.1", "192.0.2.2"]);
         assert!(matches!(set.choose(&mut 0b11, ME, 0, 0), Choice::Exhausted(Cause::ConnectFailed)));
     }
 }

@@ -80,6 +80,7 @@ impl TcpPlane {
         }
         match (cause, connection.origin_address) {
             (Cause::PortsExhausted, _) => counters.ports_exhausted_total.add(1),
+            (Cause::ConnectTimeout, Some(origin)) if is_late => connection.active.origins.is_late(origin, desk.now_ms),
             (Cause::ConnectTimeout, Some(origin)) => connection.active.origins.shun(origin, desk.now_ms),
             _ => {}
         }
