@@ -33,9 +33,13 @@ fn check(capabilities: &[Capability]) {
 fn every_capability_is_answered_in_a_sentence_and_nothing_stays_open() {
     check(&probe());
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = open();
-    (0..6).for_each(|_| check(&probe())); // each has the verifier look at every program
-    assert!(open() < before + 6, "descriptors stay open"); // tests beside this one open some, too
+    let stays_open = || {
+        let before = open();
+        (0..6).for_each(|_| check(&probe())); // each has the verifier look at every program
+        open() >= before + 6
+    };
+    // Tests beside this one open some, too, but not each time.
+    assert!((0..4).any(|_| !stays_open()), "descriptors stay open");
 }
 
 #[test]
