@@ -32,9 +32,8 @@ pub struct Gains {
 /// What a flow is waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstByte {
-    since: Instant,
-    /// The client has said nothing yet.
-    is_quiet: bool,
+    /// The first word of the client; none: it has said nothing yet.
+    since: Option<Instant>,
 }
 
 impl Default for Histogram {
@@ -65,20 +64,19 @@ fn bucket(us: u64) -> usize {
 }
 
 impl FirstByte {
-    pub fn awaited() -> FirstByte {
-        FirstByte { since: Instant::now(), is_quiet: true }
+    /// `since`: when the client has spoken, if it has.
+    pub fn awaited(since: Option<Instant>) -> FirstByte {
+        FirstByte { since }
     }
 
     /// The client has said something, now if it is the first.
-    pub fn client_spoke(&mut self) {
-        if std::mem::take(&mut self.is_quiet) {
-            self.since = Instant::now();
-        }
+    pub fn client_spoke(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
     }
 
     /// The origin has said something. None: before the client did, so nobody waited.
-    pub fn took(self) -> Option<Duration> {
-        (!self.is_quiet).then(|| self.since.elapsed())
+    pub fn took(self, now: Instant) -> Option<Duration> {
+        self.since.map(|since| now.saturating_duration_since(since))
     }
 }
 
@@ -119,13 +117,12 @@ mod tests {
 
     #[test]
     fn a_wait_begins_with_the_first_word_of_the_client_and_is_none_where_the_origin_is_first() {
-        let mut waited = FirstByte::awaited();
-        assert!(waited.took().is_none());
-        std::thread::sleep(Duration::from_millis(20)); // the client takes its time
-        waited.client_spoke();
-        assert!(waited.took().unwrap() < Duration::from_millis(20));
-        std::thread::sleep(Duration::from_millis(5));
-        waited.client_spoke();
-        assert!(waited.took().unwrap() >= Duration::from_millis(5), "only its first word counts");
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let mut waited = FirstByte::awaited(None);
+        assert!(waited.took(at(10)).is_none());
+        waited.client_spoke(at(20)); // it takes its time
+        waited.client_spoke(at(25));
+        assert_eq!(waited.took(at(30)), Some(Duration::from_millis(10)), "only its first word counts");
     }
 }

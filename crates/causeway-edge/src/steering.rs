@@ -19,7 +19,7 @@ use crate::error::EdgeError;
 use crate::event::Cause;
 use crate::gains::{Gains, HistogramReport};
 use crate::sys;
-use crate::ways::Ways;
+use crate::ways::{Ways, smooth};
 use plan::Plan;
 
 /// Of a round trip, as TCP does (RFC 6298).
@@ -258,12 +258,7 @@ impl Reach {
             self.retransmitted.fetch_add(1, Ordering::Relaxed);
         } else {
             self.rtt_us.fetch_add(u64::from(info.tcpi_rtt), Ordering::Relaxed);
-            let rtt_us = info.tcpi_rtt.max(1);
-            let usual_us = match self.usual_us.load(Ordering::Relaxed) {
-                0 => rtt_us,
-                usual_us => usual_us - usual_us / 8 + rtt_us / 8,
-            };
-            self.usual_us.store(usual_us.max(1), Ordering::Relaxed);
+            smooth(&self.usual_us, info.tcpi_rtt);
         }
         self.late.store(0, Ordering::Relaxed);
     }
@@ -403,6 +398,16 @@ mod tests {
         steering.steer(&said("[[]]"), 3_000).unwrap();
         assert!(!Arc::ptr_eq(&first, &steered.ways(7_999).unwrap()));
         assert_eq!((steering.report(3_000).version, steering.report(8_000).version), (7, 0));
+    }
+
+    #[test]
+    fn connections_are_wanted_to_every_edge_at_which_a_way_begins() {
+        let steering = Steering::default();
+        steering.steer(&said(r#"[["fra-1"], ["ams-1", "fra-1"], []]"#), 0).unwrap();
+        let mut next: Vec<String> =
+            steering.wanted(0).unwrap().next.iter().map(|name| name.as_str().to_string()).collect();
+        next.sort();
+        assert_eq!(next, ["ams-1", "fra-1"]);
     }
 
     #[test]

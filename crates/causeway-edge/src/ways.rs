@@ -7,8 +7,6 @@ use causeway_wire::overlay::{Name, Path};
 
 /// As for origins that did not answer.
 const SHUNNED_MS: u64 = 10_000;
-/// Of an answer's time, as TCP smooths a round trip (RFC 6298).
-const SMOOTHING: u32 = 8;
 /// An answer has half as long again as usual and this, in which a packet that was lost is sent again.
 const SENT_AGAIN_MS: u64 = 200;
 /// Three late answers in a row are no loss of single packets, nor are four among eight: a late one counts four, one in
@@ -45,12 +43,7 @@ impl Found {
     }
 
     fn answered(&self, took_ms: u64) {
-        let took_ms = u32::try_from(took_ms).unwrap_or(u32::MAX).max(1);
-        let usual_ms = match self.usual_ms.load(Ordering::Relaxed) {
-            0 => took_ms,
-            usual_ms => usual_ms - usual_ms / SMOOTHING + took_ms / SMOOTHING,
-        };
-        self.usual_ms.store(usual_ms.max(1), Ordering::Relaxed);
+        smooth(&self.usual_ms, u32::try_from(took_ms).unwrap_or(u32::MAX));
         let late = self.late.load(Ordering::Relaxed);
         if late > 0 {
             self.late.store(late - 1, Ordering::Relaxed);
@@ -61,6 +54,13 @@ impl Found {
         let usual_ms = u64::from(self.usual_ms.load(Ordering::Relaxed));
         (usual_ms > 0).then_some(usual_ms + usual_ms / 2 + SENT_AGAIN_MS)
     }
+}
+
+/// Bring what is usual nearer to one more, as TCP smooths a round trip (RFC 6298); 0: nothing was known.
+pub fn smooth(usual: &AtomicU32, more: u32) {
+    let before = usual.load(Ordering::Relaxed);
+    let after = if before == 0 { more } else { before - before / 8 + more / 8 };
+    usual.store(after.max(1), Ordering::Relaxed);
 }
 
 /// What many read is written where it changes.
@@ -252,16 +252,17 @@ impl Course {
         its.chain(over).collect()
     }
 
-    /// Its origins do not answer from here: is there another way that it may try?
-    /// `is_late`: nobody has waited for long.
+    /// Its origins do not answer from here: is there another way that it may try? `is_late`: nobody has waited for long.
     pub fn gives_up_direct(&mut self, now_ms: u64, is_late: bool) -> bool {
-        let was_direct = std::mem::take(&mut self.is_direct);
-        match is_late {
-            true if was_direct => self.leave_late(now_ms),
-            false if was_direct => self.judge(now_ms, true),
-            _ => {}
+        if !std::mem::take(&mut self.is_direct) {
+            return false;
         }
-        was_direct
+        if is_late {
+            self.leave_late(now_ms);
+        } else {
+            self.judge(now_ms, true);
+        }
+        true
     }
 
     /// On to the next way that was not tried, for the flow with this number.
@@ -324,14 +325,17 @@ mod tests {
         assert!(Ways::fixed(Box::new([])).holds(u64::MAX - 1));
     }
 
+    /// One that is on its first way.
+    fn begun(ways: &Arc<Ways>) -> Course {
+        let mut course = Course::own(ways.clone());
+        course.turn(1_000, 0, |_| false);
+        course
+    }
+
     #[test]
     fn an_answer_is_late_after_half_as_long_again_as_usual_and_what_a_lost_packet_takes() {
         let ways = Arc::new(Ways::until(5_000, Box::new([path(&["fra-1"]), path(&[])]), 0));
-        let flow = || {
-            let mut course = Course::own(ways.clone());
-            course.turn(1_000, 0, |_| false);
-            course
-        };
+        let flow = || begun(&ways);
         assert_eq!(flow().within_ms(), None);
         flow().answered(1_000, 100);
         assert_eq!(flow().within_ms(), Some(350));
@@ -345,11 +349,7 @@ mod tests {
     #[test]
     fn a_way_is_left_by_others_too_once_many_answers_were_late() {
         let ways = Arc::new(Ways::until(5_000, Box::new([path(&["fra-1"]), path(&[])]), 0));
-        let flow = || {
-            let mut course = Course::own(ways.clone());
-            course.turn(1_000, 0, |_| false);
-            course
-        };
+        let flow = || begun(&ways);
         let late = || {
             let mut course = flow();
             course.leave_late(1_000);
@@ -378,9 +378,7 @@ mod tests {
     #[test]
     fn a_first_answer_that_is_late_is_enough() {
         let ways = Arc::new(Ways::until(5_000, Box::new([path(&["fra-1"]), path(&[])]), 0));
-        let mut course = Course::own(ways.clone());
-        course.turn(1_000, 0, |_| false);
-        course.leave_late(1_000);
+        begun(&ways).leave_late(1_000);
         assert_eq!(order(&ways, 0, &[]), [1, 0]);
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from causeway.api.examples import query
+from causeway.api.examples import json_body, query
 
 _RULE: dict[str, Any] = {
     "type": "object",
@@ -46,12 +46,7 @@ _RULE: dict[str, Any] = {
 }
 
 
-def _body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": schema, "examples": examples}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-RULE_BODY = _body(
+RULE_BODY = json_body(
     {**_RULE, "required": ["configuration", "mode"]},
     {
         "one address": {"value": {"configuration": {"target": "ip", "value": "198.51.100.7"}, "mode": "block"}},
@@ -65,7 +60,7 @@ RULE_BODY = _body(
         },
     },
 )
-RULE_PATCH_BODY = _body(_RULE, {"allow it": {"value": {"mode": "whitelist", "notes": "a partner"}}})
+RULE_PATCH_BODY = json_body(_RULE, {"allow it": {"value": {"mode": "whitelist", "notes": "a partner"}}})
 RULE_QUERY: dict[str, Any] = {
     "parameters": [
         query(
@@ -85,7 +80,7 @@ RULE_QUERY: dict[str, Any] = {
         query("per_page", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}, "items on a page"),
     ]
 }
-OWNED_RULE_BODY = _body(
+OWNED_RULE_BODY = json_body(
     {
         **_RULE,
         "required": ["scope", "configuration", "mode"],

@@ -247,7 +247,11 @@ def switch_body(name: str, examples: dict[str, bool]) -> dict[str, Any]:
         "properties": {name: {"type": "boolean"}},
     }
     shown = {meaning: {"value": {name: is_on}} for meaning, is_on in examples.items()}
-    content = {"application/json": {"schema": schema, "examples": shown}}
+    return json_body(schema, shown)
+
+
+def json_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, "examples": examples}}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -311,41 +315,23 @@ ZONE_QUERY: dict[str, Any] = {
     ]
 }
 APPLICATIONS_QUERY: dict[str, Any] = {"parameters": [query("id", _SEVERAL, "only these applications")]}
-SMART_ROUTING_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["value"],
-                    "properties": {"value": {"enum": ["on", "off"]}},
-                },
-                "examples": {"on": {"value": {"value": "on"}}},
-            }
+SMART_ROUTING_BODY = json_body(
+    {"type": "object", "required": ["value"], "properties": {"value": {"enum": ["on", "off"]}}},
+    {"on": {"value": {"value": "on"}}},
+)
+ZONE_BODY = json_body(
+    {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string"},
+            "account": {"type": "object", "properties": {"id": {"type": "string"}}},
+            "type": {"enum": ["full"]},
         },
-    }
-}
+    },
+    {"zone": {"value": {"name": "example.net"}}},
+)
 
-ZONE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {
-                        "name": {"type": "string"},
-                        "account": {"type": "object", "properties": {"id": {"type": "string"}}},
-                        "type": {"enum": ["full"]},
-                    },
-                },
-                "examples": {"zone": {"value": {"name": "example.net"}}},
-            }
-        },
-    }
-}
 TOKEN_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -98,10 +98,12 @@ def set_smart_routing(plane: Plane, zone_id: str, *, is_on: bool) -> Setting:
     def write(connection: Connection) -> Steered | None:
         zone_in(connection, zone_id)
         before = zone_settings.find(connection, zone_id, zone_settings.SMART_ROUTING)
-        made.append(before if before.modified_on and before.is_on is is_on else Setting(is_on, now()))
-        if made[0] is before:
+        if before.modified_on and before.is_on is is_on:
+            made.append(before)
             return None
-        zone_settings.put(connection, zone_id, zone_settings.SMART_ROUTING, made[0])
+        moment = now()
+        made.append(Setting(is_on, moment))
+        zone_settings.put(connection, zone_id, zone_settings.SMART_ROUTING, moment, is_on=is_on)
         return Steered(zone_settings.zones_with(connection, zone_settings.SMART_ROUTING))
 
     plane.change(write)

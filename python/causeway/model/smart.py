@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from causeway.model.application import Application, Carrier, Transport
+from causeway.model.application import Application, Carrier, Extension, Transport
 
 
 def is_steered(application: Application, smart_zones: Collection[str]) -> bool:
@@ -20,10 +20,15 @@ def why_direct(application: Application) -> str | None:
         return "it is built for tcp alone"
     if extension.paths:
         return "x_causeway.paths says the ways of its flows"
+    why = not_on_paths(extension)
+    return f"paths {why}" if why else None
+
+
+def not_on_paths(extension: Extension) -> str | None:
+    """Why flows of such an application cannot go over other edges, whoever says the paths."""
     if extension.minecraft:
-        return "its edge speaks for the Minecraft server, and connects to it itself"
-    if extension.transparent:
-        return "x_causeway.transparent needs each edge to connect to the origin itself"
-    if extension.carrier is Carrier.KERNEL:
-        return "x_causeway.carrier 'kernel': flows that go from edge to edge are the engine's"
+        return "cannot go with minecraft: an edge that speaks for a server connects to it itself"
+    if extension.transparent or extension.carrier is Carrier.KERNEL:
+        field = "transparent" if extension.transparent else "carrier 'kernel'"
+        return f"are for the engine: flows that go from edge to edge are not the kernel's, and {field} is"
     return None

@@ -17,11 +17,10 @@ def find(connection: Connection, zone_id: str, name: str) -> Setting:
     return Setting(row.value == "on", datetime.fromisoformat(row.modified_on)) if row else Setting()
 
 
-def put(connection: Connection, zone_id: str, name: str, setting: Setting) -> None:
+def put(connection: Connection, zone_id: str, name: str, modified_on: datetime, *, is_on: bool) -> None:
     connection.execute(delete(table).where(table.c.zone_id == zone_id, table.c.name == name))
-    modified_on = setting.modified_on.isoformat() if setting.modified_on else ""
-    value = "on" if setting.is_on else "off"
-    connection.execute(insert(table).values(zone_id=zone_id, name=name, value=value, modified_on=modified_on))
+    values = {"value": "on" if is_on else "off", "modified_on": modified_on.isoformat()}
+    connection.execute(insert(table).values(zone_id=zone_id, name=name, **values))
 
 
 def zones_with(connection: Connection, name: str) -> frozenset[str]:

@@ -26,7 +26,7 @@ def read(body: object) -> Application:
 LEFT_OUT = [  # what it says                                     why
     ({"protocol": "udp/53", "origin_direct": ["udp://192.0.2.1:53"]}, "tcp alone"),
     ({"x_causeway": {"paths": [["ams-1"]]}}, "x_causeway.paths"),
-    ({"x_causeway": {"minecraft": {"joins_per_s": 1}}}, "Minecraft"),
+    ({"x_causeway": {"minecraft": {"joins_per_s": 1}}}, "minecraft"),
     ({"x_causeway": {"transparent": True}}, "transparent"),
     ({"x_causeway": {"carrier": "kernel"}}, "carrier"),
 ]

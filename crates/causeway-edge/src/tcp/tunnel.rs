@@ -7,7 +7,7 @@ mod answers;
 mod handed;
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use causeway_wire::overlay::{Ask, Hop, Keep, MAX_HOP, Name, Outcome};
 
@@ -129,11 +129,7 @@ impl Tunnel {
     /// Of a flow that control steers, from here on.
     fn await_first_byte(&mut self, has_spoken: bool) {
         if self.course.is_steered() {
-            let mut first_byte = FirstByte::awaited();
-            if has_spoken {
-                first_byte.client_spoke();
-            }
-            self.first_byte = Some(first_byte);
+            self.first_byte = Some(FirstByte::awaited(has_spoken.then(Instant::now)));
         }
     }
 
@@ -161,7 +157,8 @@ impl Connection {
     /// The client has been heard, perhaps before there is anybody to tell.
     pub(super) fn client_spoke(&mut self) {
         let tunnel = self.tunnel.as_mut();
-        tunnel.and_then(|tunnel| tunnel.first_byte.as_mut()).into_iter().for_each(FirstByte::client_spoke);
+        let first_byte = tunnel.and_then(|tunnel| tunnel.first_byte.as_mut());
+        first_byte.into_iter().for_each(|first_byte| first_byte.client_spoke(Instant::now()));
     }
 
     /// Bytes were moved: were they the first that its client has waited for?
@@ -170,13 +167,17 @@ impl Connection {
         let (has_asked, has_answer) = (self.up.bytes > 0, self.down.bytes > 0);
         let Some(tunnel) = &mut self.tunnel else { return };
         let Some(first_byte) = &mut tunnel.first_byte else { return };
+        if !has_asked && !has_answer {
+            return;
+        }
+        let now = Instant::now();
         if has_asked {
-            first_byte.client_spoke();
+            first_byte.client_spoke(now);
         }
         if !has_answer {
             return;
         }
-        let took = first_byte.took();
+        let took = first_byte.took(now);
         tunnel.first_byte = None;
         let (Some(took), Some(steered)) = (took, &self.active.steered) else { return };
         match tunnel.course.is_direct {
@@ -200,11 +201,9 @@ impl Connection {
 
     /// It has begun to connect to an origin.
     pub(super) fn wait_for_origin(&mut self, now_ms: u64) {
-        let is_hurried = self.is_hurried();
-        let usual_ms = self.active.steered.as_ref().filter(|_| is_hurried).map(|it| it.reach.within_ms());
-        if let Some(tunnel) = &mut self.tunnel {
-            tunnel.waits_until_ms = usual_ms.map_or(NEVER, |usual_ms| now_ms + usual_ms);
-        }
+        let Some(tunnel) = &mut self.tunnel else { return };
+        let usual = self.active.steered.as_ref().filter(|_| tunnel.may_go_elsewhere());
+        tunnel.waits_until_ms = usual.map_or(NEVER, |steered| now_ms + steered.reach.within_ms());
     }
 }
 

@@ -23,7 +23,6 @@ from causeway.model.application import (
 )
 from causeway.model.document.extension import parse_extension
 from causeway.model.document.origins import parse_origins, parse_ports
-from causeway.model.document.paths import not_on_paths
 from causeway.model.document.reading import (
     as_bool,
     as_choice,
@@ -38,6 +37,7 @@ from causeway.model.document.reading import (
 from causeway.model.document.unbuilt import refuse_unbuilt
 from causeway.model.hostname import hostname
 from causeway.model.problem import Code, Problem
+from causeway.model.smart import not_on_paths
 
 READ_ONLY = ("id", "created_on", "modified_on")
 WRITABLE = (

@@ -19,7 +19,7 @@ from causeway.model.application import (
 )
 from causeway.model.document.limits import parse_limits, show_limits
 from causeway.model.document.minecraft import parse_minecraft, show_minecraft
-from causeway.model.document.paths import not_on_paths, parse_paths
+from causeway.model.document.paths import parse_paths
 from causeway.model.document.reading import (
     Body,
     as_bool,
@@ -34,6 +34,7 @@ from causeway.model.document.reading import (
     shown,
 )
 from causeway.model.origin_policy import parse_network
+from causeway.model.smart import not_on_paths
 
 READ_ONLY = ("smart_routing",)  # may be there, as it was shown, and says nothing
 FIELDS = tuple(field.name for field in fields_of(Extension) if field.name != "stated")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from causeway.model.application import Carrier, Extension
 from causeway.model.document.reading import as_list, as_text, invalid, shown
 from causeway.model.edge import LOCAL, is_edge_name
 from causeway.model.paths import MOST_HOPS, MOST_PATHS, Paths
@@ -22,15 +21,6 @@ def parse_paths(value: object, pointer: str) -> Paths:
     if len(set(paths)) < len(paths):
         raise invalid(pointer, f"{pointer} has a path twice")
     return paths
-
-
-def not_on_paths(extension: Extension) -> str | None:
-    """Why flows of such an application cannot go over other edges."""
-    if extension.minecraft:
-        return "cannot go with minecraft: an edge that speaks for a server connects to it itself"
-    if extension.transparent or extension.carrier is Carrier.KERNEL:
-        return "are for the engine: flows that go from edge to edge are not the kernel's"
-    return None
 
 
 def _path(value: object, pointer: str) -> tuple[str, ...]:
